@@ -100,13 +100,13 @@ class _Details(grpc.ClientCallDetails):  # type: ignore[misc]
 
 
 def with_handle(metadata: Metadata | None) -> tuple[tuple[str, Any], ...]:
-    """Return the metadata of a call with the current handle. One that the agent has set stays as it is."""
+    """Return the metadata of a call with the current handle. A handle that the agent has set is kept."""
     held, own = handle(), tuple(metadata or ())
     return own if held is None or any(name.lower() == _NAME for name, _ in own) else (*own, (_NAME, held))
 
 
 def held_of(details: Any) -> str | None:
-    """Return the handle of a call that is served."""
+    """Return the handle in the metadata of an incoming call; None if there is none."""
     return sole(value for name, value in details.invocation_metadata or () if name.lower() == _NAME)
 
 
@@ -123,7 +123,7 @@ def served(handler: Any, held: str | None, bind: Behavior) -> Any:
 
 
 def bound(behavior: Behavior, held: str | None, *, streams: bool) -> Behavior:
-    """Return a behavior that runs with this handle, and makes each message of a streamed answer with it."""
+    """Return a behavior that runs with this handle, also for each message of a streamed answer."""
     with serving(held):
         carried = carry(behavior)
     if not streams:
@@ -145,7 +145,7 @@ def options_of(authority: str | None, options: Options) -> list[tuple[str, Any]]
     """Return the options of a channel to the sidecar: the agent's, and no proxy.
 
     Raises:
-        ConfigurationError: the authority is empty or a URL, which leads nowhere.
+        ConfigurationError: the authority is empty or a URL.
     """
     if authority is not None and (not authority or "/" in authority):
         raise ConfigurationError(f"{authority!r} is no authority: write match.host of the outbound route, such as crm")

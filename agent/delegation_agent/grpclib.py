@@ -15,7 +15,7 @@ _NAME: Final = HEADER.lower()
 
 
 def keep_handle(server: Server) -> None:
-    """Make a server serve each call with its own handle, or with none."""
+    """Install handles in a server: it serves each call with the call's own handle, or with none."""
     listen(server, RecvRequest, _serve)
 
 

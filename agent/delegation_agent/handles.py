@@ -32,7 +32,7 @@ def require_isolated_threads(flags: object = sys.flags) -> None:
     handle there.
 
     Raises:
-        RuntimeError: the interpreter is such a one.
+        RuntimeError: threads of this interpreter inherit their maker's context.
     """
     if getattr(flags, "thread_inherit_context", 0):
         raise RuntimeError(
@@ -45,13 +45,13 @@ require_isolated_threads()
 
 
 def handle() -> str | None:
-    """Return the handle of the request being served; None outside of one, or if it has none."""
+    """Return the handle of the request being served; None outside of a request, or if the request has no handle."""
     return _current.get()
 
 
 @contextmanager
 def serving(handle: str | None) -> Iterator[None]:
-    """Serve a request with this handle until the block ends; None: without one, whatever is served outside."""
+    """Serve a request with this handle until the block ends; None: without a handle, also inside another request."""
     before = _current.set(handle)
     try:
         yield
@@ -60,7 +60,7 @@ def serving(handle: str | None) -> Iterator[None]:
 
 
 def sole(values: Iterable[str]) -> str | None:
-    """Return the one value of a request's header lines. None if there is none, several, or one that is no handle."""
+    """Return the only value of a request's header lines; None if they hold no value, several, or no valid handle."""
     found = [value.strip() for value in values]
     return found[0] if len(found) == 1 and _TOKEN.fullmatch(found[0]) else None
 

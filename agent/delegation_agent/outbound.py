@@ -1,4 +1,4 @@
-"""The sidecar's outbound address: the only place that a handle is sent to."""
+"""The sidecar's outbound address. Handles are sent there only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Outbound:
     """The sidecar's outbound address. ``url`` is by default the variable SIDECAR_OUTBOUND_URL.
 
     Raises:
-        ConfigurationError: there is none, or it is not plain HTTP on loopback.
+        ConfigurationError: the address is missing, or is not plain HTTP on loopback.
     """
 
     def __init__(self, url: str | None = None) -> None:
@@ -51,14 +51,14 @@ class Outbound:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def is_at(self, scheme: str, host: str | None, port: int | None) -> bool:
-        """Tell if a connection to this host (a proxy's, where there is one) is one to the sidecar.
+        """Return True if a connection to this host (the proxy's, if there is one) leads to the sidecar.
 
-        The parts must be the client's own reading of the URL: another reading may give another host.
+        Pass the parts as the client itself parsed the URL: another parser may find another host.
         """
         return scheme == "http" and host is not None and Address(host.lower(), port or _HTTP_PORT) == self.address
 
     def is_proxy(self, url: str) -> bool:
-        """Tell if this is the URL of the sidecar as a proxy, as HTTP_PROXY has it."""
+        """Return True if ``url``, in the form of HTTP_PROXY, is the sidecar."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         return self.is_at(parts.scheme, parts.hostname, parts.port)
 
@@ -66,8 +66,8 @@ class Outbound:
 def headers(url: str, *, outbound: str | None = None) -> dict[str, str]:
     """Return the header fields to add to a call: the handle if ``url`` is at the sidecar, otherwise none.
 
-    For clients that this package has no module for. Such a client must not follow redirects: it would take the header
-    along to any host. Nor may it have a proxy of its own.
+    For HTTP clients without a module in this package. Such a client must not follow redirects, which would take the
+    header to any host, and must not have a proxy of its own.
 
     Raises:
         ConfigurationError: see ``Outbound``; or the environment names a proxy that would get the call.

@@ -16,7 +16,7 @@ from delegation_agent.outbound import Outbound
 class Adapter(HTTPAdapter):
     """Sends requests, and the handle with those to the sidecar. Options are those of ``HTTPAdapter``.
 
-    It sends a copy: the session's request, from which the session makes a redirected one, never has the handle.
+    The handle is added to a copy: the session makes redirected requests from its own, which never has the handle.
     """
 
     def __init__(self, *args: Any, outbound: str | None = None, **options: Any) -> None:

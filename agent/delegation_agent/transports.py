@@ -11,8 +11,8 @@ from delegation_agent.outbound import Outbound, bypasses_proxy, environment_prox
 class Choice:
     """Chooses the way of a request, directly or by the environment's proxy, and adds the handle to one to the sidecar.
 
-    It works below the client, on each request that goes out, so a redirect is a request of its own. It sends a copy:
-    the client's request, from which the client makes the redirected one, never has the handle.
+    Works below the client, on each outgoing request, so a redirect is a request of its own. The handle is added to a
+    copy: the client makes redirected requests from its own, which never has the handle.
     """
 
     library: ClassVar[Any]

@@ -14,7 +14,7 @@ from delegation_agent.outbound import Outbound
 class Handler(urllib.request.HTTPHandler):
     """Sends requests by plain HTTP, and the handle with those to the sidecar.
 
-    It sends a copy: the request that a redirected one is made from never has the handle.
+    The handle is added to a copy: redirected requests are made from the original, which never has the handle.
     """
 
     def __init__(self, *, outbound: str | None = None) -> None:

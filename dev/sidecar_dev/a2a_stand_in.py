@@ -1,4 +1,4 @@
-"""A2A 1.0 by JSON-RPC, as much of it as an agent that answers at once and its caller need. Standard library only."""
+"""A2A 1.0 by JSON-RPC: the subset for an agent that answers at once, and its caller. Standard library only."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def send_message(url: str, text: str, data: Mapping[str, Any], incoming: Incomin
     """Send a message to an agent and return its answer.
 
     Raises:
-        RpcError: it was refused, or is not answered by a message.
+        RpcError: the agent refused, or its answer is no message.
     """
     result = ask(url, message_request(text, data), incoming, FIELDS)
     message = result.get("message")
@@ -71,7 +71,7 @@ def send_message(url: str, text: str, data: Mapping[str, Any], incoming: Incomin
 
 
 def serve_agent(card: Mapping[str, Any], work: Callable[[str, dict[str, Any]], Said], incoming: Incoming) -> Outgoing:
-    """Answer one request: of the card, or to the interface."""
+    """Answer one request for the card or to the interface."""
     if incoming.path == CARD and incoming.method == "GET":
         return Outgoing(200, dict(card))
     if incoming.method != "POST":

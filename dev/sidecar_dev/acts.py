@@ -28,7 +28,7 @@ _CHAINS: Final = [[FRONT], [PLANNER, FRONT], [PLANNER, FRONT], [WRITER, PLANNER,
 
 
 def act_one(stage: Stage) -> Iterator[Scene]:
-    """The bearer token is passed along, and works for whoever holds it."""
+    """Play act 1: agents pass the bearer token along, and it works for any holder."""
     stage.header_file("login", stage.log_in())
     answer = stage.ask("bare-front", QUESTION)
     yield Scene(
@@ -76,7 +76,7 @@ def act_one(stage: Stage) -> Iterator[Scene]:
 
 
 def act_two(stage: Stage) -> Iterator[Scene]:
-    """Each hop exchanges the token of the request it serves for one that is narrower and names who acts."""
+    """Play act 2: each hop exchanges its request's token for a narrower one that names the actor."""
     answer = stage.ask("front", QUESTION)
     hops = stage.hops = [_hop(stage, *hop) for hop in _HOPS]
     to_planner, to_notes, to_writer, to_customer = (set(hop.get("scope") or ()) for hop in hops)

@@ -26,7 +26,7 @@ def call(
     body: dict[str, Any] | None = None,
     fields: Mapping[str, str] | None = None,
 ) -> Outgoing:
-    """Call another service on behalf of whoever called us; ``fields`` go along."""
+    """Call another service on behalf of our own caller, with the extra header ``fields``."""
     headers = {name: value for name, value in incoming.headers.items() if name in _FORWARDED}
     payload = None if body is None else json.dumps(body).encode()
     if payload is not None:
@@ -54,7 +54,7 @@ def _body_of(response: HTTPResponse) -> dict[str, Any]:
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Return an opener, made again only after the CA file has changed: making one parses the whole file."""
+    """Return a cached opener, rebuilt when the CA file changes, since building parses the whole file."""
     return _make(_changed_at(os.environ.get("SSL_CERT_FILE")))
 
 

@@ -58,7 +58,7 @@ class AgentMesh:
         self._told_to_stop: signal.Signals | None = None
 
     def run(self) -> int:
-        """Bring everything up, follow it, take it down in order; the command's exit code."""
+        """Start the mesh, follow it, stop it in order. Returns the command's exit code."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         try:
@@ -101,7 +101,7 @@ class AgentMesh:
             self._wait_for(name, lambda url=url: answers(url))  # type: ignore[misc]
 
     def _write_settings(self) -> None:
-        """Write settings that differ from what is there: sidecars reload theirs by themselves."""
+        """Write changed settings files; sidecars reload theirs by themselves."""
         services = dict(self._services)
         for name, settings in run_settings.files(self._places, services.pop("agent"), services).items():
             if self._settings.get(name) != settings:
@@ -111,18 +111,18 @@ class AgentMesh:
                 write(self._file(f"{name}.yaml"), settings)
 
     def _reloads(self, name: str) -> int:
-        """Return how often a sidecar has taken or refused settings that changed."""
+        """Count a sidecar's reloads, accepted or refused."""
         records = self._file(f"{name}.records")
         return records.read_bytes().count(b'"event":"config.') if records.exists() else 0
 
     def _are_reloading(self) -> bool:
-        """Tell if a sidecar has yet to follow settings that were written while it runs."""
+        """Return True if a running sidecar has not yet reloaded its changed settings."""
         before = self._reloads_before
         self._reloads_before = {name: number for name, number in before.items() if self._reloads(name) == number}
         return bool(self._reloads_before)
 
     def _wait_for(self, name: str, is_there: Callable[[], bool]) -> None:
-        """Wait as ``Processes.wait_for`` does, or until we are told to stop."""
+        """Wait as ``Processes.wait_for`` does, or until a stop signal."""
         self._processes.wait_for(name, lambda: self._told_to_stop is not None or is_there())
 
     def _start_agent(self) -> None:
@@ -169,11 +169,11 @@ class AgentMesh:
 
     @property
     def _url(self) -> str:
-        """The address by which others call the agent: what belongs into an agent card."""
+        """The address for the agent's callers, to be written into an agent card."""
         return f"http://{self._places.at('front-out')}/agent{self._plan.agent.path}"
 
     def _show_impersonation(self, name: str) -> None:
-        """Print the call of an agent that passes the user's token along, by its own SVID: it is refused."""
+        """Print a refused call: an agent passes the user's token along, with its own SVID."""
         header, svid, port = self._file(f"{self._user}-for-{name}"), self._file(_SVID), self._places.ports[f"{name}-in"]
         token = self._log_in(scope=f"{name}.call", audience=run_settings.tool_id(name))
         write_whole(header, f"Authorization: Bearer {token}\n".encode(), private=True)
@@ -200,7 +200,7 @@ class AgentMesh:
     # --- while it runs
 
     def _follow(self) -> None:
-        """Print records until the command ends or we are told to stop."""
+        """Print records until the command ends or a stop signal."""
         port = self._places.ports["agent"]
         shown = False
         hint_at = time.monotonic() + _HINT_S
@@ -263,7 +263,7 @@ class AgentMesh:
         return self._plan.print_settings and self._plan.keep is None
 
     def _leave_files(self) -> None:
-        """Leave the records and the settings in the folder that is asked for; without one, print the settings."""
+        """Write the records and the settings to the requested folder; without a folder, print the settings."""
         texts = self._texts() if self._plan.print_settings else {}
         if self._prints:
             if len(texts) > 1:

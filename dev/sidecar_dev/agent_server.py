@@ -1,4 +1,4 @@
-"""The HTTP server of the agents here: what a web framework gives an agent's author. Standard library only.
+"""The HTTP server of the development agents, in place of a web framework. Standard library only.
 
 On SIGTERM it accepts no more connections, closes idle ones, finishes the requests in flight, and exits.
 """
@@ -49,8 +49,8 @@ Script = Callable[[Incoming], Outgoing]
 class AgentServer(ThreadingHTTPServer):
     """Runs a script, a thread for each connection.
 
-    ``seen`` names a file that keeps the headers of the last request, ``access_log`` one in the common log format, whose
-    user is, as in every web framework, whom the bearer token names; ``-`` is standard output.
+    ``seen`` names a file that keeps the headers of the last request, ``access_log`` a log in the common log format,
+    with the bearer token's user, as web frameworks log; ``-`` is standard output.
     """
 
     request_queue_size = 128  # 5 by default: of 64 callers at once some would be turned away by the kernel
@@ -169,7 +169,7 @@ def _object(raw: bytes) -> dict[str, Any] | None:
 
 
 def _read_no_more(connection: socket.socket) -> None:
-    """Shut the reading side: bytes that have arrived are still read, then the connection looks ended by its peer."""
+    """Shut down the reading side: buffered bytes are still read, then the connection reports end of file."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RD)
 

@@ -1,9 +1,9 @@
 """The agents of the compose mesh and of the example for Kubernetes: plain HTTP programs.
 
-They know nothing of tokens, identities or sidecars. Those of ``sidecar demo`` speak MCP and A2A (``demo_agents.py``).
-Each does what ordinary agents do: take a request, call the next service at a configured base URL, forward the
-``Authorization`` and tracing headers it was given, and return the answer. The writer also does what agents do that read
-documents from outside: it follows instructions it finds in one. Standard library only.
+They have no code for tokens, identities or sidecars. The agents of ``sidecar demo`` speak MCP and A2A
+(``demo_agents.py``). Like ordinary agents, each takes a request, calls the next service at a configured base URL,
+forwards the received ``Authorization`` and tracing headers, and returns the answer. The writer also follows
+instructions in documents that it reads, as such agents do. Standard library only.
 """
 
 from __future__ import annotations

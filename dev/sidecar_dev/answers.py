@@ -1,4 +1,4 @@
-"""Messages of the Workload API for what a process is entitled to. Each holds the full state (section 4.3)."""
+"""Messages of the Workload API with the identities of a process. Each holds the full state (section 4.3)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def x509_svids(registry: Registry, peer: Peer | None) -> State:
     """Answer FetchX509SVID.
 
     Raises:
-        NoIdentityError: here and below, the process is entitled to nothing.
+        NoIdentityError: the process has no identity; the other functions raise it too.
     """
     entitlement = registry.entitlement(peer)
     issued = {entry: registry.svid(entry) for entry in entitlement.entries}
@@ -75,7 +75,7 @@ def jwt_svids(registry: Registry, peer: Peer | None, audiences: Sequence[str], s
 
 
 def validate_jwt_svid(registry: Registry, peer: Peer | None, audience: str, svid: str) -> Any:
-    """Answer ValidateJWTSVID, by the bundle of the subject's trust domain and only if the process may know that one.
+    """Answer ValidateJWTSVID, with the bundle of the subject's trust domain, if the process may have that bundle.
 
     Raises:
         Denied: the JWT-SVID is not valid.

@@ -60,7 +60,7 @@ class Answer:
 
     @property
     def said(self) -> str:
-        """In a few words."""
+        """The answer in a few words."""
         return f"{self.status or 'no answer'} {self.reason}".strip()
 
 
@@ -93,7 +93,7 @@ def call(
 
 
 def anybody() -> ssl.SSLContext:
-    """Return a context that verifies no server and shows no certificate."""
+    """Return a context that verifies no server and presents no certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -101,7 +101,7 @@ def anybody() -> ssl.SSLContext:
 
 
 def showing(folder: Path) -> ssl.SSLContext:
-    """Return a context that shows the SVID in a folder."""
+    """Return a context that presents the SVID in a folder."""
     context = anybody()
     context.load_cert_chain(folder / "svid.pem", folder / "svid_key.pem")
     return context
@@ -113,7 +113,7 @@ def refused(title: str, answer: Answer, *statuses: int) -> Attempt:
 
 
 def works(title: str, answer: Answer) -> Attempt:
-    """The lawful twin."""
+    """Expect success: the lawful twin of an attack."""
     return Attempt(f"(lawful) {title}", answer.said, answer.status == 200)
 
 

@@ -1,4 +1,4 @@
-"""Looks at the agent card of a program of A2A: an address in it that is no sidecar's leads clients past the mesh."""
+"""Checks the agent card of an A2A program: an address that is not a sidecar's leads clients past the mesh."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def card_of(port: int) -> bytes | None:
     """Return the card of the program that listens on a port of loopback; None: it has none.
 
     Raises:
-        http.client.BadStatusLine: it answers in something else than HTTP/1.1.
+        http.client.BadStatusLine: the program does not answer in HTTP/1.1.
     """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for path in PATHS:
@@ -43,7 +43,7 @@ def card_of(port: int) -> bytes | None:
 
 
 def warnings(port: int, ours: str, *, rewritten: bool) -> list[str]:
-    """Return what to tell whoever runs the program; ``rewritten``: the sidecar serves its card with other addresses."""
+    """Return warnings for the program's operator; ``rewritten``: the sidecar serves its card with other addresses."""
     try:
         document = card_of(port)
     except http.client.BadStatusLine:

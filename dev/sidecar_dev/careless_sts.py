@@ -1,4 +1,4 @@
-"""A token service that answers 200 and ignores ``actor_token``, as stock servers in the field do. Never for use.
+"""A token service that answers 200 and ignores ``actor_token``, as some products do. For the demo only.
 
 The demo shows how the sidecar treats such an answer: the token is genuine, signed, for the right audience and subject,
 and names no actor.

@@ -53,7 +53,7 @@ class _Granted:
 
 
 class Codes:
-    """The codes that are out. ``clock`` gives seconds since the epoch."""
+    """Issued, unredeemed codes. ``clock`` gives seconds since the epoch."""
 
     def __init__(self, clients: frozenset[str], clock: Callable[[], float]) -> None:
         self._clients = clients
@@ -64,7 +64,7 @@ class Codes:
         """Parse an authorization request.
 
         Raises:
-            CodeError: it has another form; the browser must not be sent back.
+            CodeError: the request is malformed; do not redirect the browser.
         """
         asked = Asked(
             client=query.get("client_id", ""),
@@ -93,10 +93,11 @@ class Codes:
         return code
 
     def redeem(self, form: Mapping[str, str]) -> tuple[Asked, str]:
-        """Return what a code was granted for, and the user. A code is good once, whatever becomes of it.
+        """Consume a code. Returns its request and the user. A code counts once, also if this call fails later.
 
         Raises:
-            CodeError: it is unknown, used, expired, or another client's, or the verifier is not the challenge's.
+            CodeError: the code is unknown, used, expired or another client's, or the verifier does not match the
+                challenge.
         """
         granted = self._granted.pop(form.get("code", ""), None)
         if granted is None or granted.expires_at <= self._clock():

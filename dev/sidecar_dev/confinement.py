@@ -1,4 +1,4 @@
-"""Checks, from inside an agent's container, of what a process can reach that is not its own."""
+"""Checks, from inside an agent's container, for foreign resources that a process can reach."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The agents of ``sidecar demo``: they speak A2A and MCP, and know nothing of tokens, identities or sidecars.
+"""The agents of ``sidecar demo``, which speak A2A and MCP without code for tokens, identities or sidecars.
 
-Each does what ordinary agents do: take a request, call the next service at a configured URL, forward the
-``Authorization`` and tracing headers it was given, and return the answer. The planner also does what agents do that
-read documents from outside: it follows instructions it finds in one. Standard library only.
+Like ordinary agents, each takes a request, calls the next service at a configured URL, forwards the received
+``Authorization`` and tracing headers, and returns the answer. The planner also follows instructions in documents that
+it reads, as such agents do. Standard library only.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ def write_whole(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file atomically. A ``private`` one has mode 0600, others 0644.
 
     Raises:
-        OSError: it cannot be written; what was there before is still there.
+        OSError: writing failed; the old file is unchanged.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:

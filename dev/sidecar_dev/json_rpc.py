@@ -16,7 +16,7 @@ INTERNAL: Final = -32603
 
 
 class RpcError(Exception):
-    """An error of JSON-RPC: one that we were answered with, or that we answer with, under an HTTP ``status``."""
+    """A JSON-RPC error, received or to be sent, with its HTTP ``status``."""
 
     def __init__(self, code: int, message: str, data: object = None, *, status: int = 200) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ def require_request(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return method and params of a message.
 
     Raises:
-        RpcError: it is no request or notification.
+        RpcError: the body is neither a request nor a notification.
     """
     method, params = body.get("method"), body.get("params", {})
     if body.get("jsonrpc") != "2.0" or not isinstance(method, str) or not isinstance(params, dict):

@@ -1,6 +1,6 @@
 """The user issuer's https: its own X.509-SVID, kept current, for callers who need not have one.
 
-Browsers and front apps log in here, so nobody is asked for a certificate. Who fetches keys says whom to expect, by
+Browsers and front apps log in here, so clients need no certificate. Clients that fetch keys verify the server by
 SPIFFE ID (``tls: {peer: …}``) or by a CA file.
 """
 

@@ -1,4 +1,4 @@
-"""MCP 2026-07-28 over Streamable HTTP, as much of it as a tool server and its caller need. Standard library only.
+"""MCP 2026-07-28 over Streamable HTTP: the subset for a tool server and its caller. Standard library only.
 
 Each request stands alone: version and client in ``_meta``, and again in header fields, which a server compares with the
 message. Results are one JSON object; nothing here streams.

@@ -1,4 +1,4 @@
-"""Asks an MCP server which tools it has: by 2026-07-28, and if it does not know that, in a session of 2025-11-25."""
+"""Asks an MCP server for its tools: by version 2026-07-28, else in a session of 2025-11-25."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST: Final = 128
 
 
 def list_tools(url: str) -> list[str] | None:
-    """Return the names of the tools, or None if the server does not tell. Anonymous, and of the first page."""
+    """Return the tools on the first page of the list, asked anonymously; None if the server refuses."""
     try:
         message, fields = request_of("sidecar-dev", "tools/list", {})
         return _names(call(url, "POST", _NOBODY, message, fields).body) or _names(_in_a_session(url))

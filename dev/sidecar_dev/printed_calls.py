@@ -13,7 +13,7 @@ from sidecar_dev.run_plan import Service
 
 
 def address(name: str, service: Service, sidecar: str) -> str:
-    """Say where a caller reaches a service by its own sidecar, which listens at this URL."""
+    """Describe how a caller reaches a service through its own sidecar, which listens at this URL."""
     if service.protocol == "grpc":
         return f"{urlsplit(sidecar).netloc} by gRPC with the authority {service.host}"
     if service.host is not None:

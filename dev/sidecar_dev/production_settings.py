@@ -1,4 +1,4 @@
-"""Settings for production, from those of a development run and the operations that were seen in it."""
+"""Settings for production, made from a development run's settings and its recorded operations."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def _outbound_route(route: Settings, allowed: Calls) -> Narrowed:
 
 
 def _word(protocol: RouteProtocol, call: Call) -> str | None:
-    """Return the word for the operation of a call in settings; None if they cannot list it alone."""
+    """Return the settings' word for a call's operation; None if settings cannot list that operation alone."""
     path = call.path.removeprefix("/") if call.method == "POST" else ""
     op = path if protocol == "grpc" else call.op or ""
     if op == OTHER or op.endswith((f":{OTHER}", f":{ANY_NAME}", f"/{ANY_NAME}")):

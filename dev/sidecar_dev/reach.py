@@ -1,4 +1,4 @@
-"""Port scan: the addresses and TCP ports on which a host answers, each of them tried."""
+"""Port scan of a host: every address and TCP port is tried."""
 
 from __future__ import annotations
 

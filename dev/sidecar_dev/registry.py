@@ -23,7 +23,7 @@ class NoIdentityError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entitlement:
-    """Entitlement of a process at this moment: the entries that match it, in order, and the authorities to send."""
+    """Current rights of a process: its matching entries, in order, and the authorities to send."""
 
     entries: tuple[Entry, ...]
     own: Mapping[TrustDomain, TrustDomainAuthority]
@@ -31,7 +31,7 @@ class Entitlement:
 
     @property
     def known(self) -> Mapping[TrustDomain, TrustDomainAuthority]:
-        """Everybody it may believe."""
+        """The authorities that the process may trust, by trust domain."""
         return {**self.federated, **self.own}
 
 
@@ -115,7 +115,7 @@ class Registry:
         """Return the entitlement of a process. ``None`` is a process that could not be identified.
 
         Raises:
-            NoIdentityError: nothing.
+            NoIdentityError: no entry matches.
         """
         if peer is None or not peer.alive:
             raise NoIdentityError

@@ -66,7 +66,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     """Make the plan.
 
     Raises:
-        ConfigError: options that cannot be used; all of them are told.
+        ConfigError: lists all unusable options.
     """
     problems: list[Problem] = []
     if not _NAME.fullmatch(arguments.user):

@@ -67,7 +67,7 @@ def _scope(name: str) -> str:
 
 
 def _need(name: str, services: Mapping[str, Service]) -> list[str]:
-    """The scopes of a token for a service: its own, and those of all that it may call, and they."""
+    """The scopes of a token for a service: its own, and recursively those of the services that it may call."""
     found: dict[str, None] = {}
     waiting = [name]
     while waiting:

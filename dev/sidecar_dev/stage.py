@@ -84,7 +84,7 @@ class Stage:
     # --- messages
 
     def tool_call(self, tool: str, **arguments: str) -> Sequence[str]:
-        """curl's options for a message of MCP that calls a tool; it and its header fields are kept in two files."""
+        """curl's options for an MCP message that calls a tool; message and header fields are kept in two files."""
         message, fields = tool_request("attacker", tool, arguments)
         lines = self.shell.write(f"{tool}.fields", "".join(f"{name}: {value}\n" for name, value in fields.items()))
         return ("--header", f"@{lines}", "--json", f"@{self.shell.write(f'{tool}.json', json.dumps(message))}")
@@ -112,7 +112,7 @@ class Stage:
         return self.shell.curl(f"http://{self.places.at(name)}/ask", "--header", "@login.header", *body)
 
     def asking(self, name: str, question: dict[str, Any]) -> subprocess.Popen[bytes]:
-        """The same, in the background."""
+        """Ask as ``ask`` does, in the background."""
         command = ["curl", "--silent", "--noproxy", "*", f"http://{self.places.at(name)}/ask"]
         options = ["--header", "@login.header", "--json", json.dumps(question)]
         folder = self.places.directory
@@ -127,7 +127,7 @@ class Stage:
         return self.shell.curl(f"https://{name}.internal:{port}{path}", *to, *arguments)
 
     def call_crm(self, workload: str, header: str, tool: Sequence[str] | None = None) -> Answer:
-        """A call of a tool of the CRM with a workload's SVID: it reads a customer, if nothing else is said."""
+        """Call a tool of the CRM with a workload's SVID; by default the tool that reads a customer."""
         asked = tool or self.tool_call("read_customer", customer="42")
         return self.mesh_call("crm", "/mcp", *as_workload(workload), "--header", f"@{header}", *asked)
 
@@ -154,7 +154,7 @@ class Stage:
         return self.shell.curl(f"https://sts.internal:{port}/token", *to, *as_workload(workload), *data)
 
     def _token_file(self, token: str) -> str:
-        """Return the file of this token alone, so that a command that was shown stays true."""
+        """Return the file with this token; each token has its own, so that printed commands keep working."""
         return self._token_files.setdefault(token, f"token-{len(self._token_files) + 1}.token")
 
     def mint_svid(self, spiffe_id: str, trust_domain: str) -> tuple[Sequence[str], list[str]]:
@@ -187,7 +187,7 @@ class Stage:
         return headers
 
     def record(self, name: str, wanted: Callable[[Record], bool]) -> Record:
-        """The newest record of a witness that is ``wanted``, waiting a little for its flush; empty if there is none."""
+        """The newest ``wanted`` record of a witness, waiting briefly for its flush; empty if there is none."""
 
         def newest() -> Record:
             found = [record for record in self.records(name) if wanted(record)]

@@ -25,7 +25,7 @@ _CALL_S: Final = 5.0
 
 
 class NoSvidError(Exception):
-    """The Workload API gave no SVID in time. The text says what it said last."""
+    """The Workload API gave no SVID in time. The message has its last answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +77,10 @@ def write(fetched: Fetched, directory: Path) -> None:
 
 
 async def fetch(socket: Path, *, audience: str | None, timeout_s: float) -> Fetched:
-    """Ask until there is an identity.
+    """Ask the Workload API until it returns an identity.
 
     Raises:
-        NoSvidError: there was none within ``timeout_s``.
+        NoSvidError: the API returned none within ``timeout_s``.
     """
     client = WorkloadApiClient(
         WorkloadAddress(path=str(socket)), first_message_timeout_s=_CALL_S, call_timeout_s=_CALL_S

@@ -91,7 +91,7 @@ def loopback_listener(address: str) -> socket.socket:
     """A listening socket on ``HOST:PORT``; port 0 takes a free one.
 
     Raises:
-        ConfigError: the host is not a loopback address, or it cannot bind the address.
+        ConfigError: the host is no loopback address, or binding failed.
     """
     ip, port = _address(address)
     if not ip.is_loopback:
@@ -100,10 +100,10 @@ def loopback_listener(address: str) -> socket.socket:
 
 
 def network_listener(address: str) -> socket.socket:
-    """The same on any address of this machine.
+    """A listening socket on any address of this machine; otherwise as ``loopback_listener``.
 
     Raises:
-        ConfigError: it cannot bind the address.
+        ConfigError: binding failed.
     """
     return _listening(*_address(address))
 

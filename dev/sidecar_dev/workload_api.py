@@ -92,7 +92,7 @@ class EntriesFile:
         """The entries of the file.
 
         Raises:
-            ConfigError: it cannot be read, or with every problem in it.
+            ConfigError: the file cannot be read, or has problems (all are listed).
         """
         try:
             facts = self._path.stat()
@@ -104,7 +104,7 @@ class EntriesFile:
         return parse_entries(text, self._trust_domains)
 
     def refresh(self, registry: Registry, *, force: bool = False) -> None:
-        """Apply a changed file. A problem is reported once, not at every look."""
+        """Apply a changed file. A problem is reported once per change."""
         if not force and not self._touch():
             return
         try:

@@ -1,7 +1,7 @@
-"""Command ``sidecar explain``: judges a recorded request again, and says who must act on its reason code.
+"""Command ``sidecar explain``: judges a recorded request again, and names who must act on its reason code.
 
-Of several requests, or where there is none with that id, it lists those that there are. Exit codes: 0 the judgement
-agrees with the record, or a list was asked for; 1 it does not agree; 2 no such record or unusable settings.
+Lists the requests if the records hold several, or none with the given id. Exit codes: 0 the judgement agrees with the
+record, or the command printed a list; 1 it disagrees; 2 no such record or unusable settings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COMMAND: Final = "sidecar explain"
 
 
 class NoRequestError(RecordError):
-    """The records do not hold the one request that is asked for: none, or several."""
+    """The records hold no request with the given id, or several."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,7 +75,7 @@ def record_of(records: Iterable[tuple[str, Record | RecordError]], request_id: s
     """Return the one record asked for.
 
     Raises:
-        NoRequestError: there is none, or more than one and nobody said which.
+        NoRequestError: no request matches, or several do.
         RecordError: a line is no record, or there is more than one of that request.
     """
     found: Record | None = None
@@ -98,17 +98,15 @@ def record_of(records: Iterable[tuple[str, Record | RecordError]], request_id: s
 
 
 def _supersedes(record: Record, other: Record) -> bool:
-    """Return True if one closes the request that the other opened."""
+    """Return True if ``record`` closes the request that ``other`` opened."""
     opened = other.event == "request.opened" and record.event != "request.opened"
     return opened and record.request_id == other.request_id
 
 
 def _policy(config: str | None, default: str, record: Record) -> tuple[Policy | None, Path | None]:
-    """Return the policy for the workload that wrote the record, and the deny file if it is missing here.
+    """Return the policy for the workload that wrote the record, and its deny file if that file is missing here.
 
-    The policy is None without settings or without that workload.
-
-    Settings that were asked for must exist, the default ones need not.
+    The policy is None without settings or without that workload. An explicit settings file must exist.
     """
     if config is None and not Path(default).exists():
         return None, None

@@ -1,4 +1,4 @@
-"""Explains one record: the check that decided, its input, and the people who must act. Pure."""
+"""Explains one record: the deciding check, its input, and the people who must act. Pure."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ NOT_IN_SETTINGS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """``judgement`` is None where nothing could be judged again; ``not_judged`` then says why.
+    """The result for one record. ``judgement`` is None if judging is impossible, for the reason in ``not_judged``.
 
-    ``reason`` is None for an event that refused nothing, and for a code that this version does not know. ``change``
-    says what would be granted otherwise than it was. ``unprovable`` is what no judgement of this kind can prove.
+    ``reason`` is None for an event without a refusal, and for a code that this version does not know. ``change``
+    describes a difference in the grant. ``unprovable`` lists facts that a judgement cannot prove.
     """
 
     record: Record
@@ -58,7 +58,7 @@ class Explanation:
 
     @property
     def agrees(self) -> bool:
-        """True if nothing contradicts the record."""
+        """True if the explanation does not contradict the record."""
         return self.judgement is None or (self.judgement.agrees and self.change is None)
 
     @property
@@ -144,9 +144,9 @@ def explain(record: Record, policy: Policy | None, *, missing_deny_file: Path | 
 
 
 def _fact_outside(record: Record, judgement: Judgement, missing_deny_file: Path | None) -> str | None:
-    """Name the fact that refused the request and that no settings hold. None: the judgement stands.
+    """Return the fact outside the settings that refused the request. None: the judgement is valid.
 
-    It stands too where an earlier check, or the deny list of the settings, refuses the request now.
+    None too if an earlier check, or the deny list of the settings, refuses the request now.
     """
     reason = reason_of(record)
     if record.decision != "deny" or reason is None:
@@ -185,7 +185,7 @@ def explain_exchange(record: Record, policy: StsPolicy | None) -> Explanation:
 
 
 def _change(record: Record, grant: Grant | None) -> str | None:
-    """Tell that other scopes would be granted than were."""
+    """Describe a difference between the recorded and the new scopes; None if they are equal."""
     if grant is None or not record.allowed or record.scope is None or record.scope_cut or grant.scope == record.scope:
         return None
     return f"with the scopes {format_scope(grant.scope)} in place of {format_scope(record.scope)}"

@@ -38,7 +38,7 @@ ANSWERED_BY_ITSELF: Final = frozenset({METADATA, PREFLIGHT})  # operations that 
 
 
 def is_at_door(record: Record) -> bool:
-    """Tell if a record is of a request at a door: of no other outbound request the caller's address is recorded."""
+    """Return True for a request at a door: only those outbound records have the caller's address."""
     return record.direction == "outbound" and record.source is not None
 
 

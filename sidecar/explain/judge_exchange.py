@@ -112,7 +112,7 @@ def judge_exchange(record: Record, policy: StsPolicy) -> tuple[Judgement, Grant 
 def _decide(
     record: Record, client: SpiffeId, token: VerifiedToken, policy: StsPolicy
 ) -> tuple[str, str | None, Grant | None]:
-    """Run the core. Returns its reason, and the check where the reason has several; and the grant."""
+    """Run the core. Returns its reason, the deciding check if several share that reason, and the grant."""
     now, deciding = time_of(record), _SHOWN
     try:
         _render(client, token.issuer, policy)

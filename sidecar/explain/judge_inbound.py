@@ -134,7 +134,7 @@ def _decide(token: VerifiedToken, record: Record, route: InboundRoute, policy: P
 
 
 def _which(token: VerifiedToken, record: Record, route: InboundRoute, policy: Policy, *, first: tuple[str, str]) -> str:
-    """Tell apart three checks with one reason, by running the core again without each of them."""
+    """Return the deciding one of three checks with one reason, by running the core without each of them."""
     if _decide(token, record, route, replace(policy, deny=Deny())) != first:
         return DENY_LIST
     open_route = replace(route, peers=route.peers | {spiffe_id(record.peer, "peer")})

@@ -12,9 +12,9 @@ from sidecar.explain.recorded_token import spiffe_id, time_of, token_of
 
 
 def passes_observed(record: Record, policy: Policy, reason: str) -> bool:
-    """Tell if a call that ``reason`` refuses passed at its time, because its route observes under ``policy``.
+    """Return True if a call that ``reason`` refuses passed because its route observed under ``policy``.
 
-    False also where the record does not tell.
+    False also if the record lacks the facts.
     """
     try:
         denied = Denied(Reason(reason))
@@ -45,7 +45,7 @@ def _request(record: Record, policy: Policy, denied: Denied) -> None:
 
 
 def _call(record: Record, policy: Policy, denied: Denied) -> None:
-    """Judge a call of the agent. Only the record of an observed one says that it showed no token of ours."""
+    """Judge a call of the agent. Only the record of an observed call says that the call had no token of ours."""
     routes: tuple[CallRoute, ...] = (*policy.outbound.routes, *policy.outbound.outside)
     for route in routes:
         if route.name == record.route and record.decision == "observed_deny":

@@ -145,12 +145,12 @@ def _route(record: Record, policy: Policy) -> OutboundRoute:
 def delegation_of(
     record: Record, route: OutboundRoute, policy: Policy, door: Mapping[str, UserIssuer] | None = None
 ) -> Delegation:
-    """Return the authority of the inbound request. Where the record does not list its calls, this call is allowed.
+    """Return the authority of the inbound request. If the record lists no calls, this call is allowed.
 
-    ``door`` are the issuers of the door that the request came in by.
+    ``door`` are the issuers of the door that received the request.
 
     Raises:
-        CannotJudgeError: a login was worth too little, and the record does not hold what it is worth.
+        CannotJudgeError: a login gave too few scopes, and the record lacks the scopes that it gives.
     """
     token = token_of(record)
     entry = policy.entry
@@ -172,7 +172,9 @@ def delegation_of(
 
 
 def _worth(record: Record, user: UserIssuer, route: OutboundRoute) -> ScopeSet:
-    """Return what a login of a refused call is worth. Where no record holds that, it is enough unless it was not."""
+    """Return the scopes of the login in a refused call. If unrecorded, they suffice unless the reason says
+    otherwise.
+    """
     claim = user.scope_from.claim
     if claim in SCOPE_CLAIMS and record.scope is not None and not record.scope_cut:
         return user.scope_from.worth({claim: " ".join(record.scope)})
@@ -182,7 +184,7 @@ def _worth(record: Record, user: UserIssuer, route: OutboundRoute) -> ScopeSet:
 
 
 def _before_crossing(token: VerifiedToken, issuer: str, route: OutboundRoute) -> VerifiedToken:
-    """Return the token of the other issuer: of its scopes all that the map makes one of the requested ones."""
+    """Return the other issuer's token, with all scopes that the map translates to a requested one."""
     crossing = route.crossings.get(issuer)
     if crossing is None:
         return replace(token, issuer=issuer)
@@ -191,7 +193,7 @@ def _before_crossing(token: VerifiedToken, issuer: str, route: OutboundRoute) ->
 
 
 def saw_of(record: Record, route: OutboundRoute, delegation: Delegation, policy: Policy) -> dict[str, str]:
-    """Return what each check from the login on looks at, in a phrase."""
+    """Describe the input of each check from the login on."""
     opened_by = names(one.name for one in policy.inbound.routes if route.name in one.may_call)
     held = delegation.scope if not record.allowed else record.scope_needed or frozenset()
     crossing = None if record.allowed else route.crossings.get(delegation.token.issuer)

@@ -35,7 +35,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: its name, the reasons it can give, and a flag that the record holds its input."""
+    """One check: its name, its possible reasons, and True if the record holds its input."""
 
     name: str
     reasons: frozenset[Reason]
@@ -65,7 +65,7 @@ class Judgement:
 
     @property
     def agrees(self) -> bool:
-        """True if the new judgement equals the recorded one, as far as it can be made."""
+        """True if the new judgement equals the recorded one, or could not be made."""
         return self.judged in {None, self.recorded}
 
 
@@ -77,7 +77,7 @@ def check_of(reason: str, checks: Sequence[Check]) -> Check | None:
 def conclude(
     checks: Sequence[Check], saw: Mapping[str, str], *, recorded: str, judged: str, deciding: str | None = None
 ) -> Judgement:
-    """Combine recorded and judged outcome. ``deciding`` names the check, where the reason has several.
+    """Combine recorded and judged outcome. ``deciding`` names the check if several checks share the reason.
 
     The earlier check wins, as in the sidecar: a refusal by a check that cannot be run again stands, unless an earlier
     check fails now.

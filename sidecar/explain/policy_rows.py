@@ -1,9 +1,9 @@
 """Answers "who may act for whom where" from a token service's policy: one row for each of its rules. Pure.
 
-A rule alone lets nobody act: its actor also needs a token for the subject. A row names each way to one: a login at an
-entry, a token that other rules let the actor receive, a crossing, or none for what a workload does for itself. A rule
-without a way never applies. Ways are found from where chains start; they may be more than there are for one subject,
-never fewer.
+A rule is not enough: its actor also needs a token for the subject. A row lists each way to get such a token: a login at
+an entry, a token that other rules let the actor receive, a crossing, or none for a workload's own calls. A rule without
+a way never applies. Ways are traced from the starts of chains; for one subject the list may be too long, never too
+short.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ LOGIN, DELEGATED, CROSSING, ITSELF = "login", "delegated", "crossing", "itself"
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to the token that a rule needs: its kind, its origins, and the most seconds that the issued one lives."""
+    """A way to get the token that a rule needs: its kind, its origins, and the issued token's longest life in
+    seconds.
+    """
 
     how: str
     origins: tuple[str, ...]
     life_s: int
 
     def text(self) -> str:
-        """Return it in words."""
+        """Describe the way in words."""
         return f"{_WORDS[self.how](', '.join(self.origins))}, {self.life_s} s at most"
 
 
@@ -43,9 +45,9 @@ _WORDS: Final[Mapping[str, Callable[[str], str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One rule, by its place in the file: ``actor`` may act for ``subjects`` at ``audience``, which is ``workload``.
+    """One rule, with its place in the file: ``actor`` may act for ``subjects`` at ``audience`` of ``workload``.
 
-    ``bound``: with its own certificate only.
+    ``bound``: the token is bound to the actor's certificate.
     """
 
     rule: str
@@ -68,7 +70,7 @@ def rows_of(policy: StsPolicy) -> list[Row]:
 
 
 def covers(row: Row, policy: StsPolicy, *, actor: str | None, subject: str | None, audience: str | None) -> bool:
-    """Tell if a row speaks of an actor, of a subject of any issuer, and of an audience or its workload; None: any."""
+    """Return True if a row covers an actor, a subject of any issuer, and an audience or its workload; None: any."""
     if actor not in {None, row.actor} or audience not in {None, row.audience, row.workload}:
         return False
     if subject is None:

@@ -48,7 +48,7 @@ def exchange_request(record: Record) -> ExchangeRequest:
 
 
 def actor_of(client: SpiffeId, now: int) -> JwtSvid:
-    """Return an actor token of the client: the record tells of none."""
+    """Make an actor token of the client; records do not contain it."""
     return JwtSvid(spiffe_id=client, raw="", expires_at=now + 1, not_before=now, leeway_s=0, fingerprint="", kid=None)
 
 
@@ -56,7 +56,7 @@ def subject_token(record: Record, client: SpiffeId, policy: StsPolicy) -> Verifi
     """Return the subject token.
 
     Raises:
-        CannotJudgeError: the record holds too little, or the settings do not know its subject any more.
+        CannotJudgeError: the record lacks facts, or its subject is unknown in the settings.
     """
     token = _issued_from(record, client, policy) if record.allowed else token_of(record)
     login = policy.login_issuers.get(token.issuer)
@@ -92,7 +92,7 @@ def _issued_from(record: Record, client: SpiffeId, policy: StsPolicy) -> Verifie
 def _as_login(
     token: VerifiedToken, login: LoginIssuer, client: SpiffeId, policy: StsPolicy, asked: ScopeSet | None
 ) -> VerifiedToken:
-    """Return a login of the entry's OAuth client. No record holds its worth: it is all that was asked, by the map."""
+    """Return a login of the entry's OAuth client. Its unrecorded scopes are those that map to the requested ones."""
     entry = policy.entries.get(client)
     client_id = "" if entry is None else entry.client_ids.get(token.issuer, "")
     given = login.scope_from.map
@@ -102,8 +102,8 @@ def _as_login(
 
 
 def _login_pair(subject: str, policy: StsPolicy, client: SpiffeId | None = None) -> tuple[str, str] | None:
-    """Return issuer and ``sub`` of the login behind a subject: prefixes never start one another. ``client`` if given is
-    an entry for it.
+    """Return issuer and ``sub`` of the login behind a subject; the prefix is unambiguous. ``client``, if given, must be
+    an entry for that issuer.
     """
     entry = None if client is None else policy.entries.get(client)
     if subject.startswith("spiffe://"):  # no user has such a name

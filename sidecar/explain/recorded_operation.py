@@ -12,8 +12,8 @@ from sidecar.explain.judgement import names
 def key_of(record: Record, route: InboundRoute | OutboundRoute) -> str | None:
     """Return the key of the recorded operation.
 
-    By gRPC the path tells it better than ``op``, which is ``other`` for what the settings did not list at the time. An
-    outbound route may have put a prefix in front of it.
+    For gRPC the path is more precise than ``op``, which is ``other`` for methods that the settings did not list. An
+    outbound route may have added a prefix to the path.
 
     Raises:
         Denied: OPERATION_MALFORMED, the path names no method of a service; PATH_REFUSED.
@@ -25,7 +25,7 @@ def key_of(record: Record, route: InboundRoute | OutboundRoute) -> str | None:
 
 
 def operation_seen(record: Record, route: InboundRoute | OutboundRoute) -> str:
-    """Return the recorded operation beside those that the route lists."""
+    """Describe the recorded operation and the route's operations."""
     keys = () if route.operations is None else route.operations.keys
     listed = [key.replace(":", "/") for key in keys] if route.protocol == "grpc" else keys
     return f"{record.op} among {names(listed)}"

@@ -1,4 +1,4 @@
-"""List of the requests that records hold, for whoever does not know the id yet: refusals first, the latest first."""
+"""List of recorded requests, for a user without a request id: refusals first, then the latest first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HELD: Final = 4096  # requests held while reading: files may have millions
 
 
 class Requests:
-    """The requests of the records that it was given, bounded."""
+    """A bounded list of the requests in some records."""
 
     def __init__(self, most: int = MOST_REQUESTS) -> None:
         self._most = most
@@ -20,7 +20,7 @@ class Requests:
         self._dropped = False
 
     def take(self, record: Record) -> None:
-        """Take one record; one that opens a request counts until the one that closes it."""
+        """Add one record; a closing record replaces the one that opened the request."""
         name = record.request_id
         if name is None or (record.event == "request.opened" and name in self._found):
             return
@@ -31,11 +31,11 @@ class Requests:
 
     @property
     def more(self) -> bool:
-        """True if there are more than the first."""
+        """True if ``first`` leaves some requests out."""
         return self._dropped or len(self._found) > self._most
 
     def first(self) -> list[Record]:
-        """Return the first of the list."""
+        """Return the first requests of the list."""
         latest = sorted(self._found.values(), key=lambda record: (record.ts, record.name), reverse=True)
         return sorted(latest, key=lambda record: record.decision in {"allow", None})[: self._most]
 

@@ -33,7 +33,7 @@ def time_of(record: Record) -> int:
     """Return the record's time in seconds since the epoch.
 
     Raises:
-        CannotJudgeError: it is not a time.
+        CannotJudgeError: the field holds no time.
     """
     try:
         return int(datetime.fromisoformat(record.ts).timestamp())
@@ -45,7 +45,7 @@ def spiffe_id(text: str | None, what: str) -> SpiffeId:
     """Return a SPIFFE ID of the record.
 
     Raises:
-        CannotJudgeError: it has none there.
+        CannotJudgeError: the field holds no SPIFFE ID.
     """
     try:
         return SpiffeId(text or "")
@@ -57,7 +57,7 @@ def token_of(record: Record) -> VerifiedToken:
     """Return the token whose claims the record holds.
 
     Raises:
-        CannotJudgeError: it holds none.
+        CannotJudgeError: the record holds no token.
     """
     if record.subject is None or record.subject_iss is None:
         raise CannotJudgeError("the record holds no token's claims")

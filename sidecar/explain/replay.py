@@ -1,6 +1,6 @@
 """Judges every recorded request again under other settings, and groups those that would be decided differently. Pure.
 
-The judgement is ``explain``'s: the sidecar's own core, and the record's word for what it cannot prove.
+The judgement is ``explain``'s: the sidecar's own core, and the recorded result for checks that cannot run again.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Occurrences:
 class Replay:
     """The result so far. ``delegated``: each observed call is judged as if it carried a delegated token.
 
-    ``judged`` counts requests; ``told`` those among them whose decision is taken from the record; ``beyond`` those
-    that differ and fit into no change, because there are too many.
+    ``judged`` counts requests; ``told`` those whose decision is copied from the record; ``beyond`` those with a
+    difference beyond the limit of distinct changes.
     """
 
     def __init__(self, policy: Policy, *, delegated: bool = False, missing_deny_file: Path | None = None) -> None:
@@ -114,14 +114,14 @@ class Replay:
 
 
 def _text(text: str | None) -> str | None:
-    """Return a text of a record without what acts on a terminal, without a token, and of a limited length."""
+    """Return a record's text for display: without control characters and tokens, and truncated."""
     return None if text is None else escape(text)
 
 
 def _as_delegated(record: Record, policy: Policy) -> tuple[Record, str | None]:
     """Return the record of the same call with a delegated token of the scopes that its route needs.
 
-    A call without a route stays as it is. The text says why there is no such token.
+    A call without a route stays as it is. The text is the reason why such a token is impossible.
     """
     try:
         issuer, scopes = _tokens_of(record, policy)
@@ -152,11 +152,11 @@ def _as_delegated(record: Record, policy: Policy) -> tuple[Record, str | None]:
 
 
 def _tokens_of(record: Record, policy: Policy) -> tuple[str, frozenset[str]]:
-    """Return issuer and scopes of the tokens that a call's route takes.
+    """Return issuer and scopes of the tokens that a call's route accepts.
 
     Raises:
-        Denied: it has no route.
-        CannotJudgeError: the route takes no token, or nobody has proven to be the caller.
+        Denied: the call has no route.
+        CannotJudgeError: the route accepts no token, or the caller is unverified.
     """
     if record.direction == "inbound":
         if record.peer is None:

@@ -1,4 +1,4 @@
-"""Command ``sidecar audit replay``: tells what other settings would have decided differently.
+"""Command ``sidecar audit replay``: lists recorded requests that other settings would decide differently.
 
 Exit codes: 0 nothing, 1 something, 2 a file or the settings cannot be used, or no record could be judged.
 """

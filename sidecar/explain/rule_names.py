@@ -1,4 +1,4 @@
-"""Names the rules of a token service's settings that speak of one exchange, by their place in the file. Pure."""
+"""Names the rules of a token service's settings that cover one exchange, by their place in the file. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rules_that_allow(policy: StsPolicy, client: SpiffeId, token: VerifiedToken, 
 
 
 def rules_that_nearly_allow(policy: StsPolicy, client: SpiffeId, token: VerifiedToken, audience: str) -> str:
-    """Tell that no rule allows it, and name those that come nearest: for other subjects, or at other audiences."""
+    """Report that no rule allows the exchange, and name the nearest: for other subjects, or at other audiences."""
     issuer, subject = pair_of(token, policy)
     there = [one for one in enumerate(policy.rules) if (one[1].actor, one[1].audience) == (client, audience)]
     if there:

@@ -1,7 +1,7 @@
 """Command ``sidecar sts explain``: judges recorded exchanges of the token service again.
 
-One record is explained check by check; of several, those that would be decided differently are counted by kind. Exit
-codes: 0 nothing differs, 1 something does, 2 no such record, or unusable settings.
+A single record is explained check by check; for several, decisions that would differ are counted by kind. Exit
+codes: 0 no differences, 1 some, 2 no such record, or unusable settings.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Change(NamedTuple):
 
 
 class Summary:
-    """Outcome of many records. ``told`` counts those whose decision is taken from the record."""
+    """Outcome of many records. ``told`` counts decisions that are copied from the record."""
 
     def __init__(self) -> None:
         self.records = self.judged = self.told = self.different = 0
@@ -152,7 +152,7 @@ def _describe(summary: Summary, only: Explanation | None, *, as_json: bool) -> i
 
 
 def _exchanges(files: Sequence[str], request_id: str | None) -> Iterator[Record]:
-    """Yield the token service's records of exchanges; lines that are none are left to ``audit verify``."""
+    """Yield the token service's records of exchanges; skips other lines, which ``audit verify`` reports."""
     for line in read_lines(files):
         try:
             record = parse_record(line.content or b"")

@@ -35,7 +35,7 @@ class ServingCertificate:
         """Load the pair again. An unusable one changes nothing.
 
         Raises:
-            ConfigError: it cannot be read, or key and certificate do not belong together.
+            ConfigError: a file cannot be read, or key and certificate do not match.
         """
         certificate, key = files_in(self._directory)
         fresh = _server_context()
@@ -54,11 +54,11 @@ class ServingCertificate:
         connection.context = self._in_force
 
     def valid(self, now: int) -> bool:
-        """Tell if a client would accept the certificate at ``now``, in seconds since the epoch."""
+        """Return True if the certificate is valid at ``now``, in seconds since the epoch."""
         return self.not_before <= now <= self.not_after
 
     def until(self) -> str:
-        """Its end, for people."""
+        """The certificate's expiry, for people."""
         return datetime.fromtimestamp(self.not_after, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

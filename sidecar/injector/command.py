@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until stopped. Exit codes: 0 ended, 1 cannot listen, 2 certificate or definition are unusable.
 
-    With ``--try``: 0 the pod would be made, 1 refused, 2 there is no pod or no definition to judge it by.
+    With ``--try``: 0 the pod would be admitted, 1 refused, 2 the pod or the definition is missing.
     """
     try:
         if arguments.trial is not None:
@@ -140,7 +140,7 @@ class Injector:
         """Read the files.
 
         Raises:
-            ConfigError: they cannot be used.
+            ConfigError: a file cannot be used.
         """
         self._path, self._tls_files = injection, files_in(tls)
         self._fingerprint, self._tls_fingerprint = self._injection_fingerprint(), self._certificate_fingerprint()
@@ -265,7 +265,7 @@ def read_injection(path: Path) -> Injection:
     """Read the definition from a file.
 
     Raises:
-        ConfigError: it cannot be read or used.
+        ConfigError: the file cannot be read or used.
     """
     try:
         return parse_injection(path.read_bytes())

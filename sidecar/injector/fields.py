@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 
 class MalformedError(ValueError):
-    """A member is not of the type that Kubernetes gives it. The message names the field, and no value."""
+    """A member has another type than in Kubernetes' API. The message names the field, without its value."""
 
 
 def mapping(parent: Mapping[str, object], name: str) -> Mapping[str, object]:

@@ -1,8 +1,8 @@
 """Builds the JSON patch (RFC 6902) that puts a sidecar into a pod, or refuses the pod. Pure.
 
-Theory of operation. The API server sends every pod at least once more after it was changed, and every author of a pod
-may write anything into it. So nothing is remembered and no marker is trusted: the pod is compared with its target
-state. An existing container or volume of ours must match exactly, whoever put it there, except for its share of cpu and
+Theory of operation. The API server sends a changed pod at least once more, and a pod's author may write anything into
+it. So the injector is stateless and trusts no marker: it compares the pod with its target state. An existing container
+or volume of ours must match exactly, whoever put it there, except for its share of cpu and
 memory, which must be within the platform's bounds. Missing parts are added, and the sidecar is put before every
 container that would otherwise start before it. A pod in its target state gets an empty patch.
 """
@@ -69,7 +69,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """``patch`` is empty where nothing was missing; ``warnings`` are for the pod's author."""
+    """The result: ``patch`` is empty if the pod is complete; ``warnings`` are for the pod's author."""
 
     patch: Patch
     warnings: list[str]
@@ -79,7 +79,7 @@ def inject(pod: Pod, injection: Injection, namespace: str = "") -> Injected:
     """Build the patch for a pod that is made in ``namespace``.
 
     Raises:
-        RefusedError: the pod breaks a rule, or is not of Kubernetes' shape.
+        RefusedError: the pod breaks a rule, or is malformed.
     """
     try:
         found = list(_refusals(pod, injection, namespace))
@@ -183,11 +183,11 @@ def _alike(one: object, other: object) -> bool:
 
 
 def _strip_variable_parts(container: Container, tokens: Collection[str], injection: Injection) -> dict[str, object]:
-    """Return a container without the parts that Kubernetes adds or others may choose: a token, resources, a default.
+    """Return a container without the parts that Kubernetes or the author may set: token mount, resources, defaults.
 
-    LimitRange and autoscalers set a share of cpu and memory; ``misfits_of`` holds it to the bounds. A device is no
-    share: ``claims``, or a limit by a domain's name, let a node's plugin put files and variables into the container.
-    The AlwaysPullImages admission changes the pull policy, which cannot bring another image.
+    LimitRange and autoscalers set cpu and memory; ``misfits_of`` checks those against the bounds. Devices must match:
+    through ``claims``, or a limit on an extended resource, a node's plugin puts files and variables into the container.
+    The AlwaysPullImages admission changes the pull policy, which cannot change the image.
     """
     compared = dict(container)
     if container.get("imagePullPolicy") == "Always":
@@ -225,7 +225,9 @@ def _tokens_of_kubernetes(spec: Pod) -> set[str]:
 
 
 def _is_source_of_kubernetes(source: Mapping[str, object]) -> bool:
-    """Tell if the ServiceAccount admission may have written this: no Secret, and no token for another audience."""
+    """Return True if the ServiceAccount admission may have written this source: no Secret, no token for another
+    audience.
+    """
     return source.keys() <= _TOKEN_SOURCES and not text(mapping(source, "serviceAccountToken"), "audience")
 
 

@@ -25,7 +25,7 @@ List = Literal["initContainers", "containers"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Injection:
-    """One definition of the sidecar. It goes to the head of the list ``goes_into`` of a pod's spec.
+    """One definition of the sidecar, inserted first into the list ``goes_into`` of a pod's spec.
 
     ``agent_env`` are variables of every container beside it, such as the address for calls; ``ports`` are all that the
     sidecar listens on; ``opt_out`` allows pods without a sidecar; ``bounds`` limit what pods choose by annotations,
@@ -63,7 +63,7 @@ class Injection:
         return self.container["readinessProbe"]["httpGet"]["port"]
 
     def container_in(self, namespace: str) -> dict[str, Any]:
-        """Return the container for pods of a namespace that choose nothing themselves."""
+        """Return the container for a namespace's pods without annotations of their own."""
         return sized(self.container, self.namespaces.get(namespace, {}))
 
     def has(self, volume: str) -> bool:
@@ -102,7 +102,7 @@ def parse_injection(document: bytes) -> Injection:
     """Parse the ConfigMap that the chart writes.
 
     Raises:
-        ConfigError: it is not what the chart writes.
+        ConfigError: the document does not have the chart's form.
     """
     try:
         members = parse_object(document, max_bytes=MAX_BYTES)

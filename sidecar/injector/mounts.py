@@ -1,8 +1,8 @@
 """Mounts that differ between pods: the settings, Secrets of static keys and of a door, the workload handle's directory.
 
-A pod asks for each by an annotation, or has the volume already because its own chart includes the library. Secrets are
-for the sidecar alone. The handle is for the sidecar and one other container, which mounts it read-only. Variables that
-every container beside the sidecar has are here, too.
+A pod requests each by an annotation, or has the volume already because its own chart includes the library. Only the
+sidecar may mount the Secrets. The sidecar and one other container, read-only, may mount the handle. This module also
+sets the variables of the other containers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _HANDLE_FIX: Final = "leave the annotation out; the platform sets injector.allow
 
 @dataclass(frozen=True, slots=True)
 class SecretMount:
-    """A Secret that only the sidecar may mount, named by an annotation. ``rule`` refuses pods, ``what`` is in it, and
-    ``value`` of the chart allows it.
+    """A Secret that only the sidecar may mount, named by an annotation. ``rule`` refuses pods, ``what`` describes the
+    content, and ``value`` is the chart's value that allows the mount.
     """
 
     rule: str
@@ -55,7 +55,7 @@ class Mounts:
 
 
 def mounts_of(pod: Pod, injection: Injection) -> Mounts:
-    """Return what a pod asks for, and of two names the volume's: a pod without refusals has one of each."""
+    """Return the mounts that a pod requests. If annotation and volume differ, the volume's name counts."""
     annotation, mounted = _settings_of(pod)
     volumes = {text(volume, "name") for volume in mappings(mapping(pod, "spec"), "volumes")}
     agent = _annotation(pod, HANDLE_ANNOTATION)
@@ -69,7 +69,7 @@ def mounts_of(pod: Pod, injection: Injection) -> Mounts:
 
 
 def mount_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
-    """Return the reasons why a pod's mounts are none that its sidecar can have, or are open to other containers."""
+    """Yield refusals of mounts that the platform forbids, or that other containers can read."""
     annotation, mounted = _settings_of(pod)
     if not _NAME.fullmatch(annotation or mounted):
         wrong = f"{SETTINGS_ANNOTATION} names no ConfigMap"
@@ -83,13 +83,13 @@ def mount_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
 
 
 def agent_mount(injection: Injection) -> dict[str, Any]:
-    """Return the mount of the workload handle in the agent's container: where the sidecar has it, read-only."""
+    """Return the read-only mount of the workload handle for the agent's container, at the sidecar's path."""
     (own,) = [one for one in injection.container["volumeMounts"] if one["name"] == HANDLE_VOLUME]
     return {**own, "readOnly": True}
 
 
 def agent_patch(pod: Pod, injection: Injection, agent: str) -> list[dict[str, Any]]:
-    """Return the patch that mounts the workload handle in the container ``agent``, as the pod is before any other."""
+    """Return the patch that mounts the workload handle in the container ``agent``. Apply it before other patches."""
     spec = mapping(pod, "spec")
     for kind in ("containers", "initContainers"):
         for at, container in enumerate(mappings(spec, kind)):
@@ -105,7 +105,7 @@ def agent_patch(pod: Pod, injection: Injection, agent: str) -> list[dict[str, An
 def variables_patch(pod: Pod, injection: Injection) -> list[dict[str, Any]]:
     """Return the patch that sets the platform's variables in every other container. Apply it before other patches.
 
-    They come first, so that variables of the container can refer to them. A variable that the container has stays.
+    They are put first, so that the container's variables can refer to them. Existing variables are kept.
     """
     spec = mapping(pod, "spec")
     patch: list[dict[str, Any]] = []
@@ -171,7 +171,7 @@ def _secret_refusals(mount: SecretMount, pod: Pod, injection: Injection) -> Iter
 
 
 def _readers(mount: SecretMount, pod: Pod, injection: Injection, secret: str) -> Iterator[Refusal]:
-    """Refuse every other way to the Secret: a container that reads it would have the sidecar's private keys."""
+    """Refuse containers that can read the Secret in any other way: they would have the sidecar's private keys."""
     spec = mapping(pod, "spec")
     wrong, fix = f"it reads the Secret of the sidecar's {mount.what}", _READER_FIX
     ours = {one.volume for one in (KEYS, DOOR) if injection.has(one.volume)}

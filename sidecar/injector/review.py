@@ -24,7 +24,7 @@ _PODS: Final = {"group": "", "version": "v1", "resource": "pods"}
 
 
 class ReviewError(ValueError):
-    """A request that is no review for this webhook. The message quotes nothing of it. ``uid`` is empty if unknown."""
+    """The request is no review for this webhook. The message quotes none of it. ``uid`` is empty if unknown."""
 
     def __init__(self, message: str, uid: str = "") -> None:
         super().__init__(message)
@@ -33,9 +33,9 @@ class ReviewError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """One question: may this ``pod`` be made in ``namespace``? ``name`` may end in a dash, for a generated name.
+    """A request to create ``pod`` in ``namespace``. ``name`` may end in a dash, for a generated name.
 
-    With a ``subresource`` the pod exists: may it change from ``old`` to ``pod``?
+    With a ``subresource``, a request to change an existing pod from ``old`` to ``pod``.
     """
 
     uid: str
@@ -49,10 +49,10 @@ class Review:
 
 
 def parse_review(body: bytes) -> Review:
-    """Parse a review of a pod that is made, resized or given a debugger.
+    """Parse a review of a pod's creation, resize or new debugger.
 
     Raises:
-        ReviewError: it is anything else, ambiguous, too large or too deep.
+        ReviewError: the body is another request, ambiguous, too large or too deep.
     """
     if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_PARTS:  # a parser needs a hundred bytes for each
         raise ReviewError("it has too many parts")

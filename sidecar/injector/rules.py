@@ -63,10 +63,10 @@ def opted_out(pod: Pod, injection: Injection) -> bool:
 
 
 def refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
-    """Return everything in a pod that is forbidden beside a sidecar, or that would make it pass for one.
+    """Yield a refusal for each part of a pod that is forbidden beside a sidecar, or imitates one.
 
     Raises:
-        MalformedError: the pod is not of Kubernetes' shape.
+        MalformedError: the pod is malformed.
     """
     spec = mapping(pod, "spec")
     out = opted_out(pod, injection)
@@ -116,7 +116,7 @@ def _by_list(spec: Pod) -> Iterator[tuple[str, str, Container]]:
 
 
 def shown(name: str) -> str:
-    """Return an author's name for messages: without control characters, no longer than Kubernetes allows."""
+    """Escape a name from a pod for messages: no control characters, at most Kubernetes' length."""
     return escape(name[:_SHOWN]) + ("…" if len(name) > _SHOWN else "")
 
 

@@ -61,7 +61,7 @@ def quantity(value: str) -> Decimal:
     """Return a quantity of Kubernetes as a number.
 
     Raises:
-        ValueError: it is not a quantity, or has more digits than any real one.
+        ValueError: the text is no quantity, or has too many digits.
     """
     found = _QUANTITY.fullmatch(value)
     if found is None:
@@ -100,7 +100,7 @@ def of_namespace(members: Mapping[str, object], bounds: Mapping[str, Bound]) -> 
     """Return the sizes that the chart renders for one namespace.
 
     Raises:
-        MalformedError: one is unknown, or outside the bounds.
+        MalformedError: a size is unknown, or outside the bounds.
     """
     if not members.keys() <= ANNOTATIONS.keys():
         raise MalformedError(f"namespaces has sizes other than {', '.join(ANNOTATIONS)}")
@@ -115,7 +115,7 @@ def bounds_of(members: Mapping[str, object]) -> Mapping[str, Bound]:
     """Return the bounds that the chart renders, one for each size.
 
     Raises:
-        MalformedError: one is missing, is not a quantity, or its least is above its most.
+        MalformedError: a bound is missing or no quantity, or its least is above its most.
     """
     if members.keys() != ANNOTATIONS.keys():
         raise MalformedError(f"bounds has members other than {', '.join(ANNOTATIONS)}")
@@ -159,7 +159,7 @@ def misfits(asked: Sizes, container: Mapping[str, Any], bounds: Mapping[str, Bou
 
 
 def misfits_of(own: Mapping[str, object], wanted: Mapping[str, Any], bounds: Mapping[str, Bound]) -> Iterator[Misfit]:
-    """Check the sizes of a sidecar that a pod has already, in place of the ``wanted`` one."""
+    """Check the sizes of a sidecar that is already in the pod, against the ``wanted`` one."""
     resources, due = mapping(own, "resources"), wanted.get("resources") or {}
     for name, (kind, of) in _PLACES.items():
         value, field = _in(resources, kind, of), f"resources.{kind}.{of}"

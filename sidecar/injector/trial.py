@@ -58,10 +58,10 @@ def tried(path: Path, injection: Injection, *, as_json: bool, namespace: str = "
 
 
 def pod_of(document: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the pod that an object is, or makes.
+    """Return the pod in an object: the object itself, or its pod template.
 
     Raises:
-        MalformedError: it is none of those that make pods, or not of Kubernetes' shape.
+        MalformedError: the object is malformed, or has no pod template.
     """
     kind = text(document, "kind")
     if kind not in _TEMPLATE:

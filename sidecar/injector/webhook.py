@@ -59,7 +59,7 @@ class Webhook:
         """Answer one AdmissionReview.
 
         Raises:
-            ReviewError: it could not be answered. That admits nobody: the API server treats it as a failed call.
+            ReviewError: answering failed. The API server treats this as a failed call and refuses the pod.
         """
         try:
             review = parse_review(body)
@@ -159,7 +159,7 @@ class Webhook:
 
 
 async def _whole(request: web.Request, length: int) -> bytes | None:
-    """Return the body if all of it came. After a failure nothing of it is kept.
+    """Return the complete body; None after a failure, whose parts are released.
 
     The library keeps the error that ended the body, which refers to the reader: a cycle that would hold the body until
     the garbage collector runs.
