@@ -43,8 +43,7 @@ def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, n
 
     Raises:
         Denied: NOT_YOUR_TOKEN, the token was issued to another client; NOT_AN_ENTRY, the client may not start a chain,
-            or the
-            token names no user; TOKEN_EXPIRED, TOKEN_TYPE, DELEGATION_NOT_ALLOWED,
+            or the token names no user; TOKEN_EXPIRED, TOKEN_TYPE, DELEGATION_NOT_ALLOWED,
             SELF_DELEGATION, MALFORMED_TOKEN.
     """
     if token.expires_at <= now:  # the leeway of verification is for differing clocks, not for minting new tokens
@@ -132,9 +131,7 @@ def _login_pair(token: VerifiedToken, policy: StsPolicy) -> tuple[str, str] | No
 
 
 def _is_workloads(token: VerifiedToken, policy: StsPolicy) -> bool:
-    """Return True if a workload started the chain for itself: users and foreign subjects never get a workload's
-    name.
-    """
+    """Return True if a workload started the chain for itself: no user or foreign subject has such a name."""
     return token.sub_id is None and token.subject.startswith("spiffe://") and policy.foreign_pair(token.subject) is None
 
 

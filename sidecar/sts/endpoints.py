@@ -116,9 +116,7 @@ class TokenEndpoint:
         return await self.answered(request, self._countersign)
 
     async def answered(self, request: web.Request, answer: Answering) -> web.Response:
-        """Serve one request of an identified client by ``answer``. A drain waits for the answer; a refusal is
-        recorded.
-        """
+        """Serve a request of an identified client by ``answer``. A drain waits for it; a refusal is recorded."""
         return await self._track(self._identify(request, answer))
 
     async def _track(self, answering: Coroutine[None, None, web.Response]) -> web.Response:
@@ -171,9 +169,7 @@ class TokenEndpoint:
         return web.Response(body=orjson.dumps({"checkpoint": checkpoint.text()}), content_type=_JSON, headers=NO_STORE)
 
     def unserved(self, request: web.BaseRequest, status: int, allow: str | None = None) -> web.Response:
-        """Answer a request that is invalid HTTP, has no route, or met a bug. Writes one record; quotes nothing of the
-        request.
-        """
+        """Answer a request that is invalid HTTP, has no route, or met a bug: one record, nothing quoted."""
         record = self._record(request)
         with suppress(SidecarError):
             record.identify(self.client_of(request))
@@ -261,8 +257,7 @@ async def go_on(request: web.Request) -> None:
 
 
 def server_metadata(policy: StsPolicy, base_url: str | None = None, *, introspects: bool = False) -> dict[str, object]:
-    """Build authorization server metadata (RFC 8414 section 2), with the actor profile's where tokens follow that
-    profile.
+    """Build authorization server metadata (RFC 8414 section 2), and of the actor profile if tokens follow it.
 
     Clients authenticate by mTLS and their URI SAN (RFC 8705).
     """

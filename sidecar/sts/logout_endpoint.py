@@ -59,9 +59,7 @@ class LogoutEndpoint:
         return app
 
     async def logout(self, request: web.Request) -> web.Response:
-        """Accept a logout token: 200 once a majority of the replicas stores its revocation, 400 if the token is
-        refused.
-        """
+        """Accept a logout token: 200 once a majority of the replicas stores its revocation, 400 if refused."""
         try:
             if media_type(request.headers.get(hdrs.CONTENT_TYPE)) != "application/x-www-form-urlencoded":
                 raise Denied(Reason.ORDER_REFUSED, "the body is not a form")
