@@ -90,7 +90,9 @@ class _ClientInterceptor(
 
 
 class _Details(grpc.ClientCallDetails):  # type: ignore[misc]
-    """A call's details with the handle. Those of another interceptor may lack some, which grpcio then fills in."""
+    """Details of a call, with the handle added. Fields that another interceptor left out stay missing; grpcio fills
+    them.
+    """
 
     def __init__(self, details: Any) -> None:
         for name in _OF_A_CALL:

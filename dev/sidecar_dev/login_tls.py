@@ -20,7 +20,7 @@ from sidecar.identity.workload_settings import WorkloadApiSettings
 
 @contextlib.asynccontextmanager
 async def certified(settings: WorkloadApiSettings, background: Parts) -> AsyncIterator[ssl.SSLContext]:
-    """Make a server's context that presents the newest SVID, once there is one; a part of ``background`` follows it.
+    """Yield a server's context that presents the newest SVID; waits for the first. ``background`` runs the updates.
 
     Raises:
         PartEndedError: a part has ended before.

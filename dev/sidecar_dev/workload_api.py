@@ -184,7 +184,7 @@ def _trust_domains(names: Sequence[str]) -> list[TrustDomain]:
 
 
 def _publish(authorities: Sequence[TrustDomainAuthority], directory: Path | None) -> None:
-    """Hand the authorities' keys to whoever may read the directory: a demo signs its attacks with them."""
+    """Write the authorities' private keys into the directory; the demo signs its attacks with them."""
     if directory is None:
         return
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ class Transport:
             await self._session.close()
 
     async def __call__(self, request: Request) -> Answer:
-        """Send a request; repeat it once if the server demands a nonce or answers ``Retry-After``."""
+        """Send a request. Repeats it up to twice, if the server demands a nonce or is busy."""
         nonce: str | None = None
         for last in (False, False, True):
             answer, fields = await self._send(request, nonce)

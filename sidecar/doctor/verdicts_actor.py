@@ -62,7 +62,7 @@ def act_of(attempt: Attempt | None) -> dict[str, object] | None:
 
 
 def act_counts(found: Examination) -> bool:
-    """Return True if ``act`` is evidence: it follows the actor token or the client, and some tokens lack it."""
+    """Return True if ``act`` is evidence: it depends on the actor token, or names the client at both hops."""
     if names_clients(found):
         return True
     act = act_of(with_actor(found))
@@ -122,7 +122,7 @@ def _worthless(question: Question, found: Examination, names: Sequence[Probe]) -
 
 
 def _names_forger(found: Examination, passed: Sequence[Attempt]) -> bool:
-    """Return True if ``act`` names a forged actor token's subject, unless ``act`` always names the client."""
+    """Return True if an invalid actor token changed ``act``. False if ``act`` names the client in any case."""
     if names_clients(found) or looks_away(found):
         return False
     return any(act_of(one) not in (None, act_of(_plain(found))) for one in passed)

@@ -172,8 +172,10 @@ def delegation_of(
 
 
 def _worth(record: Record, user: UserIssuer, route: OutboundRoute) -> ScopeSet:
-    """Return the scopes of the login in a refused call. If unrecorded, they suffice unless the reason says
-    otherwise.
+    """Return the scopes of the login in a refused call; those of the route if the record lacks them.
+
+    Raises:
+        CannotJudgeError: the reason is INSUFFICIENT_SCOPE, and the record lacks the login's scopes.
     """
     claim = user.scope_from.claim
     if claim in SCOPE_CLAIMS and record.scope is not None and not record.scope_cut:

@@ -1,4 +1,4 @@
-"""The operation of a recorded request, as a route finds it, and operations as settings and records write them. Pure."""
+"""Finds the operation of a record in a route, and formats operations as settings write them. Pure."""
 
 from __future__ import annotations
 

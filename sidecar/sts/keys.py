@@ -112,9 +112,10 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """One snapshot of the keys: ``signer`` signs; ``announced`` will, ``retired`` did, and all are published.
+    """One snapshot of the published keys: the ``signer``, the ``announced`` future ones and the ``retired`` former
+    ones.
 
-    It also serves as a source of keys (``service.Keys``) whose roles never change.
+    A ring is also a source of keys (``service.Keys``) whose roles never change.
     """
 
     signer: SigningKey | None

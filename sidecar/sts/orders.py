@@ -56,8 +56,8 @@ class Order:
     ``of``.
 
     ``operator`` is a SPIFFE ID, or the issuer whose event it follows. ``alone``: no second operator is needed.
-    ``signed`` is the order as it was signed and ``certificate`` (DER in base64) that of the key; None for one that
-    follows an event.
+    ``signed`` is the JWS of the order, ``certificate`` (DER in base64) the signer's; both are None for an order
+    that follows from an event.
     """
 
     id: str

@@ -67,7 +67,7 @@ class Peers:
             known.lacks.difference_update(orders)
 
     def lacked(self, address: str) -> frozenset[str]:
-        """Return our orders that one replica may lack; empty if it was never heard."""
+        """Return our orders that one replica may lack; empty if unknown."""
         known = self._members.get(address)
         return frozenset() if known is None or known.lacks is None else frozenset(known.lacks)
 

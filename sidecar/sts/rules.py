@@ -43,7 +43,8 @@ class SubjectMatch:
 class Target:
     """A workload that tokens can be issued for: its SPIFFE ID, its other ``audiences``, its ``scopes``.
 
-    The scopes are a ceiling and also name what everything behind the target needs. Tokens for a ``bound`` target are
+    The scopes are a ceiling: they must include the scopes of all further hops behind the target. Tokens for a
+    ``bound`` target are
     good only on a connection with the certificate that their client showed here (RFC 8705 section 3).
     """
 

@@ -95,7 +95,7 @@ class KeySchedule:
             raise KeyRefusedError("two keys sign from the same time")
 
     def at(self, now: int, *, keep_s: int) -> KeyRing:
-        """Return the roles at ``now``. ``keep_s``: a retired key stays published this long after its last signature."""
+        """Return the roles at ``now``. ``keep_s``: the life of a token, for which a retired key stays published."""
         signer = self.signer_at(now)
         kept_s = keep_s + self.announce_s + self.late_s
         before = () if signer is None else (one for one in self.keys if one.signs_from < signer.signs_from)

@@ -117,7 +117,7 @@ class Workers:
         self._tell("reload")
 
     def leave(self) -> None:
-        """Have each worker redirect its callers to other replicas."""
+        """Have each worker ask its callers to use other replicas."""
         self._tell("leave")
 
     def _tell(self, order: str) -> None:
