@@ -180,7 +180,7 @@ def _deny_file(status: Json) -> Iterator[Trouble]:
 
 def _deny_unmatched(status: Json) -> Iterator[Trouble]:
     for one in status.get("deny_unmatched", ()):
-        yield Trouble(Grade.NOTE, f"deny list, {one['row']}", one["wrong"], one["fix"])
+        yield Trouble(Grade.NOTE, f"deny list, {one['row']}", one["wrong"], _fix_of(one))
 
 
 def _issuers(status: Json) -> Iterator[Trouble]:
@@ -237,6 +237,12 @@ def _is_filling(records: Json) -> bool:
     return bool(free < _LEAST_FREE * size or (full_in_s is not None and full_in_s < _FULL_SOON_S))
 
 
+def _fix_of(problem: Json) -> str:
+    """Return the fix of a problem. A process of an older release calls it ``cure``."""
+    fix: str = problem.get("fix") or problem["cure"]
+    return fix
+
+
 def _settings(status: Json) -> Iterator[Trouble]:
     settings = status["settings"]
     if settings["refused_at"] is None:
@@ -244,7 +250,7 @@ def _settings(status: Json) -> Iterator[Trouble]:
     ago = span(status["now"] - settings["refused_at"])
     for problem in settings["problems"]:
         wrong = f"the new file was refused {ago} ago, version {settings['number']} stays: {problem['wrong']}"
-        yield Trouble(Grade.NOTE, f"settings: {problem['field']}", wrong, problem["fix"])
+        yield Trouble(Grade.NOTE, f"settings: {problem['field']}", wrong, _fix_of(problem))
 
 
 def _exchanges(status: Json) -> Iterator[Trouble]:

@@ -57,7 +57,9 @@ def test_for_machines(injection_file: Path, capsys: pytest.CaptureFixture[str]) 
     assert attempt(injection_file, statically(image="evil:1"), "--json") == 1
     refused = json.loads(capsys.readouterr().out)
     assert refused["allowed"] is False
-    assert [reason["rule"] for reason in refused["reasons"]] == ["foreign_sidecar"]
+    (reason,) = refused["reasons"]
+    assert reason["rule"] == "foreign_sidecar"
+    assert reason["fix"] == reason["cure"] != ""
 
 
 def test_a_warning_is_told(injection_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

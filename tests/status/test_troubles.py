@@ -6,6 +6,7 @@ from sidecar.status.troubles import span, troubles
 from tests.status.documents import FAILS, ISSUER, NOW, WORKS, status
 
 PROBLEM = {"field": "drian_s", "wrong": "is not a setting", "fix": "write drain_s"}
+OLDER = {"field": "drian_s", "wrong": "is not a setting", "cure": "write drain_s"}  # an earlier process says so
 
 
 def upstream(direction: str, reason: str, detail: str) -> dict[str, object]:
@@ -221,6 +222,14 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             "refused 5 s ago, version 1 stays: is not a setting",
             "write drain_s",
             id="broken-settings",
+        ),
+        pytest.param(
+            [("settings.refused_at", NOW - 5), ("settings.problems", [OLDER])],
+            "note",
+            "settings: drian_s",
+            "refused 5 s ago, version 1 stays: is not a setting",
+            "write drain_s",
+            id="broken-settings-of-an-older-process",
         ),
         pytest.param(
             [("exchanges.0.last_refusal", {"at": NOW - 5, "reason": "sts_timeout", "detail": "no token"})],

@@ -57,6 +57,7 @@ def test_json_lists_each_credential_with_its_places_and_settings(
     assert document["summary"]["kinds"] == {"git-host-token": 1, "api-key": 1}
     assert [one["kind"] for one in document["unsure"]] == ["random-text"]
     assert set(first) == set(second)
+    assert first["fix"] == first["cure"] != ""
 
 
 def test_sarif_has_a_result_for_each_place(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,9 @@ def test_for_machines_it_is_the_document_with_the_troubles(path: Path, capsys: p
         assert main(["status", "--socket", str(path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["identity"]["generation"] == 2
-    assert [one["grade"] for one in told["troubles"]] == ["note"]
+    (trouble,) = told["troubles"]
+    assert trouble["grade"] == "note"
+    assert trouble["fix"] == trouble["cure"] != ""
 
 
 def test_what_is_served_now_is_shown_and_acts_on_no_terminal(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

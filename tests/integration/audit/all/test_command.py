@@ -103,6 +103,11 @@ def test_the_sample_is_written_to_a_folder_that_is_named_and_over_no_file(
     assert main(["audit", "all", "--sample", str(folder)]) == 1
     assert f"sidecar audit verify --keys {folder}/jwks.json {folder}/records/*.jsonl" in capsys.readouterr().out
     assert main(["audit", "verify", "--countersigned", "--keys", f"{folder}/jwks.json", f"{folder}/records"]) == 0
+    capsys.readouterr()  # what `verify` printed
+    assert main(["audit", "all", "--json", str(folder)]) == 1
+    actions = json.loads(capsys.readouterr().out)["actions"]
+    assert actions
+    assert all(action["fix"] == action["cure"] != "" for action in actions)
     before = (folder / "jwks.json").read_bytes()
     assert main(["audit", "all", "--sample", str(folder)]) == 2
     assert "acme: is not empty; name a new folder for the sample" in capsys.readouterr().err
