@@ -29,10 +29,35 @@ from sidecar.delegation.outside import InjectedKey, OutsideRoute, provider_at
 from sidecar.delegation.route import OutboundRoute
 from sidecar.engine import engine_of
 from sidecar.errors import ConfigError, Problem
+from sidecar.examples import add_examples
 from sidecar.steps import at_once
 from sidecar.sts.schedule import KeyLags
 
 _WORDS: Final[Mapping[str, str]] = dict(NAMES.items()) | {"values": "values of the chart", "deny": "deny file"}
+
+
+def add_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options of the command. ``default`` is the settings file that it checks without one."""
+    add_examples(
+        parser,
+        "sidecar check sidecar.yaml",
+        "sidecar check sts.yaml --json",
+        "sidecar check --kubernetes planner.yaml",
+        "sidecar check --kubernetes values.yaml",
+        "sidecar check --schema --kind platform >platform.schema.json",
+    )
+    parser.add_argument("file", nargs="?", default=default, help="the settings file (default %(default)s)")
+    parser.add_argument("--platform", metavar="FILE", help="a ceiling that the settings can only narrow")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--kind", choices=("sidecar", "sts", "platform"), help="the kind of file (default: by its keys)")
+    kinds.add_argument("--sts", action="store_true", help="the file is a token service's, as --kind sts")
+    parser.add_argument(
+        "--kubernetes",
+        action="store_true",
+        help="check a settings file as it is in a pod of the chart, or every settings file in values of the chart",
+    )
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of settings files instead")
+    parser.add_argument("--json", action="store_true", help="for machines")
 
 
 def run(arguments: argparse.Namespace) -> int:

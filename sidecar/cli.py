@@ -84,7 +84,7 @@ def build_parser(words: Sequence[str] | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    _sidecar(commands)
+    _sidecar(commands, words)
     _other_services(commands, words)
     _afterwards(commands, words)
     _development(commands, words)
@@ -105,7 +105,7 @@ def _named(words: Sequence[str] | None, *path: str) -> bool:
     return words is None or tuple(words[: len(path)]) == path
 
 
-def _sidecar(commands: _Commands) -> None:
+def _sidecar(commands: _Commands, words: Sequence[str] | None) -> None:
     """Add the commands that run a sidecar and query it."""
     run = _command(commands, "run", "sidecar.app:run", "run beside an agent")
     add_examples(run, "sidecar run --config sidecar.yaml", "sidecar run --platform platform.yaml --workers 2")
@@ -116,78 +116,18 @@ def _sidecar(commands: _Commands) -> None:
     )
 
     check = _command(commands, "check", "sidecar.check:run", "list every problem of a settings file")
-    add_examples(
-        check,
-        "sidecar check sidecar.yaml",
-        "sidecar check sts.yaml --json",
-        "sidecar check --kubernetes planner.yaml",
-        "sidecar check --kubernetes values.yaml",
-        "sidecar check --schema --kind platform >platform.schema.json",
-    )
-    check.add_argument("file", nargs="?", default=DEFAULT_CONFIG, help="the settings file (default %(default)s)")
-    _platform(check)
-    kinds = check.add_mutually_exclusive_group()
-    kinds.add_argument("--kind", choices=("sidecar", "sts", "platform"), help="the kind of file (default: by its keys)")
-    kinds.add_argument("--sts", action="store_true", help="the file is a token service's, as --kind sts")
-    check.add_argument(
-        "--kubernetes",
-        action="store_true",
-        help="check a settings file as it is in a pod of the chart, or every settings file in values of the chart",
-    )
-    check.add_argument("--schema", action="store_true", help="print the JSON Schema of settings files instead")
-    check.add_argument("--json", action="store_true", help="for machines")
+    if _named(words, "check"):
+        importlib.import_module("sidecar.check").add_arguments(check, DEFAULT_CONFIG)
 
     status = _command(
         commands, "status", "sidecar.status.command:run", "print the state of a running sidecar, its problems and fixes"
     )
-    add_examples(
-        status, "sidecar status", "sidecar status --socket /run/sidecar/admin.sock --chains", "sidecar status --web"
-    )
-    status.add_argument(
-        "--socket", default=DEFAULT_SOCKET, metavar="PATH", help="its admin.socket (default %(default)s)"
-    )
-    status.add_argument("--web", action="store_true", help="serve the state as a live page while the command runs")
-    status.add_argument("--chains", action="store_true", help="also print the requests in flight")
-    status.add_argument(
-        "--wait-deny",
-        metavar="FILE",
-        help="wait until the deny list in this file is in force in every process; exit code 3 if rows match nothing",
-    )
-    status.add_argument(
-        "--wait", type=float, default=10.0, metavar="S", help="how long to wait for it (default %(default)g)"
-    )
-    status.add_argument("--json", action="store_true", help="for machines")
+    if _named(words, "status"):
+        importlib.import_module("sidecar.status.command").add_arguments(status, DEFAULT_SOCKET)
 
-    _healthcheck(commands)
-
-
-def _healthcheck(commands: _Commands) -> None:
-    """Add the command that containers run as their health check."""
     health = _command(commands, "healthcheck", "sidecar.healthcheck:run", "exit with 0 if the sidecar is ready")
-    add_examples(
-        health,
-        "sidecar healthcheck --probe 127.0.0.1:7090",
-        "sidecar healthcheck --config sidecar.yaml --wait 30",
-        "sidecar healthcheck --connect 127.0.0.1:8080 --restart-without-network",
-    )
-    health.add_argument("--probe", metavar="HOST:PORT", help="the probe listener (default: from the settings)")
-    health.add_argument(
-        "--config", default=DEFAULT_CONFIG, metavar="FILE", help="the settings that name it (default %(default)s)"
-    )
-    health.add_argument("--live", action="store_true", help="check only that it is alive, ready or not")
-    health.add_argument(
-        "--wait", type=float, default=0.0, metavar="S", help="retry for this many seconds until healthy"
-    )
-    health.add_argument(
-        "--connect",
-        metavar="HOST:PORT",
-        help="for an agent's container: check that this port accepts connections instead",
-    )
-    health.add_argument(
-        "--restart-without-network",
-        action="store_true",
-        help="end the container's first process if its network has only loopback left, so that it is restarted",
-    )
+    if _named(words, "healthcheck"):
+        importlib.import_module("sidecar.healthcheck").add_arguments(health, DEFAULT_CONFIG)
 
 
 def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
@@ -220,23 +160,8 @@ def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
 def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
     """Add the commands that evaluate records and logs. A room of the audit adds its own arguments."""
     explain = _command(commands, "explain", "sidecar.explain.command:run", "judge a recorded request again")
-    add_examples(
-        explain,
-        "sidecar explain records/",
-        "sidecar explain records/ --request 59f98de2b75601501126ddfa8c234ab8",
-        "sidecar explain records.jsonl --request 59f98de2b75601501126ddfa8c234ab8 --config sidecar.yaml",
-    )
-    explain.set_defaults(default_config=DEFAULT_CONFIG)
-    explain.add_argument(
-        "records", nargs="+", metavar="FILE", help="records: a file, .gz and .zst too, a folder, a pattern, or -"
-    )
-    explain.add_argument(
-        "--request", metavar="ID", help="the request id; if left out, and there are several, they are listed"
-    )
-    explain.add_argument(
-        "--config", metavar="FILE", help=f"the settings to judge by (default {DEFAULT_CONFIG}, if it exists)"
-    )
-    explain.add_argument("--json", action="store_true", help="for machines")
+    if _named(words, "explain"):
+        importlib.import_module("sidecar.explain.command").add_arguments(explain, DEFAULT_CONFIG)
 
     audit = commands.add_parser(
         "audit", help="evaluate records and logs offline", description="Evaluate records and logs offline."

@@ -27,6 +27,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from sidecar.examples import add_examples
+
 DEFAULT_PROBE: Final = "127.0.0.1:7090"
 TIMEOUT_S: Final = 3.0
 _BETWEEN_S: Final = 0.2
@@ -38,6 +40,34 @@ _SIOCGIFCONF: Final = 0x8912  # netdevice(7): the interfaces that have an IPv4 a
 _IFREQ: Final = struct.Struct("16s4x4s16x")  # interface name, then a sockaddr_in: family and port, address, padding
 _MAX_INTERFACES: Final = 256
 _IPV6_ADDRESSES: Final = Path("/proc/self/net/if_inet6")
+
+
+def add_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options of the command. ``default`` is the settings file that names the probe."""
+    add_examples(
+        parser,
+        "sidecar healthcheck --probe 127.0.0.1:7090",
+        "sidecar healthcheck --config sidecar.yaml --wait 30",
+        "sidecar healthcheck --connect 127.0.0.1:8080 --restart-without-network",
+    )
+    parser.add_argument("--probe", metavar="HOST:PORT", help="the probe listener (default: from the settings)")
+    parser.add_argument(
+        "--config", default=default, metavar="FILE", help="the settings that name it (default %(default)s)"
+    )
+    parser.add_argument("--live", action="store_true", help="check only that it is alive, ready or not")
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="S", help="retry for this many seconds until healthy"
+    )
+    parser.add_argument(
+        "--connect",
+        metavar="HOST:PORT",
+        help="for an agent's container: check that this port accepts connections instead",
+    )
+    parser.add_argument(
+        "--restart-without-network",
+        action="store_true",
+        help="end the container's first process if its network has only loopback left, so that it is restarted",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.assembly.run import run_server
 from sidecar.assembly.server import assemble
@@ -15,13 +15,14 @@ from sidecar.config.settings import SidecarSettings
 from sidecar.file_watch import FileWatcher
 from sidecar.observe.placement import placement
 from sidecar.observe.probe import OneProcess, probe_pages
-from sidecar.proxy.listening.admin import AdminSocket, admin_pages
 from sidecar.proxy.listening.server import Server
-from sidecar.proxy.listening.status import chains_of, status_of
 from sidecar.reload import Reload
 from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
 from sidecar.signals import release_signals
+
+if TYPE_CHECKING:
+    from sidecar.proxy.listening.admin import AdminSocket
 
 
 async def run_sidecar(loaded: Loaded[SidecarSettings], stop: asyncio.Event) -> bool:
@@ -55,6 +56,9 @@ async def run_sidecar(loaded: Loaded[SidecarSettings], stop: asyncio.Event) -> b
 def _admin(settings: SidecarSettings, server: Server, reload: Reload) -> AdminSocket | None:
     if settings.admin_socket is None:
         return None
+    from sidecar.proxy.listening.admin import AdminSocket, admin_pages
+    from sidecar.proxy.listening.status import chains_of, status_of
+
     since = int(time.time())
 
     async def status() -> dict[str, Any]:

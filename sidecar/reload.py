@@ -19,13 +19,12 @@ from sidecar.assembly.setup import features_of, make_exchanges, make_keys, make_
 from sidecar.config.bounds import shares_in_force
 from sidecar.config.loader import Loaded, load_again
 from sidecar.config.settings import SidecarSettings
-from sidecar.delegation.deny_list import DenyListError
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.file_watch import Watched
 from sidecar.proxy.journeys.snapshot import Setup
 from sidecar.proxy.listening.server import Server
-from sidecar.proxy.listening.status import SettingsState
+from sidecar.proxy.listening.settings_state import SettingsState
 from sidecar.settings_watch import Load, SettingsWatch
 
 _NEW_KEYS_S: Final = 10.0
@@ -79,8 +78,13 @@ class AppliedSettings:
 
     async def _read_deny_file(self, path: Path | None) -> Callable[[], None]:
         """Read the deny file that fresh settings name, if it is another one. Return the function that follows it."""
+        deny_file = self._server.parts.deny_file
+        if path is None:
+            return await deny_file.read(None)
+        from sidecar.delegation.deny_list import DenyListError
+
         try:
-            return await self._server.parts.deny_file.read(path)
+            return await deny_file.read(path)
         except DenyListError as error:
             fix = "put a list there; the settings are tried again within a minute, and at once on SIGHUP"
             raise ConfigError([Problem("deny_file", f"{path}: {error}", fix)], transient=True) from error

@@ -8,7 +8,6 @@ from typing import Final
 
 from sidecar.errors import ConfigError, Problem
 from sidecar.identity.source_factory import IdentitySettings
-from sidecar.identity.workload_settings import WorkloadApiSettings
 
 _MIB: Final = 1024 * 1024
 _ADDRESSES: Final = 256 * _MIB  # 225 to 330 MiB measured at the start; with less a process soon fails
@@ -22,7 +21,7 @@ def require_address_space(identity: IdentitySettings) -> None:
         ConfigError: with the limit and the fix.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    by_grpc = isinstance(identity, WorkloadApiSettings) and identity.py_spiffe
+    by_grpc = identity.py_spiffe
     needed = _GRPC_ADDRESSES if by_grpc else _ADDRESSES
     if limit == resource.RLIM_INFINITY or limit >= needed:
         return

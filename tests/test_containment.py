@@ -35,16 +35,11 @@ from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.profile import DEFAULT_ALGORITHMS
-from sidecar.delegation.reevaluate import (
-    inbound_again,
-    observed_again,
-    observed_call_again,
-    outbound_again,
-    own_again,
-    tunnel_again,
-)
-from sidecar.delegation.revocation import NO_NAMES, NONE, OF_WORKLOADS, InForce, Kind, Revocation, Revocations, Use
+from sidecar.delegation.reevaluate import inbound_again, outbound_again
+from sidecar.delegation.reevaluate_exceptions import observed_again, observed_call_again, own_again, tunnel_again
+from sidecar.delegation.revocation import NO_NAMES, OF_WORKLOADS, InForce, Kind, Use
 from sidecar.delegation.revocation_list import parse_list, verify_list
+from sidecar.delegation.revocations_kept import NONE, Revocation, Revocations
 from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS
 from sidecar.delegation.verify import ANCESTORS, ANY_AUDIENCE, VerifiedToken, verify_token
 from sidecar.errors import Denied, Reason, SidecarError

@@ -68,8 +68,8 @@ _RECORDS: Final = _COMMAND + "audit delegation extras observe "  # the readers o
 _SERVING: Final = (
     _COMMAND + "admission background delegation file_watch identity libc_memory observe process serving wire "
 )
-_SETTINGS: Final = "bounded config start steps "
-_STS: Final = _SERVING + _SETTINGS + "sts sts_app sts_reload"
+_SETTINGS: Final = "bounded config start "
+_STS: Final = _SERVING + _SETTINGS + "steps sts sts_app sts_reload"
 _SIDECAR: Final = _SERVING + _SETTINGS + "app engine exchange features proxy settings_watch "
 _JUDGING: Final = (  # settings of sidecars and token services are loaded in the process itself
     _COMMAND + "admission bounded config delegation engine exchange extras file_watch identity libc_memory observe "
@@ -77,18 +77,18 @@ _JUDGING: Final = (  # settings of sidecars and token services are loaded in the
 )
 
 WALLS: Final[Mapping[str, Wall]] = {
-    "sidecar, HTTP/1.1 alone": _wall(39_500, _SIDECAR + "assembly one_process reload"),
-    "sidecar, HTTP/2": _wall(43_500, _SIDECAR + "assembly one_process reload"),
-    "parent of workers": _wall(33_500, _SIDECAR + "workers"),
+    "sidecar, HTTP/1.1 alone": _wall(32_000, _SIDECAR + "assembly one_process reload"),
+    "sidecar, HTTP/2": _wall(36_500, _SIDECAR + "assembly one_process reload"),
+    "parent of workers": _wall(27_500, _SIDECAR + "workers"),
     "token service": _wall(24_000, _STS),
-    "token service, revocations": _wall(26_000, _STS),
-    "injector": _wall(14_000, _SERVING + "injector"),
+    "token service, revocations": _wall(25_500, _STS),
+    "injector": _wall(13_000, _SERVING + "injector"),
     "healthcheck": _wall(600, "cli examples healthcheck signals"),
     "status": _wall(4_500, _COMMAND + "audit delegation extras identity observe reasons status"),
-    "check": _wall(35_500, _JUDGING + "check"),
-    "explain": _wall(38_000, _JUDGING + "audit explain reasons"),
-    "sts doctor": _wall(12_500, _COMMAND + "audit bounded delegation doctor exchange identity observe steps"),
-    "sts revoke": _wall(11_500, _COMMAND + "bounded delegation identity libc_memory revoke steps sts wire"),
+    "check": _wall(34_500, _JUDGING + "check"),
+    "explain": _wall(37_000, _JUDGING + "audit explain reasons"),
+    "sts doctor": _wall(9_500, _COMMAND + "audit bounded delegation doctor exchange identity observe"),
+    "sts revoke": _wall(11_000, _COMMAND + "bounded delegation identity libc_memory revoke steps sts wire"),
     "audit all": _wall(16_500, _RECORDS),
     "audit attribution": _wall(5_000, _RECORDS),
     "audit chains": _wall(5_500, _RECORDS),
@@ -98,8 +98,8 @@ WALLS: Final[Mapping[str, Wall]] = {
     "audit verify": _wall(4_000, _RECORDS),
     "audit credentials": _wall(6_500, _RECORDS),
     "audit selectors": _wall(6_000, _RECORDS),
-    "audit suggest": _wall(7_000, _RECORDS + "bounded"),
-    "audit replay": _wall(38_500, _JUDGING + "audit explain reasons"),
+    "audit suggest": _wall(4_500, _RECORDS),
+    "audit replay": _wall(37_500, _JUDGING + "audit explain reasons"),
 }
 
 

@@ -7,45 +7,43 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.assembly.setup import features_of, make_exchanges, make_keys, make_setup, resolver_of
-from sidecar.assembly.sides import Shared, Side, door_side, inbound_side, outbound_side, plain_side
+from sidecar.assembly.sides import Shared, Side, inbound_side, outbound_side
 from sidecar.config.bounds import shares_in_force
 from sidecar.config.settings import SidecarSettings
-from sidecar.delegation.revocation import NOTHING
-from sidecar.delegation.revocation_list import MAX_LIST_BYTES
 from sidecar.engine import engine_of, require_native
 from sidecar.exchange.channel import StsChannel
-from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
-from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists, RevocationListSettings
+from sidecar.exchange.no_revocations import NoRevocations
 from sidecar.features import SESSION_KEY_BYTES, Features
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.source_factory import source_of
-from sidecar.observe.access_log import AccessLog
-from sidecar.observe.countersigning import TIMEOUT_S, Countersigning
+from sidecar.observe.access_log import AccessLog, Sink
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.shared_sink import SharedSink
-from sidecar.observe.telemetry.settings import TracingSettings
 from sidecar.proxy.journeys.caches import HANDLES, Caches
-from sidecar.proxy.journeys.handle_delivery import HandleDelivery
 from sidecar.proxy.journeys.handles import MARKS, Handles
 from sidecar.proxy.journeys.journey import Tasks
-from sidecar.proxy.journeys.one_subject import OneSubject
-from sidecar.proxy.journeys.remote_handles import Inbox, RemoteHandles
 from sidecar.proxy.journeys.revalidation import judge_served
 from sidecar.proxy.journeys.snapshot import Snapshots
 from sidecar.proxy.journeys.watch import Watch
-from sidecar.proxy.journeys.workload_handle import SECRET_BYTES, WorkloadHandle
 from sidecar.proxy.listening.agent_watch import AgentWatch
 from sidecar.proxy.listening.deny_file import DenyFile
 from sidecar.proxy.listening.memory_pressure import MIB
 from sidecar.proxy.listening.server import Parts, Server
 from sidecar.proxy.listening.system_memory import memory_of
 from sidecar.proxy.listening.trim import Trim
+
+if TYPE_CHECKING:
+    from sidecar.exchange.revocations import RevocationLists, RevocationListSettings
+    from sidecar.observe.countersigning import Countersigning
+    from sidecar.observe.telemetry.settings import TracingSettings
+    from sidecar.proxy.journeys.handle_delivery import HandleDelivery
+    from sidecar.proxy.journeys.remote_handles import Inbox, RemoteHandles
+    from sidecar.proxy.journeys.workload_handle import WorkloadHandle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +74,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     deny_file = DenyFile(settings.deny_file)
     snapshots = Snapshots(
         setup,
-        revocations.in_force if settings.revocations else lambda _own: NOTHING,
+        revocations.in_force,
         lambda: deny_file.deny,
     )
     handles = _handles(settings, place, snapshots)
@@ -105,10 +103,14 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         sides.append(inbound_side(settings.inbound, shared))
         agent = AgentWatch(sides[0].pool, lambda: snapshots.setup.agent)
         if settings.inbound.plain is not None:
+            from sidecar.assembly.stranger_sides import plain_side
+
             sides.append(plain_side(settings.inbound, settings.inbound.plain, shared))
     if settings.outbound is not None:
         journeys, outbound = outbound_side(settings.outbound, shared)
         if settings.door is not None:
+            from sidecar.assembly.stranger_sides import door_side
+
             certificate, door = door_side(settings.outbound, settings.door, journeys, shared)
             sides.append(door)
         sides.append(outbound)
@@ -148,7 +150,7 @@ def _access_log(
     """Make the stream of records. ``servers`` finds the address behind an outbound route, for spans."""
     sink, run = settings.records.open_sink(), secrets.token_hex(8)
     return AccessLog(
-        sink if place is None else SharedSink(sink, place.sink_lock),
+        sink if place is None else _share(sink, place.sink_lock),
         run=run,
         metrics=metrics,
         spill_folder=settings.records.spill,
@@ -174,6 +176,12 @@ def _trace(
     }
 
 
+def _share(sink: Sink, lock: int) -> Sink:
+    from sidecar.observe.shared_sink import SharedSink
+
+    return SharedSink(sink, lock)
+
+
 def _server_of(snapshots: Snapshots, route: str) -> tuple[str, int] | None:
     current = snapshots.current
     return None if current is None else current.policy.outbound.server_of(route)
@@ -181,7 +189,12 @@ def _server_of(snapshots: Snapshots, route: str) -> tuple[str, int] | None:
 
 def _revocation_lists(
     settings: SidecarSettings, source: IdentitySource, keys: Callable[[], IssuerKeys], log: AccessLog
-) -> RevocationLists:
+) -> RevocationLists | NoRevocations:
+    if not settings.revocations:
+        return NoRevocations()
+    from sidecar.delegation.revocation_list import MAX_LIST_BYTES
+    from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists
+
     def channel(one: RevocationListSettings) -> StsChannel:
         resolver = resolver_of(settings, log)
         return StsChannel(one.endpoint, source, timeout_s=POLL_TIMEOUT_S, max_bytes=MAX_LIST_BYTES, resolver=resolver)
@@ -195,6 +208,9 @@ def _countersigning(
     countersign = settings.records.countersign
     if countersign is None:
         return None
+    from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
+    from sidecar.observe.countersigning import TIMEOUT_S, Countersigning
+
     channel = StsChannel(
         countersign.endpoint,
         source,
@@ -208,7 +224,11 @@ def _countersigning(
 
 def _handles(settings: SidecarSettings, place: Place | None, snapshots: Snapshots) -> Handles:
     memory = settings.memory
-    kind = OneSubject if settings.inbound is not None and settings.inbound.one_subject else Handles
+    kind: type[Handles] = Handles
+    if settings.inbound is not None and settings.inbound.one_subject:
+        from sidecar.proxy.journeys.one_subject import OneSubject
+
+        kind = OneSubject
     return kind(
         clock=time.time,
         monotonic=time.monotonic,
@@ -224,6 +244,8 @@ def _workload_handle(settings: SidecarSettings, place: Place | None) -> Workload
     own = settings.workload_handle
     if own is None:
         return None
+    from sidecar.proxy.journeys.workload_handle import SECRET_BYTES, WorkloadHandle
+
     return WorkloadHandle(secrets.token_bytes(SECRET_BYTES) if place is None else place.own_secret, own.rotate_s)
 
 
@@ -232,10 +254,14 @@ def _handle_delivery(settings: SidecarSettings, place: Place | None, shared: Sha
     own, handle = settings.workload_handle, shared.handles.own
     if own is None or handle is None or (place is not None and place.number > 0):
         return None
+    from sidecar.proxy.journeys.handle_delivery import HandleDelivery
+
     return HandleDelivery(handle, own, shared.log, shared.record_rate)
 
 
 def _remote_handles(place: Place, handles: Handles, source: IdentitySource) -> RemoteHandles:
+    from sidecar.proxy.journeys.remote_handles import RemoteHandles
+
     proofs = Proofs()
 
     def prove(chain: tuple[bytes, ...], now: int) -> PeerGuard:

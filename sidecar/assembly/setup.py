@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from sidecar.config.settings import SidecarSettings
 from sidecar.delegation.route import Upstream
@@ -10,7 +11,6 @@ from sidecar.engine import PREPARED_CALL_BYTES, engine_of
 from sidecar.exchange.client import TokenExchange
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.sts import ExchangeSettings
-from sidecar.exchange.txn_service import TxnTokenService
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import IdentitySource
 from sidecar.observe.access_log import AccessLog
@@ -19,6 +19,9 @@ from sidecar.proxy.journeys.snapshot import Setup
 from sidecar.proxy.listening.memory_pressure import MIB
 from sidecar.wire.dialer import Origin
 from sidecar.wire.resolver import Resolver
+
+if TYPE_CHECKING:
+    pass
 
 
 def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges, metrics: Metrics) -> Setup:
@@ -78,6 +81,8 @@ def make_exchanges(settings: SidecarSettings, source: IdentitySource, keys: Issu
     def exchange(one: ExchangeSettings) -> TokenExchange:
         service = None
         if txn is not None and txn.endpoint is not None:
+            from sidecar.exchange.txn_service import TxnTokenService
+
             service = TxnTokenService(txn, source, keys, time.time, resolver=resolver)
         return TokenExchange(
             one,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sidecar.bounded import EMPTY, Bounded
 from sidecar.config.addresses import Address
-from sidecar.config.settings import DoorSettings, InboundSettings, OutboundSettings, PlainSettings
+from sidecar.config.settings import InboundSettings, OutboundSettings
 from sidecar.engine import Engine, native_writes
 from sidecar.features import Features
 from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2
@@ -29,7 +29,6 @@ from sidecar.proxy.journeys.inbound import Inbound
 from sidecar.proxy.journeys.journey import Tasks
 from sidecar.proxy.journeys.origins import Origins
 from sidecar.proxy.journeys.outbound import Outbound
-from sidecar.proxy.journeys.remote_handles import RemoteHandles
 from sidecar.proxy.journeys.snapshot import Snapshots
 from sidecar.proxy.journeys.watch import Watch
 from sidecar.proxy.listening.listener import Listener, ListenerSettings, ShedHandler
@@ -44,9 +43,8 @@ from sidecar.wire.stream import RequestHandler
 if TYPE_CHECKING:
     from sidecar.delegation.txn_token import TxnSource
     from sidecar.exchange.federation.tokens import FederatedTokens
-    from sidecar.identity.public_tls import PublicCertificate
+    from sidecar.proxy.journeys.remote_handles import RemoteHandles
 
-_PART_OF_STRANGERS: Final = 8  # of the connections of peers: callers without a sidecar take no more from them
 _UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine, where a large window gains nothing
 
 
@@ -80,7 +78,7 @@ class Side(NamedTuple):
 
 def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
     """Make the side with peers in front and the agent behind."""
-    pool = _pool("inbound", settings, shared)
+    pool = pool_of("inbound", settings, shared)
     forwarder, edits = Forwarder(pool, FROM_AGENT, shared.watch, settings.limits), _edits_to_agent(settings, shared)
     journeys = Inbound(
         snapshots=shared.snapshots,
@@ -101,8 +99,12 @@ def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
         shared.caches[name] = partial(_bindings, shared.features, name)
     tls = server_context(shared.source, on_refused=refused_connections, alpn=ALPN_WITH_HTTP2 if shared.http2 else ALPN)
     native = shared.engine == "native" and edits is to_agent and type(shared.handles) is Handles
-    warm = _warm_inbound(journeys, forwarder, settings, shared) if native else None
-    listener = _listener(
+    warm: Warm | None = None
+    if native:
+        from sidecar.assembly.native_gates import warm_inbound  # needs no memory where it is not used
+
+        warm = warm_inbound(journeys, forwarder, settings, shared)
+    listener = listener_of(
         "inbound", settings, shared, refused_connections, handler=journeys, context=tls, http2=shared.http2, warm=warm
     )
     return Side(pool, listener)
@@ -113,24 +115,6 @@ def _bindings(features: Features, name: str) -> Bounded:
     a2a = features.used("a2a")
     found: Bounded = EMPTY if a2a is None else getattr(a2a.bindings, name)
     return found
-
-
-def _warm_inbound(journeys: Inbound, forwarder: Forwarder, settings: InboundSettings, shared: Shared) -> Warm:
-    """Make the native engine's part of the side."""
-    from sidecar.proxy.native.warm_inbound import WarmInbound  # needs no memory where it is not used
-
-    return WarmInbound(
-        journeys.permits,
-        verdicts=journeys.verdicts,
-        features=shared.features,
-        snapshots=shared.snapshots,
-        log=shared.log,
-        handles=shared.handles,
-        forwarder=forwarder,
-        wall=time.time,
-        limits=settings.limits,
-        upstream_limits=settings.upstream_limits,
-    ).begin
 
 
 def _edits_to_agent(settings: InboundSettings, shared: Shared) -> Callable[..., Edits]:
@@ -155,53 +139,22 @@ def _edits_to_agent(settings: InboundSettings, shared: Shared) -> Callable[..., 
     return txn_tokens.edits
 
 
-def plain_side(settings: InboundSettings, plain: PlainSettings, shared: Shared) -> Side:
-    """Make the side with callers without a sidecar in front and the agent behind. It has few connections."""
-    from sidecar.features.observing.observing import Observing
-    from sidecar.features.observing.plain import PlainInbound
-
-    pool = _pool("inbound", settings, shared)
-    unproven = UnprovenRecords(shared.log, shared.record_rate)
-    journeys = PlainInbound(
-        snapshots=shared.snapshots,
-        log=shared.log,
-        forwarder=Forwarder(pool, FROM_AGENT, shared.watch, settings.limits),
-        observing=Observing(
-            handles=shared.handles, remote_handles=shared.remote_handles, tasks=shared.tasks, clock=time.time
-        ),
-        unproven=unproven,
-        tasks=shared.tasks,
-        features=shared.features,
-        clock=time.time,
-    )
-    refused_connections = RefusedConnections(shared.log, "inbound", unproven)
-    few = replace(settings.connections, max_connections=max(1, settings.connections.total // _PART_OF_STRANGERS))
-    here = replace(settings, listen=plain.listen, connections=few)
-    listener = _listener(
-        "inbound",
-        here,
-        shared,
-        refused_connections,
-        handler=journeys,
-        context=None,
-        closes_at=float(plain.until),
-        unproven=unproven,
-    )
-    return Side(pool, listener)
-
-
 def outbound_side(settings: OutboundSettings, shared: Shared) -> tuple[Outbound, Side]:
     """Make the side with the agent in front and the next hops behind."""
-    pool = _pool("outbound", settings, shared)
+    pool = pool_of("outbound", settings, shared)
     forwarder = Forwarder(pool, FROM_NEXT_HOP, shared.watch, settings.limits)
-    parts = _outbound_parts(settings, forwarder, shared)
+    parts = outbound_parts(settings, forwarder, shared)
     journeys = Outbound(**parts)
     refused_connections = RefusedConnections(shared.log, "outbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["logins"] = lambda: journeys.features["logins"].judged if "logins" in journeys.features else EMPTY
     shared.caches["plans"] = lambda: journeys.plans
     native = shared.engine == "native" and parts["edits"] is to_next_hop
-    warm = _warm_outbound(journeys, parts, settings, shared) if native else None
-    listener = _listener(
+    warm: Warm | None = None
+    if native:
+        from sidecar.assembly.native_gates import warm_outbound
+
+        warm = warm_outbound(journeys, parts, settings, shared)
+    listener = listener_of(
         "outbound",
         settings,
         shared,
@@ -215,25 +168,8 @@ def outbound_side(settings: OutboundSettings, shared: Shared) -> tuple[Outbound,
     return journeys, Side(pool, listener)
 
 
-def _warm_outbound(journeys: Outbound, parts: dict[str, Any], settings: OutboundSettings, shared: Shared) -> Warm:
-    from sidecar.proxy.native.warm_outbound import WarmOutbound  # as above
-
-    return WarmOutbound(
-        journeys.plans,
-        journeys.features["logins"],
-        snapshots=shared.snapshots,
-        log=shared.log,
-        handles=shared.handles,
-        forwarder=parts["forwarder"],
-        origins=parts["origins"],
-        own_authorities=parts["own_authorities"],
-        wall=time.time,
-        limits=settings.limits,
-        upstream_limits=settings.upstream_limits,
-    ).begin
-
-
-def _outbound_parts(settings: OutboundSettings, forwarder: Forwarder, shared: Shared) -> dict[str, Any]:
+def outbound_parts(settings: OutboundSettings, forwarder: Forwarder, shared: Shared) -> dict[str, Any]:
+    """Return what a side with next hops behind is made of."""
     return {
         "origins": Origins(shared.source, time.time, forwarder.pool.retire, http2=shared.http2),
         "federated": partial(_federated, shared.source),
@@ -263,51 +199,14 @@ def _federated(source: IdentitySource) -> FederatedTokens:
     return FederatedTokens(source)
 
 
-def door_side(
-    outbound: OutboundSettings, settings: DoorSettings, journeys: Outbound, shared: Shared
-) -> tuple[PublicCertificate, Side]:
-    """Make the side with people's own clients in front and tool servers of the mesh behind."""
-    from sidecar.features.door.door import DoorCalls
-    from sidecar.features.door.forwarding import passes_from_door
-    from sidecar.identity.public_tls import PublicCertificate
-
-    pool = _pool("outbound", outbound, shared)
-    forwarder = Forwarder(pool, Edits(passes_from_door), shared.watch, settings.limits)
-    unproven = UnprovenRecords(shared.log, shared.record_rate)
-    refused_connections = RefusedConnections(shared.log, "outbound", unproven)
-    certificate = PublicCertificate(settings.tls, on_refused=refused_connections)
-    certificate.try_to_load()
-    limits = settings.connections
-    most = limits.max_connections or max(1, limits.total // _PART_OF_STRANGERS)
-    listener = _listener(
-        "outbound",
-        replace(
-            outbound,
-            listen=settings.listen,
-            connections=replace(limits, max_connections=most),
-            limits=settings.limits,
-        ),
-        shared,
-        refused_connections,
-        handler=DoorCalls(
-            journeys,
-            unproven=unproven,
-            **_outbound_parts(outbound, forwarder, shared),
-        ),
-        context=certificate.context,
-        unproven=unproven,
-        door=True,
-    )
-    return certificate, Side(pool, listener)
-
-
 def _own_authorities(address: Address) -> frozenset[str]:
     """Return the names of our outbound listener itself, under which the agent chooses a target by prefix."""
     hosts = {str(address).rpartition(":")[0], "127.0.0.1", "localhost", "[::1]"}
     return frozenset(f"{host}:{address.port}" for host in hosts)
 
 
-def _pool(direction: Direction, settings: InboundSettings | OutboundSettings, shared: Shared) -> UpstreamPool:
+def pool_of(direction: Direction, settings: InboundSettings | OutboundSettings, shared: Shared) -> UpstreamPool:
+    """Return the connections behind a side."""
     pool = UpstreamPool(
         settings.upstream_limits,
         resolver=shared.resolver,
@@ -319,7 +218,7 @@ def _pool(direction: Direction, settings: InboundSettings | OutboundSettings, sh
     return pool
 
 
-def _listener(
+def listener_of(
     direction: Direction,
     settings: InboundSettings | OutboundSettings,
     shared: Shared,
@@ -334,6 +233,7 @@ def _listener(
     http2: bool = False,
     warm: Warm | None = None,
 ) -> Listener:
+    """Return the listener in front of a side."""
     place = ListenerSettings(
         host=settings.listen.host,
         port=settings.listen.port,

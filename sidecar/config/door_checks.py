@@ -16,7 +16,7 @@ from sidecar.config.settings import DoorSettings
 from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes
 from sidecar.delegation.door import Door
 from sidecar.delegation.door_url import is_origin, is_resource
-from sidecar.delegation.policy import LoginKind, UserIssuer
+from sidecar.delegation.login_issuer import LoginKind, UserIssuer
 from sidecar.delegation.resource_metadata import ProtectedResource, is_plain_url
 from sidecar.errors import Problem
 from sidecar.identity.public_tls import PublicTlsSettings

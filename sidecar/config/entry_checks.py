@@ -17,9 +17,10 @@ from sidecar.config.sidecar_model import (
 )
 from sidecar.config.validation import Findings, repetitions
 from sidecar.delegation.door import Door
-from sidecar.delegation.login_issuer import DELEGATION_LIFE_S, LoginKind, UserIssuer
+from sidecar.delegation.login_issuer import LoginKind, UserIssuer
 from sidecar.delegation.policy import Entry
 from sidecar.delegation.profile import ACTOR_PROFILE
+from sidecar.delegation.validity import DELEGATION_LIFE_S
 from sidecar.errors import Problem
 
 

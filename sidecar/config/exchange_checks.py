@@ -22,7 +22,7 @@ from sidecar.config.profiles import kind_of
 from sidecar.config.sections import scalars
 from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes, exchange_sections, route_issuer
 from sidecar.config.validation import repetitions
-from sidecar.delegation.policy import LoginKind
+from sidecar.delegation.login_issuer import LoginKind
 from sidecar.delegation.profile import IssuerProfile
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN
 from sidecar.delegation.spiffe_id import SpiffeId

@@ -12,7 +12,7 @@ from sidecar.config.profiles import profile_of
 from sidecar.config.sections import CountersignSection, IssuerSection, KeySource, TlsSection, UserIssuerSection
 from sidecar.config.sidecar_model import SidecarFile, exchange_sections
 from sidecar.config.validation import Findings
-from sidecar.delegation.policy import ScopeFrom
+from sidecar.delegation.login_issuer import ScopeFrom
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem

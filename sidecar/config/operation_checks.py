@@ -19,8 +19,8 @@ from sidecar.config.operation_model import (
 from sidecar.config.operation_words import every_operation, key_of, keys_of
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.sidecar_model import SidecarFile, exchange_routes
-from sidecar.delegation import a2a, grpc, mcp
-from sidecar.delegation.a2a import PLAIN_RULES, A2aRules
+from sidecar.delegation import grpc, mcp
+from sidecar.delegation.a2a_rules import CARD_PATHS, PLAIN_RULES, A2aRules
 from sidecar.delegation.human import Human
 from sidecar.delegation.operation import ANY_NAME, Operations, RouteProtocol
 from sidecar.delegation.push_urls import parse_push_url
@@ -179,7 +179,7 @@ def _card_paths(file: SidecarFile) -> Iterator[Problem]:
         "",
         *((one.match.path or one.match.path_prefix or "").rstrip("/") for one in routes if one.protocol == "a2a"),
     }
-    served = {start + path for start in starts for path in a2a.CARD_PATHS}
+    served = {start + path for start in starts for path in CARD_PATHS}
     for number, one in enumerate(routes):
         if any(other.protocol == "a2a" for other in routes) and one.match.path in served:
             yield Problem(

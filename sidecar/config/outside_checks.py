@@ -29,7 +29,7 @@ from sidecar.delegation.outside import (
     makes_credentials,
 )
 from sidecar.errors import Problem
-from sidecar.proxy.journeys.headers import may_be_listed
+from sidecar.features.outside.fields import may_be_listed
 
 
 def outside_problems(file: SidecarFile) -> Iterator[Problem]:

@@ -24,7 +24,8 @@ from sidecar.config.sidecar_model import (
     outside_routes,
     route_issuer,
 )
-from sidecar.delegation.policy import Entry, UserIssuer
+from sidecar.delegation.login_issuer import UserIssuer
+from sidecar.delegation.policy import Entry
 from sidecar.delegation.profile import IssuerProfile, TrustedIssuer
 from sidecar.errors import Problem
 from sidecar.exchange.revocations import RevocationListSettings

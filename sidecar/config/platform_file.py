@@ -19,7 +19,7 @@ from sidecar.config.profiles import kind_of, kind_problems, profile_problems
 from sidecar.config.sections import CrossingSection, PlatformIssuerSection, Section, TlsSection, UserIssuerSection
 from sidecar.config.validation import Findings, load_validated, repetitions
 from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.policy import LoginKind, ScopeFrom
+from sidecar.delegation.login_issuer import LoginKind, ScopeFrom
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.revocations import RevocationListSettings

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 from sidecar.config.sections import ActorRow, ProfileSection, UserIssuerSection
 from sidecar.config.validation import Findings
-from sidecar.delegation.policy import LoginKind
+from sidecar.delegation.login_issuer import LoginKind
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from sidecar.config.addresses import Address
 from sidecar.config.record_settings import RecordSettings
@@ -17,22 +17,24 @@ from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.engine import EngineChoice
 from sidecar.errors import Problem
-from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
-from sidecar.exchange.txn_service import TxnTokenSettings
-from sidecar.features.outside.agent_key import AgentKeySettings
 from sidecar.identity.issuer import JwksSettings
-from sidecar.identity.public_tls import PublicTlsSettings
 from sidecar.identity.source_factory import IdentitySettings
-from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.record import Direction
-from sidecar.observe.telemetry.settings import TracingSettings
-from sidecar.proxy.journeys.bypass import ListenerRule
-from sidecar.proxy.journeys.handle_delivery import WorkloadHandleSettings
 from sidecar.proxy.listening.connection_limits import ConnectionLimits
 from sidecar.proxy.listening.memory_pressure import MemoryLimits
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.resolver import ResolverSettings
+
+if TYPE_CHECKING:
+    from sidecar.exchange.revocations import RevocationListSettings
+    from sidecar.exchange.txn_service import TxnTokenSettings
+    from sidecar.features.outside.agent_key import AgentKeySettings
+    from sidecar.identity.public_tls import PublicTlsSettings
+    from sidecar.observe.agent_probes import AgentProbes
+    from sidecar.observe.telemetry.settings import TracingSettings
+    from sidecar.proxy.journeys.bypass import ListenerRule
+    from sidecar.proxy.journeys.handle_delivery import WorkloadHandleSettings
 
 _ANY_AGENT: Final = Upstream(scheme="http", host="", port=0)
 
@@ -204,6 +206,8 @@ class SidecarSettings:
         """Make the prober of the agent; None if it is not probed."""
         if self.inbound is None or not self.agent_probes:
             return None
+        from sidecar.observe.agent_probes import AgentProbes
+
         return AgentProbes(self.inbound.agent.host, self.inbound.agent.port, self.agent_probes)
 
     def policy(self, workload: SpiffeId, number: int) -> Policy:

@@ -33,7 +33,7 @@ from sidecar.config.sections import (
 )
 from sidecar.config.tracing_model import TracingSection
 from sidecar.config.txn_token_model import TxnTokensSection
-from sidecar.delegation.login_issuer import FIRST_TOKEN_LIFE_S
+from sidecar.delegation.validity import FIRST_TOKEN_LIFE_S
 from sidecar.engine import EngineChoice
 
 

@@ -18,8 +18,8 @@ from sidecar.config.sections import (
     UserIssuerSection,
     short_or_long,
 )
-from sidecar.delegation.login_issuer import FIRST_TOKEN_LIFE_S
 from sidecar.delegation.revocation import Kind
+from sidecar.delegation.validity import FIRST_TOKEN_LIFE_S
 from sidecar.sts.schedule import KEYS_MAX_AGE_S, MOUNT_LAG_S, REFRESH_S
 
 KindName = Annotated[str, *one_of(Kind)]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import ClassVar, Final, Literal
 
 from sidecar.delegation.route import require_name
 
@@ -50,6 +50,7 @@ class ConnectRoute:
         ValueError: a name without a port, or neither a name nor an address.
     """
 
+    protocol: ClassVar[Literal["connect"]] = "connect"  # tells it from a route of calls
     name: str
     host: str
     without_handle: bool = False

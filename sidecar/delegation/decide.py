@@ -18,19 +18,16 @@ Only top-level claims and the outermost actor are read (RFC 8693 section 4.1). E
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.delegation.act import Actor
 from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.claims import audience_values
-from sidecar.delegation.connect import ConnectRoute
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.observed import RELAXED, RELAXED_CALLS, WITHOUT_TOKEN
-from sidecar.delegation.outside import InjectedKey, OutsideRoute
 from sidecar.delegation.permit import _SEAL, IssuedPermit, Mode, ObservedPermit, OwnPermit, Permit, TunnelPermit
 from sidecar.delegation.plan import Delegation, Plan, opened_routes, use_of
-from sidecar.delegation.policy import Entry, Policy, UserIssuer
+from sidecar.delegation.policy import Entry, Policy
 from sidecar.delegation.revocation import NO_NAMES, Use
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -43,6 +40,11 @@ from sidecar.delegation.verify import (
     verify_token,
 )
 from sidecar.errors import ActorUnauthorized, Denied, Reason
+
+if TYPE_CHECKING:
+    from sidecar.delegation.connect import ConnectRoute
+    from sidecar.delegation.login_issuer import UserIssuer
+    from sidecar.delegation.outside import OutsideRoute
 
 OWN_CALL_S: Final = 300  # the life of a permit without a token, whose life would bound it
 
@@ -148,6 +150,8 @@ def decide_observed(
         Denied: ``denied``, if the route does not observe or never relaxes this; else any other reason of
             ``decide_verified`` that is not in ``RELAXED``, or POLICY_DENIED (deny list).
     """
+    from sidecar.delegation.observed import RELAXED, WITHOUT_TOKEN  # of routes that observe
+
     if now >= route.observe_until or denied.reason not in RELAXED:
         raise denied
     if token is None:
@@ -197,6 +201,8 @@ def decide_observed_call(
         Denied: ``denied``, if the route does not observe, never relaxes this, or a token is ours; POLICY_DENIED or
             REVOKED (this workload).
     """
+    from sidecar.delegation.observed import RELAXED_CALLS
+
     if now >= route.observe_until or denied.reason not in RELAXED_CALLS or any(map(policy.knows_issuer, issuers)):
         raise denied
     policy.deny.check(policy.own_use(policy.workload))
@@ -324,8 +330,9 @@ def decide_own(
         raise Denied(Reason.CALL_NOT_ALLOWED)
     route.check(method, path)
     expires_at = now + OWN_CALL_S if delegation is None else delegation.ends_at
-    ends_at = min(expires_at, route.key.until) if isinstance(route.key, InjectedKey) else expires_at
-    if isinstance(route.key, InjectedKey) and now >= route.key.until:
+    until = None if route.key is None else route.key.until
+    ends_at = expires_at if until is None else min(expires_at, until)
+    if until is not None and now >= until:
         raise Denied(Reason.POLICY_DENIED, "the route's end has come")
     if now >= expires_at:
         raise Denied(Reason.TOKEN_EXPIRED)

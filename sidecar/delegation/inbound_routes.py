@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from sidecar.delegation.a2a import CARD_METHODS, CARD_PATHS
+from sidecar.delegation.a2a_rules import CARD_METHODS, CARD_PATHS
 from sidecar.delegation.prefixes import Prefixes
-from sidecar.delegation.resource_metadata import WELL_KNOWN
 from sidecar.delegation.route import InboundRoute, Overlap, RouteMark
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.target import CanonicalTarget as CanonicalTarget
@@ -76,6 +75,8 @@ class InboundRoutes:
             if not route.prefix and route.protocol != "http":
                 by_prefix.setdefault(route.path, {})
         if described := [route for route in routes if route.resource is not None]:
+            from sidecar.delegation.resource_metadata import WELL_KNOWN
+
             by_prefix[WELL_KNOWN] = {}
             self._exact |= {path: {"GET": route} for path, route in _metadata_routes(described)}
         self.cards = _card_places(self.routes)
@@ -138,6 +139,8 @@ class InboundRoutes:
 
 def _metadata_routes(described: Sequence[InboundRoute]) -> Iterator[tuple[str, InboundRoute]]:
     """Yield the paths of metadata and the routes that tell it: at the root too, if that is about one resource alone."""
+    from sidecar.delegation.resource_metadata import WELL_KNOWN
+
     for route in described:
         resource = route.resource
         if resource is None:

@@ -12,9 +12,6 @@ from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
 from sidecar.errors import Denied, Reason
 
-FIRST_TOKEN_LIFE_S: Final = 300
-DELEGATION_LIFE_S: Final = 3600  # and never beyond the login, unless an entry's delegation_life_s says so
-
 SCOPE_CLAIMS: Final = frozenset({"scope", "scp"})  # what a client asks for by name; groups and roles are given
 
 

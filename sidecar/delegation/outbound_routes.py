@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from sidecar.delegation.connect import ConnectRoute
-from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.prefixes import Prefixes
 from sidecar.delegation.route import OutboundRoute, Overlap
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.errors import Denied, Reason
 
-CallRoute: TypeAlias = OutboundRoute | OutsideRoute
-AnyRoute: TypeAlias = CallRoute | ConnectRoute
+if TYPE_CHECKING:
+    from sidecar.delegation.connect import ConnectRoute
+    from sidecar.delegation.outside import OutsideRoute
+
+CallRoute: TypeAlias = "OutboundRoute | OutsideRoute"
+AnyRoute: TypeAlias = "CallRoute | ConnectRoute"
 
 _DEFAULT_PORT: Final = ":80"
 
@@ -32,13 +34,13 @@ def outbound_overlaps(routes: Sequence[AnyRoute]) -> list[Overlap]:
         names.add(route.name)
         other = taken.setdefault(_match_of(route), route.name)
         if other != route.name:
-            what = route.host if isinstance(route, ConnectRoute) else route.host or route.prefix
+            what = route.host if route.protocol == "connect" else route.host or route.prefix
             found.append(Overlap(other, route.name, str(what)))
     return found
 
 
 def _match_of(route: AnyRoute) -> tuple[str | None, ...]:
-    if isinstance(route, ConnectRoute):
+    if route.protocol == "connect":
         return "CONNECT", route.host
     return (_without_default_port(route.host) if route.host else None, route.prefix)
 
@@ -59,8 +61,8 @@ class OutboundRoutes:
         if outbound_overlaps(routes):
             raise ValueError("outbound routes overlap")
         self.routes = tuple(route for route in routes if isinstance(route, OutboundRoute))
-        self.outside = tuple(route for route in routes if isinstance(route, OutsideRoute))
-        self.tunnels = tuple(route for route in routes if isinstance(route, ConnectRoute))
+        self.outside = tuple(route for route in routes if route.protocol == "outside")
+        self.tunnels = tuple(route for route in routes if route.protocol == "connect")
         self.names = tuple(route.name for route in routes)
         calls: tuple[CallRoute, ...] = (*self.routes, *self.outside)
         self._hosts = {_without_default_port(route.host): route for route in calls if route.host is not None}

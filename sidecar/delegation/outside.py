@@ -153,6 +153,7 @@ class FederatedKey:
     makes_credentials: tuple[str, ...] = ()
 
     field: ClassVar[str] = "authorization"
+    until: ClassVar[None] = None  # another one is fetched when it ends
     scheme: ClassVar[str] = "Bearer "
 
     @property

@@ -10,15 +10,17 @@ upstream.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NoReturn, final
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, final
 
-from sidecar.delegation.connect import ConnectRoute
-from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.plan import Delegation, Plan
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason
+
+if TYPE_CHECKING:
+    from sidecar.delegation.connect import ConnectRoute
+    from sidecar.delegation.outside import OutsideRoute
 
 Mode = Literal["delegated", "self"]
 

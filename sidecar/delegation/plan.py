@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.login_issuer import DELEGATION_LIFE_S
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.revocation import NO_NAMES, Use
 from sidecar.delegation.route import OutboundRoute, RouteMark
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.txn_token import TxnToken
+from sidecar.delegation.validity import DELEGATION_LIFE_S
 from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
 from sidecar.errors import Denied, Reason
+
+if TYPE_CHECKING:
+    from sidecar.delegation.crossing import Crossing
+    from sidecar.delegation.txn_token import TxnToken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,22 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sidecar.delegation.crossing import collide
-from sidecar.delegation.door import Door
 from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.login_issuer import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S
-from sidecar.delegation.login_issuer import LoginKind as LoginKind
-from sidecar.delegation.login_issuer import ScopeFrom as ScopeFrom
-from sidecar.delegation.login_issuer import UserIssuer as UserIssuer
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.revocation import NOTHING, InForce, Kind, Pair, Use
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.validity import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S
 from sidecar.delegation.verify import TrustedIssuer
 from sidecar.errors import Denied, Reason, Unavailable
+
+if TYPE_CHECKING:
+    from sidecar.delegation.door import Door
+    from sidecar.delegation.login_issuer import UserIssuer
 
 ON_DENY_LIST: Final = "on the deny list"  # in the detail of each refusal by the deny list, so in records
 
@@ -103,6 +102,8 @@ class Entry:
 
     def __post_init__(self) -> None:
         prefixes = [user.subject_prefix for user in self.issuers.values()]
+        from sidecar.delegation.crossing import collide  # of an entry alone
+
         if collide(prefixes):
             raise ValueError("with several user issuers no subject_prefix may be the start of another")
         if any(issuer != user.trusted.issuer for issuer, user in self.issuers.items()):

@@ -17,11 +17,10 @@ from sidecar.delegation.claims import is_name
 from sidecar.delegation.json_steps import object_in_steps
 from sidecar.delegation.jws import CompactJws, decode_part, encode_part, parse_compact, parse_json_part
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import (
+from sidecar.delegation.revocation import NAMED_BY_ISSUER, Kind
+from sidecar.delegation.revocations_kept import (
     MAX_LISTED,
     MAX_SEQ,
-    NAMED_BY_ISSUER,
-    Kind,
     Knowledge,
     Listed,
     Revocation,

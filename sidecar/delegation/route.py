@@ -8,17 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
-from sidecar.delegation.a2a import PLAIN_RULES, A2aRules
-from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.human import Human
+from sidecar.delegation.a2a_rules import PLAIN_RULES, A2aRules
 from sidecar.delegation.operation import Operations, RouteProtocol, SessionsOf
-from sidecar.delegation.resource_metadata import ProtectedResource
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason
+
+if TYPE_CHECKING:
+    from sidecar.delegation.crossing import Crossing
+    from sidecar.delegation.human import Human
+    from sidecar.delegation.resource_metadata import ProtectedResource
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024  # of a message of MCP or A2A, where the settings do not say otherwise
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from sidecar.delegation.claims import time_claim
 from sidecar.errors import Denied, Reason
+
+FIRST_TOKEN_LIFE_S: Final = 300
+DELEGATION_LIFE_S: Final = 3600  # and never beyond the login, unless an entry's delegation_life_s says so
 
 
 class Timed(Protocol):

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.txn_token import TxnToken
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.observe.attribution import facts_of_issued
 from sidecar.observe.record import RecordFields
+
+if TYPE_CHECKING:
+    from sidecar.delegation.txn_token import TxnToken
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_REJECTED_BYTES: Final = 4 * 1024 * 1024

@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Plan
@@ -26,15 +26,17 @@ from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens, new_epoch
 from sidecar.exchange.events import credential_of, issued_fields, refused_fields
 from sidecar.exchange.failover import Caller, EndpointState
-from sidecar.exchange.logins import Logins
 from sidecar.exchange.refresh_schedule import retry_at
 from sidecar.exchange.sts import ExchangeSettings, Sts
-from sidecar.exchange.txn_service import TxnTokenService
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics, RefreshResult
 from sidecar.wire.resolver import Resolver
+
+if TYPE_CHECKING:
+    from sidecar.exchange.logins import Logins
+    from sidecar.exchange.txn_service import TxnTokenService
 
 _FLIGHTS_PER_CALL: Final = 3  # the first, and two more if keys, policy or identity change meanwhile
 
@@ -97,7 +99,7 @@ class TokenExchange:
             monotonic=monotonic,
             on_failure=lambda endpoint, reason: metrics.token_endpoint_failed(settings.issuer, endpoint, reason),
         )
-        self.logins = Logins(self._sts, settings, log, metrics, keep=self._keep_granted, monotonic=monotonic)
+        self._logins: Logins | None = None
         self.tokens = IssuedTokens(max_bytes, warm_bytes=warm_bytes)
         self._flights: dict[Hashable, _Flight] = {}
         self.withdrawals = 0
@@ -107,6 +109,17 @@ class TokenExchange:
             None  # time, reason and detail, if the last exchange gave no token
         )
         source.subscribe(self._on_identity)
+
+    @property
+    def logins(self) -> Logins:
+        """Users' logins at this token service."""
+        if self._logins is None:
+            from sidecar.exchange.logins import Logins
+
+            self._logins = Logins(
+                self._sts, self._settings, self._log, self._metrics, keep=self._keep_granted, monotonic=self._monotonic
+            )
+        return self._logins
 
     def sweep(self, now: float) -> None:
         """Remove the tokens expired at ``now``."""

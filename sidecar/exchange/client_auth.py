@@ -8,34 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_plus
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, Unavailable
 from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
-from sidecar.identity.file_reader import Present, Watched, look_at
 from sidecar.identity.source import IdentitySource
-from sidecar.observe.secret_names import UNNAMED, secret_fingerprint
 
-ASSERTION_S: Final = 60  # the life of an assertion that we sign
-MIN_RSA_BITS: Final = 2048
-MAX_RSA_BITS: Final = 4096  # reading one checks its primes, which takes most of a second
+if TYPE_CHECKING:
+    from sidecar.exchange.static_credential import StaticCredential
+
 _BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 section 2.2
 _SPIFFE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
-_SECRET: Final = re.compile(rb"[ -~]{8,4096}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,41 +66,17 @@ class Shown:
     credential: str | None = None  # of a static way, for records: ``client``, the way and a fingerprint
 
 
-_PrivateKey: TypeAlias = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
-
-
-@dataclass(frozen=True, slots=True)
-class _SigningKey:
-    """A private key as it was read, the algorithm that it signs with, and a fingerprint of its public half."""
-
-    seen: Present
-    key: _PrivateKey = field(repr=False)
-    algorithm: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Secret:
-    """A client secret as it was read, and its fingerprint for records."""
-
-    seen: Present
-    text: str = field(repr=False)
-    fingerprint: str
-
-
 class ClientAuthenticator:
     """Authenticates this workload at one token service. ``clock`` is wall time in seconds.
 
-    Files are read, and keys parsed and used, in a thread: checking the primes of an RSA key of 4096 bits takes almost a
-    second, and would hold every request. So would the fingerprint of a secret. Both are kept until the file changes.
+    Static credentials are read and used in a thread: it may take almost a second, and would hold every request.
     """
 
     def __init__(self, settings: ClientAuthSettings, source: IdentitySource, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._source = source
         self._clock = clock
-        self._key: _SigningKey | None = None
-        self._secret: _Secret | None = None
+        self._static: StaticCredential | None = None
 
     @property
     def client_id(self) -> str:
@@ -138,95 +101,32 @@ class ClientAuthenticator:
             case ClientAuth.JWT_SVID | ClientAuth.JWT_SPIFFE as method:
                 svid = await self._source.jwt_svid(self._settings.audience)
                 return self._asserted(_SPIFFE if method is ClientAuth.JWT_SPIFFE else _BEARER, svid)
-            case _:
-                return await self._static()
+            case method:
+                return await self._show_static(method)
 
     def _asserted(self, kind: str, assertion: str, credential: str | None = None) -> Shown:
         form = (("client_id", self.client_id), ("client_assertion_type", kind), ("client_assertion", assertion))
         return Shown(form=form, credential=credential)
 
-    async def _static(self) -> Shown:
-        method, file = self._settings.method, self._settings.credential_file or ""
+    async def _show_static(self, method: ClientAuth) -> Shown:
+        if self._static is None:
+            from sidecar.exchange.static_credential import StaticCredential
+
+            file, key_id = self._settings.credential_file or "", self._settings.key_id
+            self._static = StaticCredential(file, key_id=key_id, audience=self._settings.audience, clock=self._clock)
+        static, client_id = self._static, self.client_id
         if method is ClientAuth.PRIVATE_KEY_JWT:
-            assertion, fingerprint = await asyncio.to_thread(self._signed, file, self._claims())
+            assertion, fingerprint = await asyncio.to_thread(static.sign, client_id)
             return self._asserted(_BEARER, assertion, f"client:{method}:{fingerprint}")
-        kept = await asyncio.to_thread(self._secret_in, file)
-        secret, credential = kept.text, f"client:{method}:{kept.fingerprint}"
+        secret, fingerprint = await asyncio.to_thread(static.secret)
+        credential = f"client:{method}:{fingerprint}"
         if method is ClientAuth.SECRET_POST:
-            return Shown(form=(("client_id", self.client_id), ("client_secret", secret)), credential=credential)
-        pair = f"{quote_plus(self.client_id)}:{quote_plus(secret)}"  # encoded as in a form (RFC 6749 section 2.3.1)
+            return Shown(form=(("client_id", client_id), ("client_secret", secret)), credential=credential)
+        pair = f"{quote_plus(client_id)}:{quote_plus(secret)}"  # encoded as in a form (RFC 6749 section 2.3.1)
         return Shown(authorization=f"Basic {base64.b64encode(pair.encode()).decode()}", credential=credential)
-
-    def _secret_in(self, file: str) -> _Secret:
-        """Return the secret as it is now. Blocks."""
-        before = self._secret
-        seen = _read(file, None if before is None else before.seen)
-        if before is None or seen is not before.seen:
-            content = seen.content.removesuffix(b"\n").removesuffix(b"\r")
-            if not _SECRET.fullmatch(content):
-                raise _no_credential(file, "does not hold one secret of 8 to 4096 characters")
-            before = _Secret(seen, content.decode("ascii"), secret_fingerprint(content) or UNNAMED)
-            self._secret = before
-        return before
-
-    def _signed(self, file: str, claims: dict[str, Any]) -> tuple[str, str]:
-        """Sign an assertion. Return it with the key's fingerprint. Blocks."""
-        before = self._key
-        seen = _read(file, None if before is None else before.seen)
-        if before is None or seen is not before.seen:
-            before = self._key = _signing_key(seen, file)
-        headers = {} if self._settings.key_id is None else {"kid": self._settings.key_id}
-        import jwt  # few sidecars sign assertions
-
-        return jwt.encode(claims, before.key, before.algorithm, headers), before.fingerprint
-
-    def _claims(self) -> dict[str, Any]:
-        now = int(self._clock())
-        return {
-            "iss": self.client_id,
-            "sub": self.client_id,
-            "aud": self._settings.audience,
-            "iat": now,
-            "exp": now + ASSERTION_S,
-            "jti": secrets.token_urlsafe(16),
-        }
 
     def _own(self) -> SpiffeId:
         identity = self._source.current
         if identity is None:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity to authenticate with")
         return identity.svid.spiffe_id
-
-
-def _read(file: str, before: Present | None) -> Present:
-    """Return the file's content; if it has not changed since ``before``, that. Blocks."""
-    seen = look_at(Watched(Path(file), private=True), before)
-    if not isinstance(seen, Present):
-        raise Unavailable(Reason.CREDENTIAL_UNAVAILABLE, seen.why)
-    return seen
-
-
-def _signing_key(seen: Present, file: str) -> _SigningKey:
-    try:
-        key = load_pem_private_key(seen.content, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _no_credential(file, "holds no private key in PEM without a password") from error
-    match key:
-        case EllipticCurvePrivateKey() if isinstance(key.curve, SECP256R1):
-            algorithm = "ES256"
-        case EllipticCurvePrivateKey() if isinstance(key.curve, SECP384R1):
-            algorithm = "ES384"
-        case Ed25519PrivateKey():
-            algorithm = "EdDSA"
-        case RSAPrivateKey() if MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-            algorithm = "RS256"
-        case _:
-            raise _no_credential(
-                file, "holds a key that cannot sign: use P-256, P-384, Ed25519, or RSA of 2048 to 4096 bits"
-            )
-    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return _SigningKey(seen, key, algorithm, sha256(public).hexdigest()[:32])
-
-
-def _no_credential(file: str, why: str) -> Unavailable:
-    return Unavailable(Reason.CREDENTIAL_UNAVAILABLE, f"{file} {why}")

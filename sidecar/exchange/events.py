@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from sidecar.delegation.login import LoginPlan
+from typing import TYPE_CHECKING
+
 from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import SidecarError
 from sidecar.observe.record import OK, RecordFields
+
+if TYPE_CHECKING:
+    from sidecar.delegation.login import LoginPlan
 
 
 def issued_fields(

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import NONE, InForce, Kind, Knowledge, Revocations, RevocationsError
+from sidecar.delegation.revocation import InForce, Kind
 from sidecar.delegation.revocation_list import SKEW_S, parse_list, parse_unchanged, verify_list, verify_unchanged
+from sidecar.delegation.revocations_kept import NONE, Knowledge, Revocations, RevocationsError
 from sidecar.errors import SidecarError
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer
 from sidecar.steps import in_steps

@@ -11,26 +11,24 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from sidecar.delegation.bearer import Bearer, parse_bearer
 from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.issued import sts_error
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.login import LoginPlan, accept_login
 from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Delegation, Plan, plan_outbound
-from sidecar.delegation.policy import LoginKind, Policy
+from sidecar.delegation.policy import Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
 from sidecar.delegation.verify import thumbprint_of
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.exchange.adapters.adapter import BY_CERTIFICATE, TOKEN, Steps, Wanted
-from sidecar.exchange.adapters.login import StillPending
 from sidecar.exchange.cache import SKEW_S, Issued
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings
 from sidecar.exchange.conversation import Conversation, Reached
 from sidecar.exchange.failover import Caller, EndpointState, Failover, Replica
-from sidecar.exchange.login_conversation import Begun, LoginConversation
 from sidecar.exchange.refresh_schedule import refresh_at
 from sidecar.exchange.sts_settings import EndpointSettings as EndpointSettings
 from sidecar.exchange.sts_settings import ExchangeSettings as ExchangeSettings
@@ -38,6 +36,11 @@ from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.wire.resolver import Resolver
+
+if TYPE_CHECKING:
+    from sidecar.delegation.login import LoginPlan
+    from sidecar.exchange.adapters.login import StillPending
+    from sidecar.exchange.login_conversation import Begun, LoginConversation
 
 
 class Sts:
@@ -78,14 +81,8 @@ class Sts:
             retries=settings.retries,
             monotonic=monotonic,
         )
-        self._logins = LoginConversation(
-            settings,
-            source,
-            self._conversation,
-            self._authenticator,
-            lambda url: self._channel(settings.at(url), settings.authentication),
-            monotonic=monotonic,
-        )
+        self._monotonic = monotonic
+        self._logins: LoginConversation | None = None
 
     @property
     def endpoints(self) -> list[EndpointState]:
@@ -122,7 +119,7 @@ class Sts:
             SidecarError: any of the ``sts_*`` reasons, EXCHANGE_DENIED or NOT_READY.
         """
         async with self._deadline():
-            return await self._logins.begin(plan, credentials, redirect_uri=redirect_uri, reason=reason)
+            return await self._login_conversation().begin(plan, credentials, redirect_uri=redirect_uri, reason=reason)
 
     async def complete_login(
         self, begun: Begun, code: str | None, *, plan: LoginPlan, policy: Policy, credentials: set[str]
@@ -133,8 +130,11 @@ class Sts:
             SidecarError: as ``exchange`` and ``accept_login``; LOGIN_DENIED or LOGIN_EXPIRED; `Unsent`, the code has
                 not left.
         """
+        from sidecar.delegation.login import accept_login
+        from sidecar.exchange.adapters.login import StillPending
+
         async with self._deadline():
-            response = await self._logins.complete(begun, code, plan.actor, credentials)
+            response = await self._login_conversation().complete(begun, code, plan.actor, credentials)
             if isinstance(response, StillPending):
                 return response
             granted = self._parse(response.access_token)
@@ -171,8 +171,25 @@ class Sts:
 
     async def close(self) -> None:
         """End the calls in flight."""
-        await self._logins.close()
+        if self._logins is not None:
+            await self._logins.close()
         await self._conversation.close()
+
+    def _login_conversation(self) -> LoginConversation:
+        """Return the conversation about logins, which few token services have."""
+        if self._logins is None:
+            from sidecar.exchange.login_conversation import LoginConversation
+
+            settings = self._settings
+            self._logins = LoginConversation(
+                settings,
+                self._source,
+                self._conversation,
+                self._authenticator,
+                lambda url: self._channel(settings.at(url), settings.authentication),
+                monotonic=self._monotonic,
+            )
+        return self._logins
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -290,6 +307,8 @@ def _subject_token_type(delegation: Delegation, policy: Policy) -> str:
     """Return the type of the subject token: an access token, or at an entry the kind that its user issuer gives."""
     if not delegation.entry or policy.entry is None:
         return TOKEN_TYPE_ACCESS_TOKEN
+    from sidecar.delegation.login_issuer import LoginKind
+
     kind = policy.entry.issuers[delegation.token.issuer].kind
     return TOKEN_TYPE_ID_TOKEN if kind is LoginKind.ID_TOKEN else TOKEN_TYPE_ACCESS_TOKEN
 

@@ -11,7 +11,6 @@ from sidecar.exchange.adapters import find_adapter
 from sidecar.exchange.adapters.adapter import Adapter
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.failover import MAX_REPLICAS
-from sidecar.exchange.metadata import is_web_url, metadata_url
 from sidecar.identity.endpoint import Endpoint, address_of
 
 _RETRIES: Final = range(4)
@@ -84,8 +83,11 @@ class ExchangeSettings:
         browser = adapter.login is not None and adapter.login.browser
         if self.authorization_endpoint is not None and not browser:
             raise ValueError(f"authorization_endpoint: {adapter.name} sends no browser there; remove it")
-        if self.authorization_endpoint is not None and not is_web_url(self.authorization_endpoint):
-            raise ValueError("authorization_endpoint: it is not an https URL without user info and fragment")
+        if self.authorization_endpoint is not None:
+            from sidecar.exchange.metadata import is_web_url
+
+            if not is_web_url(self.authorization_endpoint):
+                raise ValueError("authorization_endpoint: it is not an https URL without user info and fragment")
         if self.metadata is not None and not self.discovered:
             raise ValueError("metadata: all that the adapter needs is set already; remove it")
         if self.discovered and address_of(self.metadata_url) != address_of(self.token_endpoint):
@@ -105,6 +107,8 @@ class ExchangeSettings:
     @property
     def metadata_url(self) -> str:
         """The place of the issuer's metadata; the identity of the token endpoint answers there."""
+        from sidecar.exchange.metadata import metadata_url  # few adapters read it
+
         return self.metadata or metadata_url(self.issuer)
 
     @property

@@ -20,6 +20,7 @@ from sidecar.config import load_sidecar
 from sidecar.config.sidecar_file import missing_deny_file, with_deny_file
 from sidecar.delegation.policy import Policy
 from sidecar.errors import ConfigError
+from sidecar.examples import add_examples
 from sidecar.explain.explanation import Explanation, explain
 from sidecar.explain.recorded_requests import Requests, print_requests, show_requests
 from sidecar.explain.recorded_token import CannotJudgeError, spiffe_id
@@ -30,6 +31,25 @@ _COMMAND: Final = "sidecar explain"
 
 class NoRequestError(RecordError):
     """The records hold no request with the given id, or several."""
+
+
+def add_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options of the command. ``default`` is the settings file that it judges by without one."""
+    add_examples(
+        parser,
+        "sidecar explain records/",
+        "sidecar explain records/ --request 59f98de2b75601501126ddfa8c234ab8",
+        "sidecar explain records.jsonl --request 59f98de2b75601501126ddfa8c234ab8 --config sidecar.yaml",
+    )
+    parser.set_defaults(default_config=default)
+    parser.add_argument(
+        "records", nargs="+", metavar="FILE", help="records: a file, .gz and .zst too, a folder, a pattern, or -"
+    )
+    parser.add_argument(
+        "--request", metavar="ID", help="the request id; if left out, and there are several, they are listed"
+    )
+    parser.add_argument("--config", metavar="FILE", help=f"the settings to judge by (default {default}, if it exists)")
+    parser.add_argument("--json", action="store_true", help="for machines")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import ClassVar, Final
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason, Unavailable
@@ -45,6 +45,8 @@ class FileSettings:
 
     ``jwt_svids``: a file for each audience that needs a JWT-SVID. ``jwt_bundles``: spiffe-helper's file.
     """
+
+    py_spiffe: ClassVar[bool] = False  # that reads no files
 
     certificate: Path
     key: Path

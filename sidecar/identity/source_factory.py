@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from sidecar.identity.files import FileSettings, FileSource
 from sidecar.identity.source import IdentitySource
-from sidecar.identity.workload_settings import WorkloadApiSettings
 
-IdentitySettings = WorkloadApiSettings | FileSettings
+if TYPE_CHECKING:
+    from sidecar.identity.workload_settings import WorkloadApiSettings
+
+IdentitySettings: TypeAlias = "WorkloadApiSettings | FileSettings"
 
 
 def source_of(settings: IdentitySettings, *, jwt_bundles: bool = False) -> IdentitySource:

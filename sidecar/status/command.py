@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sidecar.audit.output import complain, print_json, print_line, print_table
 from sidecar.errors import Reason
+from sidecar.examples import add_examples
 from sidecar.extras import needs
 from sidecar.observe.placement import network_namespace
 from sidecar.reasons.advice import GUIDANCE
@@ -27,6 +28,25 @@ _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 _UP: Final = {True: "listens", False: "gone", None: "not seen yet"}
 _STYLES: Final = {Grade.WRONG: "bold red", Grade.NOTE: "yellow"}
+
+
+def add_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options of the command. ``default`` is the socket that it asks without one."""
+    add_examples(
+        parser, "sidecar status", "sidecar status --socket /run/sidecar/admin.sock --chains", "sidecar status --web"
+    )
+    parser.add_argument("--socket", default=default, metavar="PATH", help="its admin.socket (default %(default)s)")
+    parser.add_argument("--web", action="store_true", help="serve the state as a live page while the command runs")
+    parser.add_argument("--chains", action="store_true", help="also print the requests in flight")
+    parser.add_argument(
+        "--wait-deny",
+        metavar="FILE",
+        help="wait until the deny list in this file is in force in every process; exit code 3 if rows match nothing",
+    )
+    parser.add_argument(
+        "--wait", type=float, default=10.0, metavar="S", help="how long to wait for it (default %(default)g)"
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
 
 
 def run(arguments: argparse.Namespace) -> int:

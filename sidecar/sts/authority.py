@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar.delegation.claims import audience_values
-from sidecar.delegation.login_issuer import DELEGATION_LIFE_S, LoginKind, UserIssuer, spellings
+from sidecar.delegation.login_issuer import LoginKind, UserIssuer, spellings
 from sidecar.delegation.revocation import Use
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.validity import DELEGATION_LIFE_S
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.sts.policy import StsPolicy

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sidecar.delegation.json_steps import object_in_steps
-from sidecar.delegation.revocation import MAX_LISTED, MAX_REVOCATIONS, MAX_SEQ, Listed, Revocation
+from sidecar.delegation.revocations_kept import MAX_LISTED, MAX_REVOCATIONS, MAX_SEQ, Listed, Revocation
 from sidecar.errors import Denied, Reason
 from sidecar.steps import Steps, drained, slices
 from sidecar.sts.orders import MAX_BOOK_BYTES, Action, Order, order_of_row

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAl
 from sidecar.delegation.claims import is_name
 from sidecar.delegation.jws import TOKEN_PATTERN, encode_part, parse_compact, parse_json_part
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import NAMED_BY_ISSUER, OF_WORKLOADS, Kind, Revocation
+from sidecar.delegation.revocation import NAMED_BY_ISSUER, OF_WORKLOADS, Kind
+from sidecar.delegation.revocations_kept import Revocation
 from sidecar.delegation.signature import verify_signature
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.errors import Denied, Reason

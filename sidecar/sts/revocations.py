@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from sidecar.delegation.claims import is_name
-from sidecar.delegation.revocation import NONE, InForce, Kind, Knowledge, Revocations, RevocationsError, Use
+from sidecar.delegation.revocation import InForce, Kind, Use
+from sidecar.delegation.revocations_kept import NONE, Knowledge, Revocations, RevocationsError
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.record_text import masked

@@ -8,10 +8,11 @@ from enum import Enum
 from typing import Final
 
 from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.login_issuer import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S, ScopeFrom, UserIssuer
 from sidecar.delegation.login_issuer import LoginKind as LoginKind
+from sidecar.delegation.login_issuer import ScopeFrom, UserIssuer
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.validity import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S
 from sidecar.delegation.verify import TrustedIssuer
 
 

@@ -25,7 +25,9 @@ from sidecar.wire.scheduling import REST_S, Turn
 from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.teardown import end_writing
 from sidecar.wire.upstream_errors import closed_unanswered
-from sidecar.wire.websocket import SWITCH_LINES, Handshake
+
+if TYPE_CHECKING:
+    from sidecar.wire.websocket import Handshake
 
 if TYPE_CHECKING:
     from sidecar.wire.upstream import Line, RawUpstream, Upstream
@@ -179,6 +181,8 @@ class ClientConnection(asyncio.Protocol):
         elif method in SUGGESTS_BODY:
             lines += b"content-length: 0\r\n"
         if handshake is not None:
+            from sidecar.wire.websocket import SWITCH_LINES
+
             lines += SWITCH_LINES
         head = encode_request(method, target, lines)
         self._begin(method, sink, handshake)

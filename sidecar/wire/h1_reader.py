@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.framing import Body, ChunkedBody, LengthBody, UntilClose
@@ -11,7 +11,9 @@ from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar, fault_of_line
 from sidecar.wire.h1_shape import answer_shapes, request_shapes
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Request, Response
-from sidecar.wire.websocket import Handshake, check_upgrade
+
+if TYPE_CHECKING:
+    from sidecar.wire.websocket import Handshake
 
 CONTINUE: Final = b"100-continue"  # the only supported expectation (RFC 9110 section 10.1.1)
 _CR: Final = 0x0D
@@ -186,6 +188,8 @@ class RequestReader(HeadBuffer):
         if head.expect is not None and head.minor == 1 and head.expect.lower() != CONTINUE:
             raise Denied(Reason.EXPECTATION_REFUSED, "another expectation than 100-continue")
         if head.upgrade is not None:
+            from sidecar.wire.websocket import check_upgrade
+
             check_upgrade(head)
         if head.content_length is not None and head.content_length > self._limits.max_body_bytes:
             raise Denied(Reason.TOO_LARGE, "the Content-Length is larger than allowed")

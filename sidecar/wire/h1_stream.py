@@ -20,7 +20,6 @@ from sidecar.wire.message import Edits, Field, Request, Response
 from sidecar.wire.scheduling import Turn, WriteBatch
 from sidecar.wire.stream import BodySink, Owner, Sender, report_end
 from sidecar.wire.teardown import end_writing
-from sidecar.wire.websocket import SWITCH_LINES
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -239,6 +238,8 @@ class H1Stream:
             raise RuntimeError("a stream has one answer")
         self.status = 101
         self.intake = Intake(UntilClose())
+        from sidecar.wire.websocket import SWITCH_LINES
+
         self._connection.out.begin(
             encode_response(101, edited(answer, edits) + SWITCH_LINES), length=None, chunked=False
         )

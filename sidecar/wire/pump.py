@@ -25,9 +25,10 @@ from sidecar.wire.lifetimes import Kind
 from sidecar.wire.message import Edits, Field, Request, Response, is_event_stream
 from sidecar.wire.pool import Cancellable, UpstreamPool
 from sidecar.wire.stream import Stream
-from sidecar.wire.tunnel import Tunnel
 from sidecar.wire.upstream_errors import StaleConnection, UnseenRequest
-from sidecar.wire.websocket import handshake_of
+
+if TYPE_CHECKING:
+    from sidecar.wire.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from sidecar.wire.upstream import Exchange, Upstream
@@ -168,6 +169,8 @@ class Pump(ABC):
                 upstream.start(head.method, self._target, lines, length=head.content_length, sink=self)
                 stream.read_body(self)
         elif head.upgrade is not None:
+            from sidecar.wire.websocket import handshake_of
+
             upstream.ask(head.method, self._target, lines, self, handshake_of(head))
         else:
             upstream.ask(head.method, self._target, lines, self)
@@ -270,6 +273,8 @@ class Pump(ABC):
         if upstream is not None:
             self._stream.switch_protocols(head, self.rewrite(head))
             self.live_as(Kind.WEBSOCKET)
+            from sidecar.wire.tunnel import Tunnel  # of WebSocket alone
+
             tunnel = self._tunnel = Tunnel(self._stream, upstream, finished=self._finish)
             tunnel.open()
             if data:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sidecar.wire.message import Field
 from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RawSink, ResponseSink
-from sidecar.wire.websocket import Handshake
+
+if TYPE_CHECKING:
+    from sidecar.wire.websocket import Handshake
 
 E = TypeVar("E", contravariant=True)
 

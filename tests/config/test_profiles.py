@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.config.profiles import kind_of, kind_problems, profile_of, profile_problems
 from sidecar.config.sections import ProfileSection
-from sidecar.delegation.policy import LoginKind
+from sidecar.delegation.login_issuer import LoginKind
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.spiffe_id import SpiffeId
 from tests.config.test_issuers import issuer, login

@@ -18,7 +18,7 @@ from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.outbound_routes import OutboundRoutes, outbound_overlaps
 from sidecar.delegation.permit import TunnelPermit
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.reevaluate import tunnel_again
+from sidecar.delegation.reevaluate_exceptions import tunnel_again
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason
 from tests.delegation.world import (

@@ -11,10 +11,11 @@ from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.decide import decide_entry
 from sidecar.delegation.door import Door
 from sidecar.delegation.door_url import is_origin, is_resource
+from sidecar.delegation.login_issuer import LoginKind
 from sidecar.delegation.plan import plan_outbound
-from sidecar.delegation.policy import Entry, LoginKind, Policy
+from sidecar.delegation.policy import Entry, Policy
 from sidecar.delegation.profile import PRESETS
-from sidecar.delegation.reevaluate import _login_again
+from sidecar.delegation.reevaluate import login_again
 from sidecar.delegation.resource_metadata import ProtectedResource
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason
@@ -105,7 +106,7 @@ def test_a_call_in_flight_ends_when_its_door_closes_or_moves() -> None:
 
     keys: Any = Keys()
     delegation = judged(shown())
-    assert _login_again(delegation, keys, WITH_DOOR, NOW) is delegation
+    assert login_again(delegation, keys, WITH_DOOR, NOW) is delegation
     moved_url = f"{URL}/new"
     moved = Door(
         resource=ProtectedResource(moved_url, (IDP,)), issuers={IDP: PEOPLE.at_door(moved_url)}, routes=DOOR.routes
@@ -113,7 +114,7 @@ def test_a_call_in_flight_ends_when_its_door_closes_or_moves() -> None:
     for door, reason in ((None, Reason.WRONG_ISSUER), (moved, Reason.WRONG_AUDIENCE)):
         policy = replace(WITH_DOOR, entry=replace(ENTRY, issuers={IDP: PEOPLE}, door=door))
         with pytest.raises(Denied) as refused:
-            _login_again(delegation, keys, policy, NOW)
+            login_again(delegation, keys, policy, NOW)
         assert refused.value.reason is reason
 
 

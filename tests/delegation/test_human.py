@@ -13,7 +13,8 @@ from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Policy
-from sidecar.delegation.reevaluate import inbound_again, own_again
+from sidecar.delegation.reevaluate import inbound_again
+from sidecar.delegation.reevaluate_exceptions import own_again
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.verify import VerifiedToken, verify_token
 from sidecar.errors import Denied, Reason

@@ -14,7 +14,8 @@ from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import ActorForm
 from sidecar.delegation.reevaluate import outbound_again
-from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
+from sidecar.delegation.revocation import InForce, Kind
+from sidecar.delegation.revocations_kept import Revocation, Revocations
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
 from tests.delegation.test_connect import API

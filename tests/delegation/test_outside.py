@@ -14,8 +14,9 @@ from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.outside import PRESETS, InjectedKey, OutsideRoute, makes_credentials
 from sidecar.delegation.permit import OwnPermit
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.reevaluate import own_again
-from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
+from sidecar.delegation.reevaluate_exceptions import own_again
+from sidecar.delegation.revocation import InForce, Kind
+from sidecar.delegation.revocations_kept import Revocation, Revocations
 from sidecar.delegation.route import Upstream
 from sidecar.errors import Denied, Reason, SidecarError
 from tests.delegation.test_connect import KEYS

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.policy import Deny, Entry, ScopeFrom
+from sidecar.delegation.login_issuer import ScopeFrom
+from sidecar.delegation.policy import Deny, Entry
 from sidecar.delegation.revocation import NO_NAMES, Use
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable

@@ -11,11 +11,12 @@ from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.decide import accept_issued, decide_entry, decide_inbound, delegate
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.login_issuer import ScopeFrom
 from sidecar.delegation.operation import Operations
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.permit import IssuedPermit, Permit
 from sidecar.delegation.plan import plan_outbound, plan_own
-from sidecar.delegation.policy import Deny, Policy, ScopeFrom
+from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.reevaluate import inbound_again, outbound_again
 from sidecar.delegation.route import Upstream
 from sidecar.errors import Denied, Reason, SidecarError

@@ -8,16 +8,8 @@ import pytest
 from sidecar.delegation.act import parse_act
 from sidecar.delegation.decide import decide_verified
 from sidecar.delegation.policy import Deny
-from sidecar.delegation.revocation import (
-    NO_NAMES,
-    InForce,
-    Kind,
-    Listed,
-    Revocation,
-    Revocations,
-    RevocationsError,
-    Use,
-)
+from sidecar.delegation.revocation import NO_NAMES, InForce, Kind, Use
+from sidecar.delegation.revocations_kept import Listed, Revocation, Revocations, RevocationsError
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.steps import IN_A_STEP, at_once
@@ -221,7 +213,7 @@ def test_a_change_that_names_tokens_only_leaves_all_other_decisions(after: dict[
 
 
 def test_what_a_reader_keeps_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecar.delegation.revocation.MAX_LISTED", 2)
+    monkeypatch.setattr("sidecar.delegation.revocations_kept.MAX_LISTED", 2)
     known = stopped(revocation(Kind.TXN, "1"), revocation(Kind.TXN, "2"))
     assert merged(known, stopped(revocation(Kind.TXN, "2"))).names(Kind.TXN) == {"1", "2"}
     with pytest.raises(RevocationsError, match="more than 2"):

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from sidecar.delegation.profile import DEFAULT_ALGORITHMS
-from sidecar.delegation.revocation import Kind, Listed, Revocations, RevocationsError
+from sidecar.delegation.revocation import Kind
 from sidecar.delegation.revocation_list import (
     MAX_PEERS,
     parse_list,
@@ -15,6 +15,7 @@ from sidecar.delegation.revocation_list import (
     verify_list,
     verify_unchanged,
 )
+from sidecar.delegation.revocations_kept import Listed, Revocations, RevocationsError
 from sidecar.steps import at_once
 from sidecar.sts.keys import SigningKey
 from tests.delegation.test_revocation import OTHER, revocation, stopped

@@ -17,9 +17,10 @@ from sidecar.delegation.act import parse_act
 from sidecar.delegation.bearer import Bearer, fingerprint_of, parse_bearer
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.login_issuer import LoginKind, ScopeFrom, UserIssuer
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Delegation, Plan, plan_outbound
-from sidecar.delegation.policy import Deny, Entry, LoginKind, Policy, ScopeFrom, UserIssuer
+from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.route import InboundRoute, OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import PRESETS, TrustedIssuer, VerifiedToken

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from sidecar.errors import Reason, SidecarError
-from sidecar.exchange import client_auth
+from sidecar.exchange import static_credential
 from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
-from sidecar.exchange.client_auth import ASSERTION_S, ClientAuthenticator, ClientAuthSettings
+from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings
+from sidecar.exchange.static_credential import ASSERTION_S
 from sidecar.observe.secret_names import secret_fingerprint
 from tests.exchange.world import Clock, authority
 from tests.fakes.own_identity import OwnIdentity
@@ -153,7 +154,7 @@ async def test_a_secret_s_fingerprint_is_made_once_for_each_content_and_a_short_
         made.append(secret)
         return secret_fingerprint(secret)
 
-    monkeypatch.setattr(client_auth, "secret_fingerprint", counted)
+    monkeypatch.setattr(static_credential, "secret_fingerprint", counted)
     one = authenticator(ClientAuth.SECRET_POST, kept_in(tmp_path, b"fifteen letters"))
     told = [(await one.show()).credential for _ in range(3)]
     assert told == ["client:client-secret-post:unnamed"] * 3
@@ -207,7 +208,7 @@ async def test_a_key_is_read_once_outside_the_loop_and_again_when_its_file_chang
         threads.append(threading.get_ident())
         return load_pem_private_key(content, password)
 
-    monkeypatch.setattr(client_auth, "load_pem_private_key", load)
+    monkeypatch.setattr(static_credential, "load_pem_private_key", load)
     one = authenticator(ClientAuth.PRIVATE_KEY_JWT, kept_in(tmp_path, pem(ec.generate_private_key(ec.SECP256R1()))))
     before = [(await one.show()).credential for _ in range(3)]
     assert len(threads) == 1
@@ -218,7 +219,7 @@ async def test_a_key_is_read_once_outside_the_loop_and_again_when_its_file_chang
 
 
 async def test_a_key_that_takes_long_to_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_auth, "MAX_RSA_BITS", 2047)
+    monkeypatch.setattr(static_credential, "MAX_RSA_BITS", 2047)
     one = authenticator(ClientAuth.PRIVATE_KEY_JWT, kept_in(tmp_path, pem(rsa.generate_private_key(65537, 2048))))
     with pytest.raises(SidecarError) as caught:
         await one.show()

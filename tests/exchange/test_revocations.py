@@ -9,8 +9,9 @@ import pytest
 
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.profile import DEFAULT_ALGORITHMS
-from sidecar.delegation.revocation import Kind, Revocation, Revocations
+from sidecar.delegation.revocation import Kind
 from sidecar.delegation.revocation_list import claims_of, said_by, unchanged_claims
+from sidecar.delegation.revocations_kept import Revocation, Revocations
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.revocations import RevocationList, RevocationLists, RevocationListSettings
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.inbound_routes import InboundRoutes
+from sidecar.delegation.login_issuer import LoginKind, ScopeFrom, UserIssuer
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Delegation, Plan, plan_outbound
-from sidecar.delegation.policy import Deny, Entry, LoginKind, Policy, ScopeFrom, UserIssuer
+from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.route import OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken

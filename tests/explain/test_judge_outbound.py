@@ -5,9 +5,10 @@ import pytest
 
 from sidecar.audit.records import Record, is_own
 from sidecar.delegation.crossing import Crossing
+from sidecar.delegation.login_issuer import ScopeFrom
 from sidecar.delegation.operation import Operations
 from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Deny, Policy, ScopeFrom
+from sidecar.delegation.policy import Deny, Policy
 from sidecar.errors import Reason
 from sidecar.explain.judge_outbound import CHECKS, judge_outbound
 from sidecar.explain.judgement import OK, Outcome

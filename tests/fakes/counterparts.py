@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.decide import decide_entry
+from sidecar.delegation.login_issuer import ScopeFrom
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Delegation, Plan, plan_outbound, plan_own
-from sidecar.delegation.policy import Policy, ScopeFrom
+from sidecar.delegation.policy import Policy
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_JWT
 from sidecar.delegation.route import OutboundRoute

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.keyset import KeySet, VerificationKey
-from sidecar.delegation.policy import ScopeFrom
+from sidecar.delegation.login_issuer import ScopeFrom
 from sidecar.delegation.profile import PRESETS, TrustedIssuer
 from sidecar.delegation.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain

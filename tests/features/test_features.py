@@ -14,7 +14,8 @@ import pytest
 from sidecar.assembly.setup import features_of
 from sidecar.delegation.operation import RouteProtocol
 from sidecar.features import FEATURES, SESSION_KEY_BYTES, Features
-from sidecar.proxy.journeys.feature import InboundProtocol, OnDemand, OutboundProtocol
+from sidecar.proxy.journeys.feature import InboundProtocol, OutboundProtocol
+from sidecar.proxy.journeys.journey import OnDemand
 
 PROTOCOLS = ("mcp", "a2a", "grpc")
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from sidecar.proxy.journeys import watch
-from sidecar.proxy.journeys.bypass import BypassWatch, ListenerRule, listening_in
+from sidecar.proxy.journeys.bypass import BypassWatch, ListenerRule
+from sidecar.proxy.journeys.listening_table import listening_in
 from tests.fakes.tokens import TokenMint
 from tests.integration.test_lifecycle import distrust_partner, forgot_partner
 from tests.integration.test_websocket import reload

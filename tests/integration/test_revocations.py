@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.revocation import Kind
+from sidecar.exchange.revocations import RevocationLists
 from tests.fakes.revocation_list import ListServer
 from tests.integration.test_authority import begin, both_go_on
 from tests.integration.underway import Underway, open_underway
@@ -47,7 +48,14 @@ async def polled(underway: Underway, said: ListServer, times: int = 1) -> None:
     """Wait until the sidecar has asked again."""
     count = len(said.statuses) + times
     await until(lambda: len(said.statuses) >= count)
-    underway.sidecar.server.parts.revocations.look()
+    look(underway)
+
+
+def look(underway: Underway) -> None:
+    """Have the sidecar compare its lists with the clock now."""
+    lists = underway.sidecar.server.parts.revocations
+    assert isinstance(lists, RevocationLists)
+    lists.look()
 
 
 # (the twin, the cause, the group concerned)
@@ -89,7 +97,7 @@ async def test_a_handle_and_a_cached_token_end_and_a_lift_serves_again() -> None
         assert await underway.call("planner") == (200, None)
         said.lift()
         await until(lambda: underway.sidecar.server.parts.revocations.count()["subject"] == 0)
-        underway.sidecar.server.parts.revocations.look()
+        look(underway)
         await underway.hold("helper")
         assert await underway.call("helper") == (200, None)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
-from sidecar.delegation.a2a import A2aRules
+from sidecar.delegation.a2a_rules import A2aRules
 from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.operation import Operations

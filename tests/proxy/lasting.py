@@ -22,7 +22,8 @@ from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Plan
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
+from sidecar.delegation.revocation import InForce, Kind
+from sidecar.delegation.revocations_kept import Revocation, Revocations
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens

@@ -19,8 +19,8 @@ from sidecar.proxy.journeys.bypass import (
     ListeningSocket,
     ask_kernel,
     listening_here,
-    listening_in,
 )
+from sidecar.proxy.journeys.listening_table import listening_in
 
 COLUMNS = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 HOST = ListenerRule(agent_port=8080)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.journeys.credentials import Credential, credential_of, stray_handles
+from sidecar.proxy.journeys.credentials import Credential, credential_of
+from sidecar.proxy.journeys.stray_credentials import stray_handles
 from sidecar.wire.message import Field
 from tests.wire.written import request_with
 

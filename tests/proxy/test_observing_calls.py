@@ -11,7 +11,8 @@ import pytest
 
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
+from sidecar.delegation.revocation import InForce, Kind
+from sidecar.delegation.revocations_kept import Revocation, Revocations
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.secret_names import secret_fingerprint
 from sidecar.proxy.journeys.workload_handle import WorkloadHandle

@@ -10,7 +10,8 @@ from typing import Any, Final
 import pytest
 
 from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
+from sidecar.delegation.revocation import InForce, Kind
+from sidecar.delegation.revocations_kept import Revocation, Revocations
 from sidecar.proxy.journeys.caches import Caches
 from sidecar.proxy.journeys.snapshot import Setup, Snapshots
 from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN

@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 
 from sidecar.delegation.act import ActChain, Actor
-from sidecar.delegation.policy import LoginKind
+from sidecar.delegation.login_issuer import LoginKind
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason

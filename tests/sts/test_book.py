@@ -9,8 +9,9 @@ from typing import Final
 import orjson
 import pytest
 
-from sidecar.delegation.revocation import MAX_AHEAD, MAX_REVOCATIONS, MAX_SEQ, NONE, Kind, Listed, RevocationsError
+from sidecar.delegation.revocation import Kind
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES, said_by
+from sidecar.delegation.revocations_kept import MAX_AHEAD, MAX_REVOCATIONS, MAX_SEQ, NONE, Listed, RevocationsError
 from sidecar.errors import Denied
 from sidecar.steps import at_once
 from sidecar.sts.book import (

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from sidecar.delegation.revocation import NONE, Kind, Revocation
+from sidecar.delegation.revocation import Kind
+from sidecar.delegation.revocations_kept import NONE, Revocation
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied, Reason
 from sidecar.steps import at_once

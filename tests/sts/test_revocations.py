@@ -146,7 +146,7 @@ async def test_a_clock_that_fell_brings_back_no_more_than_any_reader_takes(monke
     mesh.now += 3600
     await known.expire()
     mesh.now -= 3600
-    monkeypatch.setattr("sidecar.delegation.revocation.MAX_LISTED", 0)
+    monkeypatch.setattr("sidecar.delegation.revocations_kept.MAX_LISTED", 0)
     await known.expire()
     with pytest.raises(Unavailable) as refused:
         known.revocations(POLICY)

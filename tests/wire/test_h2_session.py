@@ -10,7 +10,7 @@ from h2.settings import SettingCodes
 from hpack.hpack import decode_integer
 
 from sidecar.errors import Reason
-from sidecar.proxy.journeys.headers import _KEY_FIELDS
+from sidecar.features.outside.fields import _KEY_FIELDS
 from sidecar.wire.h2_compression import TABLE_BYTES
 from sidecar.wire.h2_frames import PREFACE, FrameReader, H2Error
 from sidecar.wire.h2_session import STREAM_WINDOW, Session

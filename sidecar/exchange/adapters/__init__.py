@@ -6,40 +6,44 @@ loaded only if the settings name it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Final
 
-from sidecar.exchange.adapters import (
-    agent_grant,
-    entra_agent_id,
-    id_jag_04,
-    identity_chaining,
-    keycloak_26_7,
-    keycloak_26_8,
-    obo,
-    rfc8693,
-    workload_grant,
-)
 from sidecar.exchange.adapters.adapter import Adapter
 
 GROUP: Final = "delegation_sidecar.adapters"
-BUILT_IN: Final[Mapping[str, Adapter]] = MappingProxyType(
-    {
-        one.name: one
-        for one in (
-            rfc8693.ADAPTER,
-            entra_agent_id.ADAPTER,
-            id_jag_04.ADAPTER,
-            identity_chaining.ADAPTER,
-            keycloak_26_7.ADAPTER,
-            keycloak_26_8.ADAPTER,
-            workload_grant.ADAPTER,
-            obo.ADAPTER,
-            agent_grant.ADAPTER,
-        )
-    }
-)
+_MODULES: Final[Mapping[str, str]] = {
+    "rfc8693": "rfc8693",
+    "entra-agent-id": "entra_agent_id",
+    "id-jag-04": "id_jag_04",
+    "identity-chaining": "identity_chaining",
+    "keycloak-26.7": "keycloak_26_7",
+    "keycloak-26.8": "keycloak_26_8",
+    "workload-authorization-grant-02": "workload_grant",
+    "obo-draft-02": "obo",
+    "agent-grant-draft": "agent_grant",
+}
+
+
+class _BuiltIn(Mapping[str, Adapter]):
+    """The adapters of this distribution by name, each imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Adapter:
+        adapter: Adapter = import_module(f"{__name__}.{_MODULES[name]}").ADAPTER
+        return adapter
+
+    def __contains__(self, name: object) -> bool:
+        return name in _MODULES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+BUILT_IN: Final[Mapping[str, Adapter]] = _BuiltIn()
 
 
 def find_adapter(name: str) -> Adapter:

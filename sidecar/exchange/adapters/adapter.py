@@ -12,17 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sidecar.delegation.plan import Plan
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
-from sidecar.exchange.adapters.login import UserFlow
 from sidecar.exchange.adapters.step import BEARER as BEARER
 from sidecar.exchange.adapters.step import TOKEN as TOKEN
 from sidecar.exchange.adapters.step import Answer as Answer
 from sidecar.exchange.adapters.step import Step as Step
+
+if TYPE_CHECKING:
+    from sidecar.exchange.adapters.login import UserFlow
 
 
 class ClientAuth(StrEnum):

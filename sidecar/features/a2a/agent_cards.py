@@ -19,8 +19,8 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from sidecar.delegation.a2a import CARD, CARD_METHODS, CARD_PATHS
 from sidecar.delegation.a2a_grpc import path_of
+from sidecar.delegation.a2a_rules import CARD, CARD_METHODS, CARD_PATHS
 from sidecar.delegation.agent_card import MAX_CARD_BYTES, AgentCard, read_card
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute, OutboundRoute

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.delegation.a2a import CARD_METHODS
+from sidecar.delegation.a2a_rules import CARD_METHODS
 from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute, OutboundRoute

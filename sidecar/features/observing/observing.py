@@ -21,13 +21,14 @@ from sidecar.features.observing.shown_credentials import ShownCredentials
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.access_log import Entry
 from sidecar.observe.attribution import facts_of_observed
-from sidecar.proxy.journeys.credentials import issuers_shown, stray_handles
+from sidecar.proxy.journeys.call_authority import any_alive
 from sidecar.proxy.journeys.handles import Handles
 from sidecar.proxy.journeys.inbound import Inbound
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks
 from sidecar.proxy.journeys.outbound import Outbound
-from sidecar.proxy.journeys.remote_handles import RemoteHandles, any_alive
+from sidecar.proxy.journeys.remote_handles import RemoteHandles
 from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.proxy.journeys.stray_credentials import issuers_shown, stray_handles
 from sidecar.wire.message import Request
 
 

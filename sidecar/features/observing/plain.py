@@ -17,10 +17,10 @@ from sidecar.features.observing.observing import Observing
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
-from sidecar.proxy.journeys.feature import Features, InboundProtocol, OnDemand
+from sidecar.proxy.journeys.feature import Features, InboundProtocol
 from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
 from sidecar.proxy.journeys.headers import source_of, to_observed_agent
-from sidecar.proxy.journeys.journey import Journey, Tasks
+from sidecar.proxy.journeys.journey import Journey, OnDemand, Tasks
 from sidecar.proxy.journeys.operation import Operation
 from sidecar.proxy.journeys.snapshot import Snapshots
 from sidecar.wire.message import Request

@@ -17,8 +17,8 @@ from typing import Final
 
 from sidecar.bounded import BoundedCache
 from sidecar.observe.secret_names import MIN_BYTES, secret_fingerprint
-from sidecar.proxy.journeys.credentials import own_credentials
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks
+from sidecar.proxy.journeys.stray_credentials import own_credentials
 from sidecar.wire.message import Message
 
 MAX_BYTES: Final = 512 * 1024  # about a thousand

@@ -14,17 +14,25 @@ from sidecar.delegation.outside import FederatedKey, InjectedKey, OutsideRoute
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.errors import Denied, Reason
 from sidecar.exchange.federation.tokens import FederatedToken
+from sidecar.features.outside.fields import to_outside, to_outside_as_is
 from sidecar.features.outside.keyed_forwarding import KeyedForwarding
 from sidecar.features.outside.static_keys import StaticKey, StaticKeys
 from sidecar.features.outside.tunnel_forwarding import TunnelForwarding
 from sidecar.observe.access_log import Entry
 from sidecar.observe.attribution import facts_of_own, facts_of_tunnel
-from sidecar.proxy.journeys.credentials import issuers_shown
+from sidecar.observe.entry import OWN
+from sidecar.observe.record import MAX_ITEMS
+from sidecar.proxy.journeys.call_authority import Authority, any_alive
 from sidecar.proxy.journeys.forward import Forwarding, Way
-from sidecar.proxy.journeys.headers import to_outside, to_outside_as_is
 from sidecar.proxy.journeys.journey import Async, Journey
 from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.proxy.journeys.stray_credentials import (
+    handle_for_outside,
+    handle_for_tunnel,
+    issuers_shown,
+    stray_handles_of_tunnel,
+)
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
@@ -45,6 +53,8 @@ class OutsideCalls:
 
     def __init__(self, side: Outbound) -> None:
         self._authority = side.authority
+        self._handles = side.handles
+        self._remote_handles = side.remote_handles
         self._observing = side.features["observing"]
         self._forwarder = side.forwarder
         self._tasks = side.tasks
@@ -65,7 +75,7 @@ class OutsideCalls:
     ) -> Journey[None]:
         """A call to a host outside the mesh: with a key of the sidecar's, or with the agent's own."""
         try:
-            served, delegation = yield from self._authority.of_outside_call(head, route, snapshot, entry)
+            served, delegation = yield from self._authority_of_call(head, route, snapshot, entry)
         except Denied as denied:
             if self._clock() >= route.observe_until:
                 raise
@@ -113,7 +123,7 @@ class OutsideCalls:
     ) -> Journey[None]:
         """A CONNECT: an opaque tunnel to a listed host and port, for the request whose handle it shows."""
         policy = snapshot.policy
-        (served, delegation), own = yield from self._authority.of_tunnel(head, snapshot, entry)
+        (served, delegation), own = yield from self._authority_of_tunnel(head, snapshot, entry)
         permit = decide_connect(delegation, route, own=own, policy=policy, now=int(self._clock()))
         if served is not None and (counting := served.count_call()) is not None:
             yield Async(self._tasks, counting)
@@ -121,6 +131,32 @@ class OutsideCalls:
         self._metrics.own_calls += own
         far = yield Async(self._tasks, partial(self._forwarder.pool.dial_raw, self._origins.tunnel(route)))
         yield TunnelForwarding(self._forwarder, permit, stream, entry, far, served)
+
+    def _authority_of_call(
+        self, head: Request, route: OutsideRoute, snapshot: Snapshot, entry: Entry
+    ) -> Journey[Authority]:
+        """Find the authority of a call to a host outside the mesh: a request, or the workload itself."""
+        in_authorization = route.key is not None
+        yield from self._authority.refuse_strays(head, in_authorization=in_authorization)
+        handle = handle_for_outside(head, in_authorization=in_authorization)
+        if self._handles.is_own(handle):
+            entry.op = OWN
+            return None, None
+        return (yield from self._authority.of_request(handle, snapshot, entry))
+
+    def _authority_of_tunnel(self, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[tuple[Authority, bool]]:
+        """Find the authority of a CONNECT, which may have none, and tell if it is the workload's own."""
+        strays = stray_handles_of_tunnel(head)
+        if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in another field than Proxy-Authorization")
+        handle = handle_for_tunnel(head)
+        if handle is None:
+            entry.candidates = self._handles.call_ids(MAX_ITEMS)
+            return (None, None), False
+        if self._handles.is_own(handle):
+            entry.op = OWN
+            return (None, None), True
+        return (yield from self._authority.of_request(handle, snapshot, entry)), False
 
     def _key_of(self, key: InjectedKey | FederatedKey, entry: Entry) -> Journey[StaticKey | FederatedToken]:
         """The key that goes on a call: from its file, or by a trade with the provider."""

@@ -14,17 +14,15 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
-_ORDER: Final = sys.byteorder
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
-_LISTENING: Final = "0A"  # TCP_LISTEN of include/net/tcp_states.h
+LISTENING: Final = "0A"  # TCP_LISTEN of include/net/tcp_states.h
 MAX_TOLD: Final = 8  # listeners that are named; the count includes all
 # In one table. The event loop reads it, some 5 microseconds for each; any process in the namespace can open more.
 MAX_LISTENERS: Final = 1024
@@ -158,6 +156,8 @@ def listening_here(
         try:
             found += (ask or ask_kernel)(family)
         except OSError:
+            from sidecar.proxy.journeys.listening_table import listening_in  # of kernels without sock_diag
+
             found += listening_in(table)
     return found
 
@@ -171,7 +171,7 @@ def ask_kernel(family: int) -> list[ListeningSocket]:
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(0)  # each piece of the answer is ready when it is asked for
-        question = _question.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << int(_LISTENING, 16))
+        question = _question.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << int(LISTENING, 16))
         size = _header.size + len(question)
         kernel.sendto(_header.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, 1, 0) + question, (0, 0))
         found: list[ListeningSocket] = []
@@ -203,35 +203,6 @@ def _take(answer: bytes, found: list[ListeningSocket]) -> bool:
     return True
 
 
-def listening_in(table: Path) -> Iterator[ListeningSocket]:
-    """Yield the TCP listeners of one of the kernel's tables (proc(5), ``/proc/net/tcp``).
-
-    The kernel lists listeners before connections (``tcp_get_idx`` of net/ipv4/tcp_ipv4.c), so reading ends at the first
-    connection: its cost does not grow with traffic. A kernel without IPv6 has no table of it.
-
-    Raises:
-        OSError: the table cannot be read.
-        ValueError: it is none, or lists more than ``MAX_LISTENERS``.
-    """
-    try:
-        lines = table.open(encoding="ascii")
-    except FileNotFoundError:
-        if table.name.endswith("6"):
-            return
-        raise
-    with lines:
-        if "local_address" not in next(lines, ""):
-            raise ValueError(f"{table} has no local_address column")
-        for count, line in enumerate(lines):
-            _, local, _, state, _ = line.split(None, 4)
-            if state != _LISTENING:
-                return
-            if count == MAX_LISTENERS:
-                raise ValueError(f"{table} lists more than {MAX_LISTENERS} listeners")
-            host, _, port = local.partition(":")
-            yield ListeningSocket(_address(host), int(port, 16))
-
-
 def _sockets(addresses: Iterable[tuple[str, int]]) -> tuple[frozenset[ListeningSocket], frozenset[int]]:
     """Return our listeners, and the ports of those whose host is a name other than localhost.
 
@@ -253,14 +224,6 @@ def _sockets(addresses: Iterable[tuple[str, int]]) -> tuple[frozenset[ListeningS
 def _packed(address: bytes) -> IpAddress:
     """Read an address in network order."""
     return ipaddress.ip_address(address)
-
-
-@lru_cache(maxsize=MAX_LISTENERS)
-def _address(text: str) -> IpAddress:
-    """Read an address: words of four bytes, each in the machine's order."""
-    raw = bytes.fromhex(text)
-    words = [raw[at : at + 4] for at in range(0, len(raw), 4)]
-    return ipaddress.ip_address(b"".join(int.from_bytes(word, _ORDER).to_bytes(4, "big") for word in words))
 
 
 def _is_loopback(host: IpAddress) -> bool:

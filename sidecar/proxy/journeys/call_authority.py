@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.plan import Delegation
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
@@ -18,21 +17,17 @@ from sidecar.observe.access_log import Entry
 from sidecar.observe.entry import OWN
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import MAX_ITEMS
-from sidecar.proxy.journeys.credentials import (
-    credential_of,
-    handle_for_outside,
-    handle_for_tunnel,
-    handles_of,
-    stray_handles,
-    stray_handles_of_tunnel,
-)
+from sidecar.proxy.journeys.credentials import credential_of, handles_of
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks
-from sidecar.proxy.journeys.remote_handles import RemoteHandles, RemoteRequest, any_alive
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.wire.message import Request
 
-Authority: TypeAlias = tuple[ServedRequest | RemoteRequest | None, Delegation | None]
+if TYPE_CHECKING:
+    from sidecar.proxy.journeys.remote_handles import RemoteHandles, RemoteRequest
+    from sidecar.proxy.journeys.stray_credentials import Strays
+
+Authority: TypeAlias = "tuple[ServedRequest | RemoteRequest | None, Delegation | None]"
 """The request being served and its delegation. (None, a delegation): of a login; (None, None): the workload's own."""
 
 
@@ -80,39 +75,13 @@ class CallAuthority:
                 if not self._handles.is_own(credential.handle):
                     raise
                 _note_own(entry, snapshot.policy.workload)
-                yield from self._refuse_strays(head, in_authorization=True)
+                yield from self.refuse_strays(head, in_authorization=True)
                 return None, None
             _note_served(served, entry)
             if served.delegation.entry:
                 return served, (yield from self._features["logins"].again(served.delegation, snapshot, entry))
             return served, served.delegation
         return None, (yield from self._features["logins"].verify(credential.token or "", snapshot, entry))
-
-    def of_outside_call(
-        self, head: Request, route: OutsideRoute, snapshot: Snapshot, entry: Entry
-    ) -> Journey[Authority]:
-        """Find the authority of a call to a host outside the mesh: a request, or the workload itself."""
-        in_authorization = route.key is not None
-        yield from self._refuse_strays(head, in_authorization=in_authorization)
-        handle = handle_for_outside(head, in_authorization=in_authorization)
-        if self._handles.is_own(handle):
-            entry.op = OWN
-            return None, None
-        return (yield from self._of_request(handle, snapshot, entry))
-
-    def of_tunnel(self, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[tuple[Authority, bool]]:
-        """Find the authority of a CONNECT, which may have none, and tell if it is the workload's own."""
-        strays = stray_handles_of_tunnel(head)
-        if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
-            raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in another field than Proxy-Authorization")
-        handle = handle_for_tunnel(head)
-        if handle is None:
-            entry.candidates = self._handles.call_ids(MAX_ITEMS)
-            return (None, None), False
-        if self._handles.is_own(handle):
-            entry.op = OWN
-            return (None, None), True
-        return (yield from self._of_request(handle, snapshot, entry)), False
 
     def note_attempt(self, head: Request, entry: Entry) -> Journey[None]:
         """Note an attempt to leave: it is evidence. Name the host, and whose request it was or may have been."""
@@ -138,15 +107,18 @@ class CallAuthority:
         entry.candidates = self._handles.call_ids(MAX_ITEMS)
         return False
 
-    def _of_request(self, handle: str, snapshot: Snapshot, entry: Entry) -> Journey[Authority]:
+    def of_request(self, handle: str, snapshot: Snapshot, entry: Entry) -> Journey[Authority]:
+        """Find the authority of the request that a handle stands for."""
         served = yield from self._resolve(handle)
         _note_served(served, entry)
         if served.delegation.entry:
             return served, (yield from self._features["logins"].again(served.delegation, snapshot, entry))
         return served, served.delegation
 
-    def _refuse_strays(self, head: Request, *, in_authorization: bool) -> Journey[None]:
+    def refuse_strays(self, head: Request, *, in_authorization: bool) -> Journey[None]:
         """Refuse a call with a live handle where none belongs: it would leave, or be a second authority."""
+        from sidecar.proxy.journeys.stray_credentials import stray_handles  # few calls need it
+
         strays = stray_handles(head, in_authorization=in_authorization)
         if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
             raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field where none belongs")
@@ -173,3 +145,30 @@ def _note_served(served: ServedRequest | RemoteRequest, entry: Entry) -> None:
     entry.call_in = served.call_in
     entry.after_request = served.ended_at is not None
     entry.attribute_served(served.facts)
+
+
+def any_alive(strays: Strays, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:
+    """Tell if one of these is a live handle, or contains one of this worker's. Raises as ``is_alive``."""
+    for stray in strays.alone:
+        if (yield from is_alive(stray, handles, remote_handles, tasks)):
+            return True
+    return any(map(handles.within, strays.longer))
+
+
+def is_alive(handle: str, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:
+    """Tell if a handle, perhaps of another worker, stands for a request, or is the workload's own.
+
+    Raises:
+        Unavailable: nobody can tell.
+    """
+    if handles.is_own(handle):
+        return True
+    owner = None if remote_handles is None else remote_handles.owner_of(handle)
+    try:
+        if remote_handles is None or owner is None:
+            handles.find(handle)
+        else:
+            yield Async(tasks, partial(remote_handles.find, owner, handle))
+    except Denied:
+        return False
+    return True

@@ -6,8 +6,8 @@ that name, which either answers a request itself or reads its operation, by whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.journey import Journey
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sidecar.proxy.journeys.snapshot import Snapshot
     from sidecar.wire.message import Request, Response
     from sidecar.wire.stream import Stream
-
-T = TypeVar("T")
 
 
 class Features(Protocol):
@@ -93,15 +91,3 @@ class OutboundProtocol(Protocol):
 
     def note_answer(self, answer: Response | None, entry: Entry) -> None:
         """Note in the record what the answer of the next hop says of the call."""
-
-
-class OnDemand(dict[str, T]):
-    """Values by name, each made by ``make`` when it is first asked for."""
-
-    def __init__(self, make: Callable[[str], T]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, name: str) -> T:
-        made = self[name] = self._make(name)
-        return made

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from typing import Final, NamedTuple, TypeAlias
 
-from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.handshake import PeerGuard
@@ -360,9 +359,7 @@ class Forwarding(Pump):
 
 
 def _leads_outside(permit: AnyPermit) -> bool:
-    return isinstance(permit, OwnPermit) or (
-        isinstance(permit, ObservedPermit) and isinstance(permit.route, OutsideRoute)
-    )
+    return isinstance(permit, OwnPermit) or (isinstance(permit, ObservedPermit) and permit.route.protocol == "outside")
 
 
 def _guard_on(transport: asyncio.BaseTransport) -> PeerGuard | None:

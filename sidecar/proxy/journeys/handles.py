@@ -19,19 +19,21 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from sidecar.bounded import ENTRY_BYTES, BoundedCache
 from sidecar.delegation.plan import Delegation
-from sidecar.delegation.txn_token import TxnToken
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.attribution import facts_of_token
 from sidecar.observe.record import RecordFields
 from sidecar.proxy.journeys.linger_cache import Chain, LingerCache, Renewal, chain_of
 from sidecar.proxy.journeys.random_text import random_258
 from sidecar.proxy.journeys.revalidation import Guard
-from sidecar.proxy.journeys.workload_handle import WorkloadHandle
+
+if TYPE_CHECKING:
+    from sidecar.delegation.txn_token import TxnToken
+    from sidecar.proxy.journeys.workload_handle import WorkloadHandle
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_PER_SUBJECT: Final = 64  # logins

@@ -14,7 +14,7 @@ Read ``Inbound.journey`` top to bottom: it is the whole of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.delegation.bearer import bearer_of, parse_bearer
 from sidecar.delegation.decide import check_again, decide_verified, trusted_issuer
@@ -28,19 +28,21 @@ from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
-from sidecar.proxy.journeys.feature import Features, InboundProtocol, OnDemand
 from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.headers import CALL_ID, call_id, source_of, to_agent, to_observed_agent
-from sidecar.proxy.journeys.journey import Async, Journey, Tasks
-from sidecar.proxy.journeys.operation import Operation
-from sidecar.proxy.journeys.remote_handles import RemoteHandles
+from sidecar.proxy.journeys.journey import Async, Journey, OnDemand, Tasks
 from sidecar.proxy.journeys.snapshot import Snapshot, Snapshots
 from sidecar.proxy.journeys.verdicts import Given, Permits, Verdicts, new_call
 from sidecar.proxy.listening.memory_pressure import MIB, MemoryLimits
 from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Edits, Request
 from sidecar.wire.stream import Stream
+
+if TYPE_CHECKING:
+    from sidecar.proxy.journeys.feature import Features, InboundProtocol
+    from sidecar.proxy.journeys.operation import Operation
+    from sidecar.proxy.journeys.remote_handles import RemoteHandles
 
 _UNPROVEN_BYTES: Final = 16 * 1024  # of a message whose token does not verify
 

@@ -22,6 +22,18 @@ _log: Final = logging.getLogger("sidecar.journey")
 _T = TypeVar("_T")
 
 
+class OnDemand(dict[str, _T]):
+    """Values by name, each made by ``make`` when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], _T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> _T:
+        made = self[name] = self._make(name)
+        return made
+
+
 class Waiter(Protocol):
     """The party that is told when a wait is over: exactly one of the two is called, once.
 

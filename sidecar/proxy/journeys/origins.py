@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sidecar.delegation.connect import ConnectRoute, reachable_by_name
-from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
@@ -15,6 +14,10 @@ from sidecar.identity.pinned_origin import Address, PinnedOrigins, Retire
 from sidecar.identity.source import IdentitySource
 from sidecar.wire.dialer import Origin
 from sidecar.wire.stream import Stream
+
+if TYPE_CHECKING:
+    from sidecar.delegation.connect import ConnectRoute
+    from sidecar.delegation.outside import OutsideRoute
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class Origins:
 
     def tunnel(self, route: ConnectRoute) -> Origin:
         """Return the far end of a tunnel: no TLS of ours, and no address of a name that only this machine may reach."""
+        from sidecar.delegation.connect import reachable_by_name
+
         host, port = route.address
         admits = None if route.is_literal else reachable_by_name
         return Origin(host, port, ("CONNECT", host, port), admits=admits)

@@ -25,15 +25,12 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.journeys.call_authority import CallAuthority
-from sidecar.proxy.journeys.feature import Features, OnDemand, OutboundProtocol
 from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
 from sidecar.proxy.journeys.handles import Handles
 from sidecar.proxy.journeys.headers import new_call_id, to_next_hop, to_observed_next_hop
-from sidecar.proxy.journeys.journey import Async, Journey, Tasks
-from sidecar.proxy.journeys.operation import Operation
+from sidecar.proxy.journeys.journey import Async, Journey, OnDemand, Tasks
 from sidecar.proxy.journeys.origins import Origins
 from sidecar.proxy.journeys.plans import Plans
-from sidecar.proxy.journeys.remote_handles import RemoteHandles
 from sidecar.proxy.journeys.snapshot import Snapshot, Snapshots
 from sidecar.proxy.listening.memory_pressure import MIB, MemoryLimits
 from sidecar.wire.message import Edits, Request
@@ -41,6 +38,9 @@ from sidecar.wire.stream import Stream
 
 if TYPE_CHECKING:
     from sidecar.exchange.federation.tokens import FederatedTokens
+    from sidecar.proxy.journeys.feature import Features, OutboundProtocol
+    from sidecar.proxy.journeys.operation import Operation
+    from sidecar.proxy.journeys.remote_handles import RemoteHandles
 
 LOGINS_PATH: Final = "/.sidecar/logins"
 SUBJECT_METHODS: Final = ("POST",)

@@ -26,9 +26,7 @@ from typing import Final, NamedTuple
 from sidecar.delegation.plan import Delegation
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.observe.attribution import facts_of_token
-from sidecar.proxy.journeys.credentials import Strays
 from sidecar.proxy.journeys.handles import MARKED_CHARS, MARKS, Counting, Handles
-from sidecar.proxy.journeys.journey import Async, Journey, Tasks
 from sidecar.proxy.journeys.linger_cache import Chain
 from sidecar.proxy.journeys.revalidation import Guard
 
@@ -265,30 +263,3 @@ class RemoteHandles:
         except (BlockingIOError, InterruptedError):
             return False
         return True
-
-
-def any_alive(strays: Strays, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:
-    """Tell if one of these is a live handle, or contains one of this worker's. Raises as ``is_alive``."""
-    for stray in strays.alone:
-        if (yield from is_alive(stray, handles, remote_handles, tasks)):
-            return True
-    return any(map(handles.within, strays.longer))
-
-
-def is_alive(handle: str, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:
-    """Tell if a handle, perhaps of another worker, stands for a request, or is the workload's own.
-
-    Raises:
-        Unavailable: nobody can tell.
-    """
-    if handles.is_own(handle):
-        return True
-    owner = None if remote_handles is None else remote_handles.owner_of(handle)
-    try:
-        if remote_handles is None or owner is None:
-            handles.find(handle)
-        else:
-            yield Async(tasks, partial(remote_handles.find, owner, handle))
-    except Denied:
-        return False
-    return True

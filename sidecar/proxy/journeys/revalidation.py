@@ -11,14 +11,7 @@ from typing import Protocol
 from sidecar.delegation.decide import delegate
 from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
 from sidecar.delegation.plan import Delegation
-from sidecar.delegation.reevaluate import (
-    inbound_again,
-    observed_again,
-    observed_call_again,
-    outbound_again,
-    own_again,
-    tunnel_again,
-)
+from sidecar.delegation.reevaluate import inbound_again, outbound_again
 from sidecar.errors import Denied
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.proxy.journeys.snapshot import Snapshot
@@ -85,6 +78,8 @@ def judge_observed(
     Raises:
         SidecarError: as the inbound journey's.
     """
+    from sidecar.delegation.reevaluate_exceptions import observed_again
+
     if guard is not None:
         judge_peer(guard, now)
     policy = snapshot.policy
@@ -107,6 +102,8 @@ def judge_observed_call(permit: ObservedPermit, next_hop: Guard | None, snapshot
     """
     if next_hop is not None:
         judge_peer(next_hop, now)
+    from sidecar.delegation.reevaluate_exceptions import observed_call_again
+
     observed_call_again(permit, policy=snapshot.policy, now=now)
 
 
@@ -167,6 +164,8 @@ def judge_outside(permit: OwnPermit | TunnelPermit, served: Served | None, snaps
     """
     if served is not None:
         judge_served(served, snapshot, now)
+    from sidecar.delegation.reevaluate_exceptions import own_again, tunnel_again
+
     if isinstance(permit, TunnelPermit):
         tunnel_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
     else:

@@ -18,9 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.delegation.deny_list import MAX_DENY_BYTES, DenyListError, parse_deny_list
 from sidecar.delegation.policy import Deny
-from sidecar.steps import in_steps
 
 POLL_S: Final = 1.0
 
@@ -83,6 +81,9 @@ class DenyFile:
             return lambda: None
         if path is None:
             return self._follow_none
+        from sidecar.delegation.deny_list import parse_deny_list
+        from sidecar.steps import in_steps
+
         seen, document = await self._read(path, None)
         deny = await in_steps(parse_deny_list(document or b""))
 
@@ -103,6 +104,9 @@ class DenyFile:
             path = self.path
             if path is None:
                 return
+            from sidecar.delegation.deny_list import DenyListError, parse_deny_list
+            from sidecar.steps import in_steps
+
             deny: Deny | None = None
             error: str | None = None
             document: bytes | None = None
@@ -132,6 +136,8 @@ class DenyFile:
             return await asyncio.get_running_loop().run_in_executor(self._reader, _content_of, path, known)
         except (OSError, MemoryError, RuntimeError) as error:  # the last: no thread can be started
             why = (isinstance(error, OSError) and error.strerror) or str(error) or "no memory is left"
+            from sidecar.delegation.deny_list import DenyListError
+
             raise DenyListError(f"it cannot be read: {why}") from error
 
     def _put_in_force(self, deny: Deny, document: bytes) -> None:
@@ -176,6 +182,8 @@ def _content_of(path: Path, known: object) -> tuple[object, bytes | None]:
             raise OSError(0, "it is not a regular file")
         if (seen := fingerprint_of(found)) == known:
             return seen, None
+        from sidecar.delegation.deny_list import MAX_DENY_BYTES
+
         content = bytearray()
         while len(content) <= MAX_DENY_BYTES and (piece := file.read(65_536)):
             content += piece

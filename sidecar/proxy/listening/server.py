@@ -13,26 +13,21 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.background import Parts as Background
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.engine import Engine
 from sidecar.errors import Reason
 from sidecar.exchange.credential_watch import CredentialWatch
-from sidecar.exchange.revocations import RevocationLists
-from sidecar.identity.public_tls import PublicCertificate
+from sidecar.exchange.no_revocations import NoRevocations
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
-from sidecar.observe.countersigning import Countersigning
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.journeys.bypass import BypassWatch
 from sidecar.proxy.journeys.caches import Caches
-from sidecar.proxy.journeys.feature import Features
-from sidecar.proxy.journeys.handle_delivery import HandleDelivery
 from sidecar.proxy.journeys.handles import Handles
 from sidecar.proxy.journeys.journey import Tasks
-from sidecar.proxy.journeys.remote_handles import RemoteHandles
 from sidecar.proxy.journeys.snapshot import Setup, Snapshots
 from sidecar.proxy.journeys.trust import TrustWatch
 from sidecar.proxy.journeys.watch import Watch
@@ -41,8 +36,16 @@ from sidecar.proxy.listening.deny_file import DenyFile
 from sidecar.proxy.listening.listener import Listener
 from sidecar.proxy.listening.memory_pressure import Memory
 from sidecar.proxy.listening.recent_counts import RecentCounts, refused
-from sidecar.proxy.listening.shortage import Shortage
 from sidecar.wire.pool import UpstreamPool
+
+if TYPE_CHECKING:
+    from sidecar.exchange.revocations import RevocationLists
+    from sidecar.identity.public_tls import PublicCertificate
+    from sidecar.observe.countersigning import Countersigning
+    from sidecar.proxy.journeys.feature import Features
+    from sidecar.proxy.journeys.handle_delivery import HandleDelivery
+    from sidecar.proxy.journeys.remote_handles import RemoteHandles
+    from sidecar.proxy.listening.shortage import Shortage
 
 _log: Final = logging.getLogger("sidecar")
 
@@ -74,7 +77,7 @@ class Parts:
     memory: Memory | None = None
     agent: AgentWatch | None = None
     countersigning: Countersigning | None = None
-    revocations: RevocationLists = field(default_factory=RevocationLists)
+    revocations: RevocationLists | NoRevocations = field(default_factory=NoRevocations)
     deny_file: DenyFile = field(default_factory=lambda: DenyFile(None))
     handle_delivery: HandleDelivery | None = None
     door: PublicCertificate | None = None
@@ -90,9 +93,7 @@ class Server:
         self.trust = TrustWatch(wall=wall)
         self._wall = wall
         self.bypass = BypassWatch(lambda: parts.snapshots.setup.listener_rule, self._own_addresses)
-        self._shortage = (
-            None if parts.memory is None else Shortage(parts.memory, parts.listeners, parts.pools, parts.caches)
-        )
+        self._shortage = _shortage_of(parts)
         self._draining = False
         self._leaving = False
         self._drain_s = parts.drain_s
@@ -201,7 +202,8 @@ class Server:
             parts.remote_handles.open()
         self.key_updates = self.start_key_updates(parts.snapshots.setup)
         self.background.start("identity", parts.source.run())
-        self.background.start("revocations", parts.revocations.run())
+        if not isinstance(parts.revocations, NoRevocations):
+            self.background.start("revocations", parts.revocations.run())
         self.background.start("deny file", parts.deny_file.run())
         self.background.start("sweep", self._sweep())
         self.background.start("credentials", CredentialWatch(lambda: parts.snapshots.setup.exchanges).run())
@@ -387,3 +389,11 @@ class Server:
 
 def _because(what: str, error: str | None) -> str:
     return f"{what} ({error})" if error else what
+
+
+def _shortage_of(parts: Parts) -> Shortage | None:
+    if parts.memory is None:
+        return None
+    from sidecar.proxy.listening.shortage import Shortage
+
+    return Shortage(parts.memory, parts.listeners, parts.pools, parts.caches)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -21,25 +21,10 @@ from sidecar.observe.placement import network_namespace
 from sidecar.observe.record_text import escape
 from sidecar.proxy.listening.recent_counts import refused
 from sidecar.proxy.listening.server import Parts, Server
+from sidecar.proxy.listening.settings_state import SettingsState as SettingsState
 from sidecar.proxy.listening.status_merge import MAX_CHAINS
 
 Json = dict[str, Any]
-
-
-@dataclass(slots=True, kw_only=True)
-class SettingsState:
-    """The current settings: the ``number`` of the file's version since the start, and its content.
-
-    ``refused_at`` and ``problems`` describe the last file that was refused, until a later one is accepted.
-    """
-
-    loaded_at: int
-    number: int = 1
-    inbound_routes: Sequence[str] = ()
-    outbound_routes: Sequence[str] = ()
-    deny_rows: int = 0
-    refused_at: int | None = None
-    problems: Sequence[Problem] = field(default=())
 
 
 def status_of(server: Server, settings: SettingsState, *, since: int, now: int) -> Json:

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.decide import decide_entry
+from sidecar.delegation.login_issuer import LoginKind, ScopeFrom, UserIssuer
 from sidecar.delegation.plan import Plan, plan_outbound
-from sidecar.delegation.policy import Entry, LoginKind, Policy, ScopeFrom, UserIssuer
+from sidecar.delegation.policy import Entry, Policy
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.client_auth import ClientAuthSettings

@@ -9,8 +9,9 @@ import pytest
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.decide import decide_entry
+from sidecar.delegation.login_issuer import LoginKind
 from sidecar.delegation.plan import Plan, plan_outbound
-from sidecar.delegation.policy import LoginKind, Policy
+from sidecar.delegation.policy import Policy
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN
 from sidecar.errors import Denied, Reason

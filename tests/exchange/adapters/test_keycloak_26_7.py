@@ -8,9 +8,9 @@ from typing import Final
 import pytest
 
 from sidecar.delegation.act import ActChain, Actor
+from sidecar.delegation.login_issuer import LoginKind
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Delegation, Plan, plan_outbound, plan_own
-from sidecar.delegation.policy import LoginKind
 from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.adapters.keycloak_26_7 import ADAPTER
 from tests.exchange.adapters.keycloak_world import at_realm, entry_policy, login_plan

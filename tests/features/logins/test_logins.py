@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.decide import decide_entry
+from sidecar.delegation.login_issuer import ScopeFrom
 from sidecar.delegation.plan import Delegation
-from sidecar.delegation.policy import Deny, Entry, ScopeFrom
+from sidecar.delegation.policy import Deny, Entry
 from sidecar.proxy.journeys.handles import MAX_PER_SUBJECT
 from tests.delegation.world import ENTRY, FRONT, IDP, LOGIN_CLAIMS, NOW, POLICY, USERS, signed
 from tests.proxy.agent_calls import OWN, AgentCalls, Answer, Fields, bearer

@@ -14,7 +14,8 @@ import pytest
 from sidecar.delegation.human import Human
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
+from sidecar.delegation.revocation import InForce, Kind
+from sidecar.delegation.revocations_kept import Revocation, Revocations
 from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied, SidecarError
 from sidecar.features.observing import shown_credentials

@@ -12,8 +12,8 @@ import pytest
 
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.outside import OutsideRoute
+from sidecar.features.outside.fields import BESIDE_A_KEY
 from sidecar.observe.secret_names import secret_fingerprint
-from sidecar.proxy.journeys.headers import BESIDE_A_KEY
 from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN, SEARCH
 from tests.delegation.world import INBOUND_CLAIMS, POLICY, TO_CRM, delegation, signed
 from tests.proxy.agent_calls import OWN, AgentCalls, Answer, Fields, bearer

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from sidecar.delegation.keyset import parse_jwks
 from sidecar.delegation.profile import DEFAULT_ALGORITHMS
-from sidecar.delegation.revocation import Kind, Listed
+from sidecar.delegation.revocation import Kind
 from sidecar.delegation.revocation_list import parse_list, verify_list
+from sidecar.delegation.revocations_kept import Listed
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.identity.tls import client_context
 from sidecar.steps import at_once

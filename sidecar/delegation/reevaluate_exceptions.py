@@ -1,0 +1,132 @@
+"""Re-evaluates what few sidecars permit: calls that a route only observes, and calls that leave the mesh. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sidecar.delegation.decide import (
+    decide_connect,
+    decide_observed,
+    decide_observed_call,
+    decide_own,
+    decide_plain,
+)
+from sidecar.delegation.permit import ObservedPermit, OwnPermit, TunnelPermit
+from sidecar.delegation.plan import Delegation
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.reevaluate import Keys, key_of, login_again, same_route
+from sidecar.delegation.route import InboundRoute
+from sidecar.delegation.verify import ANY_AUDIENCE, verify_again
+from sidecar.errors import Denied, Reason
+
+if TYPE_CHECKING:
+    from sidecar.delegation.outside import OutsideRoute
+
+
+def observed_again(
+    permit: ObservedPermit,
+    *,
+    route: InboundRoute,
+    keys: Keys,
+    policy: Policy,
+    now: int,
+    peer_certificate_sha256: str | None,
+    plain_until: int,
+) -> None:
+    """Return if an observed request would still pass on ``route``, without TLS before ``plain_until``.
+
+    Raises:
+        SidecarError: as ``decide_observed``; its own reason, if the route observes less long than before; UNKNOWN_KEY
+            or KEYS_UNAVAILABLE, as ``inbound_again``.
+    """
+    token, at = permit.token, min(now, permit.ends_at - 1)
+    without_tls = permit.reason is Reason.NO_CLIENT_CERT
+    denied = Denied(Reason.POLICY_DENIED if without_tls else permit.reason, "the route observes less long than before")
+    if route.observe_until < permit.ends_at:  # nothing else would end it then
+        raise denied
+    if token is not None:
+        issuer = policy.issuers.get(token.issuer)
+        if issuer is None:
+            raise Denied(Reason.WRONG_ISSUER, "the issuer is no longer trusted")
+        token = verify_again(
+            token,
+            issuer=issuer,
+            key=key_of(token, keys, now),
+            audiences=ANY_AUDIENCE,
+            now=at,
+            peer_certificate_sha256=peer_certificate_sha256,
+        )
+    if without_tls:
+        decide_plain(token, route=route, policy=policy, now=at, until=plain_until)
+        return
+    decide_observed(
+        denied,
+        token=token,
+        peer=permit.peer,
+        route=route,
+        policy=policy,
+        now=at,
+        peer_certificate_sha256=peer_certificate_sha256,
+    )
+
+
+def observed_call_again(permit: ObservedPermit, *, policy: Policy, now: int) -> None:
+    """Return if an observed call of the agent would still pass. The route may observe longer now, or ask for more.
+
+    Raises:
+        SidecarError: as ``decide_observed_call``; its own reason, if the route observes less long; TARGET_DENIED, the
+            route leads elsewhere or is gone.
+    """
+    before = permit.route
+    if isinstance(before, InboundRoute):
+        raise Denied(Reason.TARGET_DENIED, "a route of requests to the agent")
+    route = (
+        _same_outside(before, policy) if before.protocol == "outside" else same_route(before, before.operation, policy)
+    )
+    denied, at = Denied(permit.reason, "the route observes less long than before"), min(now, permit.ends_at - 1)
+    if route.observe_until < permit.ends_at:  # nothing else would end it then
+        raise denied
+    decide_observed_call(denied, issuers=(), route=route, policy=policy, now=at)
+
+
+def own_again(permit: OwnPermit, *, keys: Keys, policy: Policy, now: int) -> None:
+    """Return if a call with a static key would still be permitted, given that its request's authority still stands.
+
+    Raises:
+        SidecarError: as ``decide_own``; TARGET_DENIED, the route has changed or is gone.
+    """
+    route = _same_outside(permit.route, policy)
+    delegation, at = _authority_again(permit.delegation, keys, policy, now)
+    decide_own(delegation, route, method=permit.method, path=permit.path, policy=policy, now=at)
+
+
+def tunnel_again(permit: TunnelPermit, *, keys: Keys, policy: Policy, now: int) -> None:
+    """Return if a tunnel would still be permitted, given that its request's authority still stands.
+
+    Raises:
+        SidecarError: as ``decide_connect``; TARGET_DENIED, the route has changed or is gone.
+    """
+    if permit.route not in policy.outbound.tunnels:
+        raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
+    delegation, at = _authority_again(permit.delegation, keys, policy, now)
+    decide_connect(delegation, permit.route, own=permit.own, policy=policy, now=at)
+
+
+def _authority_again(before: Delegation | None, keys: Keys, policy: Policy, now: int) -> tuple[Delegation | None, int]:
+    """Re-evaluate a login, if a call was made for one; return the authority, and the time to judge its call at.
+
+    None: the call belongs to no request that is known, so nothing of it expires.
+    """
+    if before is None:
+        return None, now
+    delegation = login_again(before, keys, policy, now) if before.entry else before
+    return delegation, min(now, delegation.ends_at - 1)
+
+
+def _same_outside(before: OutsideRoute, policy: Policy) -> OutsideRoute:
+    """Return the route as it is now: it may have another day until which it observes, and differs in nothing else."""
+    for route in policy.outbound.outside:
+        if replace(route, observe_until=before.observe_until) == before:
+            return route
+    raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")

@@ -1,0 +1,51 @@
+"""TCP listeners by the kernel's tables in ``/proc/net``, for kernels and sandboxes that do not answer sock_diag(7)."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from sidecar.proxy.journeys.bypass import LISTENING, MAX_LISTENERS, IpAddress, ListeningSocket
+
+_ORDER: Final = sys.byteorder
+
+
+def listening_in(table: Path) -> Iterator[ListeningSocket]:
+    """Yield the TCP listeners of one of the kernel's tables (proc(5), ``/proc/net/tcp``).
+
+    The kernel lists listeners before connections (``tcp_get_idx`` of net/ipv4/tcp_ipv4.c), so reading ends at the first
+    connection: its cost does not grow with traffic. A kernel without IPv6 has no table of it.
+
+    Raises:
+        OSError: the table cannot be read.
+        ValueError: it is none, or lists more than ``MAX_LISTENERS``.
+    """
+    try:
+        lines = table.open(encoding="ascii")
+    except FileNotFoundError:
+        if table.name.endswith("6"):
+            return
+        raise
+    with lines:
+        if "local_address" not in next(lines, ""):
+            raise ValueError(f"{table} has no local_address column")
+        for count, line in enumerate(lines):
+            _, local, _, state, _ = line.split(None, 4)
+            if state != LISTENING:
+                return
+            if count == MAX_LISTENERS:
+                raise ValueError(f"{table} lists more than {MAX_LISTENERS} listeners")
+            host, _, port = local.partition(":")
+            yield ListeningSocket(_address(host), int(port, 16))
+
+
+@lru_cache(maxsize=MAX_LISTENERS)
+def _address(text: str) -> IpAddress:
+    """Read an address: words of four bytes, each in the machine's order."""
+    raw = bytes.fromhex(text)
+    words = [raw[at : at + 4] for at in range(0, len(raw), 4)]
+    return ipaddress.ip_address(b"".join(int.from_bytes(word, _ORDER).to_bytes(4, "big") for word in words))
