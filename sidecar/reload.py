@@ -51,7 +51,12 @@ class AppliedSettings:
         """
         self._wanted = fresh
         follow = await self._read_deny_file(fresh.deny_file)
-        prepared = await prepare(self._server, self._changed(fresh))
+        try:
+            setup = self._changed(fresh)
+        except ImportError as error:  # of a feature or adapter that no earlier settings used
+            fix = "install the same release again, and restart the sidecar"
+            raise ConfigError([Problem("settings", f"need a module that cannot be imported: {error}", fix)]) from error
+        prepared = await prepare(self._server, setup)
         if self._wanted is not fresh:
             await prepared.abandon()
             raise ConfigError([Problem("settings", "were refused meanwhile", "see the problem named before")])
@@ -92,13 +97,13 @@ class AppliedSettings:
     def _changed(self, fresh: SidecarSettings) -> Setup:
         """Make the setup of fresh settings. Keys and exchanges stay if their settings do: they are caches."""
         parts, old = self._server.parts, self._settings
+        if parts.features is not None:  # first: nothing is made yet that would have to be closed
+            parts.features.load(features_of(fresh))
         keys, exchanges = parts.snapshots.setup.keys, parts.snapshots.setup.exchanges
         if fresh.keys != old.keys:
             keys = make_keys(fresh, parts.source, parts.log)
         if fresh.keys != old.keys or fresh.exchanges != old.exchanges:
             exchanges = make_exchanges(fresh, parts.source, keys, parts.log)
-        if parts.features is not None:
-            parts.features.load(features_of(fresh))
         return make_setup(fresh, keys, exchanges, parts.log.metrics)
 
 

@@ -29,7 +29,7 @@ LONG: Final = 256  # this many repetitions count as unbounded
 def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
     for module in pkgutil.walk_packages(sidecar.__path__, "sidecar."):
         if not module.name.startswith(OFFLINE):
-            yield from within(module.name, vars(importlib.import_module(module.name)))
+            yield from within(module.name, dict(vars(importlib.import_module(module.name))))
     for proxy_form in (False, True):  # these are compiled when their limits are known
         yield f"request head, {proxy_form=}", _request_head(8192, 100, proxy_form)
     yield "response head", _response_head(200)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +91,24 @@ async def test_a_removed_route_is_gone_and_a_new_one_is_there(world: World) -> N
     token = mint()
     assert (await world.call(running.sidecar.inbound, planner, headers=bearer(token))).reason == "no_route"
     assert (await world.call(running.sidecar.inbound, planner, "/other", headers=bearer(token))).status == 200
+
+
+async def test_settings_whose_feature_cannot_be_imported_are_refused_and_serving_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, planner = await reloadable(world)
+    inbound = running.document["inbound"]
+    operations = [{"allow": ["tools/list"]}]
+    tools = {"name": "tools", "protocol": "mcp", "match": {"path": "/mcp"}, "operations": operations}
+    inbound["routes"].append(copy.deepcopy(inbound["routes"][0]) | tools)
+    with monkeypatch.context() as damaged:
+        damaged.delitem(sys.modules, "sidecar.features.mcp.feature", raising=False)
+        damaged.setitem(sys.modules, "sidecar.features.mcp.feature", None)
+        with pytest.raises(ConfigError, match=r"sidecar\.features\.mcp\.feature.*install the same release again"):
+            await running.reload(inbound=inbound)
+        assert (await world.call(running.sidecar.inbound, planner, headers=bearer(mint()))).status == 200
+    await running.reload(inbound=inbound)
+    assert "sidecar.features.mcp.feature" in sys.modules
 
 
 async def test_an_issuer_that_is_no_longer_trusted_is_refused_with_its_remembered_tokens(world: World) -> None:
