@@ -71,7 +71,7 @@ class Attempt:
 
     @property
     def refused(self) -> bool:
-        """True if the server refused, by 4xx, 500, or 200 without a token."""
+        """True if the server answered without a token: with any status but 429 and 503 (``Answer.busy``)."""
         return not self.accepted and not self.answer.busy
 
     @property

@@ -50,7 +50,7 @@ class Question:
         return Cell(id=self.id, question=self.text, value=value, detail=detail, evidence=shown, bad=bad)
 
     def untested(self, why: str, *evidence: Attempt | None) -> Cell:
-        """Make the cell of a question that was not probed, with the reason."""
+        """Make the cell of a question that was not tested, with the reason."""
         return self.answer(Value.NOT_TESTED, why, evidence)
 
     def unseen(self, why: str, *evidence: Attempt | None) -> Cell:

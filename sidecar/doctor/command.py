@@ -179,7 +179,7 @@ async def _run(case: Case, arguments: argparse.Namespace) -> int:
 
 
 async def _complete(case: Case, transport: Transport) -> Case:
-    """Complete the case with the server's metadata; options take precedence."""
+    """Complete the case with the server's metadata, unless an option sets the token endpoint. Other options win."""
     given = case.server
     server = given
     if not given.token and given.issuer is not None:

@@ -110,5 +110,5 @@ def conclude(cells: Sequence[Cell]) -> Conclusion:
 
 
 def _counts(cell: Cell) -> bool:
-    """Return False if the cell marks its value as harmless."""
+    """Return True if the cell counts against the server: it is marked as bad, or has no answer."""
     return cell.bad or cell.value in _OPEN

@@ -20,7 +20,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class DiscoveryError(Exception):
-    """There is no usable metadata. The message lists the attempts and the fix."""
+    """There is no usable metadata. The message has the error and the fix."""
 
 
 class Fetch(Protocol):
@@ -63,7 +63,7 @@ async def discover(issuer: str, fetch: Fetch) -> Server:
     """Return the endpoints of an issuer.
 
     Raises:
-        DiscoveryError: there is no metadata, it is another issuer's, or it has no usable token endpoint.
+        DiscoveryError: there is no metadata, or as ``server_of``.
     """
     for place in places_of(issuer):
         document = await fetch(place)

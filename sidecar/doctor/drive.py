@@ -41,7 +41,7 @@ async def drive(script: Script[T], call: Call, sleep: Callable[[float], Awaitabl
 
 
 def planned(script: Script[Examination], now: int) -> list[Request]:
-    """List the requests of a script, simulating a server that accepts everything."""
+    """List a script's requests at a simulated server that accepts all; refusals lead to others of the same kind."""
     requests: list[Request] = []
     answer: Answer | None = None
     try:

@@ -18,7 +18,7 @@ _ABSENT: Final = "none"
 
 
 def shown_token(found: Examination) -> Attempt | None:
-    """Return the exchange for the facts: the lawful one, with a known audience if the server accepted one."""
+    """Return the exchange for the facts: the accepted one with an actor token, else the plain one; None if neither."""
     for one in (with_actor(found), found[Probe.PLAIN]):
         if one is not None and one.accepted:
             return one
@@ -102,7 +102,7 @@ def _new_jti(found: Examination, reading: Reading) -> bool:
 
 
 def _when_bound(found: Examination, reading: Reading) -> str:
-    """Return the ``typ`` of a sender-bound token if it differs from an unbound token's."""
+    """Return a note on the payload ``typ`` of a sender-bound token, empty unless it differs from an unbound token's."""
     bound = found[Probe.BOUND]
     typ = None if bound is None or not is_bound(bound) else bound.reading.claim("typ")
     return f"; {_text(typ)} if sender-bound" if typ != reading.claim("typ") and isinstance(typ, str) else ""

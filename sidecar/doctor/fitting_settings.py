@@ -1,4 +1,4 @@
-"""Settings of a sidecar that fit the evidence: the profile of the issuer's tokens, and the section ``exchange``."""
+"""Settings that fit the evidence: ``issuers`` and ``exchange`` of a sidecar, ``login_issuers`` of a token service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Settings = dict[str, object]
 
 
 def profile_of(found: Examination) -> Settings | str | None:
-    """Return the profile of the issued tokens: a preset, or a preset with changes; None if no preset fits."""
+    """Return the profile of the issued tokens: a preset, or one with changes; None if unreadable or no preset fits."""
     attempt = shown_token(found)
     if attempt is None or attempt.reading.claims is None or _algorithm(attempt.reading) is None:
         return None
@@ -98,7 +98,7 @@ def _options(found: Examination) -> Settings:
 
 
 def login_settings(found: Examination) -> Settings | None:
-    """Return an entry of ``login_issuers`` of a token service, which uses the server's tokens as logins only."""
+    """Return an entry of a token service's ``login_issuers``: the server's tokens as logins only; None if none fits."""
     server, reading = found.case.server, found.subject
     if server.jwks is None or reading.kind != "JWT" or not isinstance(reading.claim("iss"), str):
         return None
@@ -117,7 +117,7 @@ def login_settings(found: Examination) -> Settings | None:
 
 
 def _may_fit(preset: IssuerProfile, reading: Reading) -> bool:
-    """Return True if a preset can fit the token, with settings for its claims."""
+    """Return False if the token's claims or type rule out the preset, and settings cannot change that."""
     claims = reading.claims or {}
     if not preset.required_claims <= claims.keys() or preset.refused_claims & claims.keys():
         return False

@@ -52,7 +52,7 @@ Parameter: TypeAlias = tuple[str, "str | Held"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request. ``client`` None: no credential; ``wrong``: an invalid credential; ``bare``: only the client's ID."""
+    """One request of ``client``. ``wrong``: with an invalid credential; ``bare``: with the client's ID alone."""
 
     name: str
     place: Place
@@ -136,7 +136,7 @@ def read_answer(status: int, body: bytes, *, at: float) -> Answer:
 
 
 def text_pairs(pairs: Iterable[Parameter | None]) -> tuple[Parameter, ...]:
-    """Return the parameters that have a value."""
+    """Return the parameters that are not None."""
     return tuple(pair for pair in pairs if pair is not None)
 
 

@@ -49,7 +49,7 @@ def examine(case: Case) -> Script[Examination]:
 
 
 def _own_tokens(found: Examination) -> Script[None]:
-    """Get the actor token of each client: from the options, or by client credentials."""
+    """Get the actor token of each client: from the options, by client credentials, else its JWT-SVID if it has one."""
     for index, name in enumerate((Probe.OWN_FIRST, Probe.OWN_SECOND)):
         held = found.case.actors[index]
         client = found.case.clients[index]

@@ -44,7 +44,7 @@ def _introspect(found: Examination) -> Script[None]:
 
 
 def _worthless(found: Examination, lawful: Draft) -> Script[None]:
-    """Send forged actor tokens."""
+    """Send invalid actor tokens: garbage, forged, unsigned, and one changed."""
     noise = found.case.noise
     claims = _claims(found)
     header = found.own_readings[0].header or found.subject.header
@@ -63,7 +63,7 @@ def _worthless(found: Examination, lawful: Draft) -> Script[None]:
 
 
 def _claims(found: Examination) -> dict[str, object]:
-    """Return the claims of the real actor token; invented ones if there is none."""
+    """Return claims for a forged actor token: the names in the real one, if there is one, and invented others."""
     real = found.own_readings[0].claims or {}
     now = int(max((one.answer.at for one in found.attempts.values()), default=0))
     made: dict[str, object] = {

@@ -31,7 +31,7 @@ def scopes_of_subject(found: Examination) -> frozenset[str] | None:
 
 
 def narrow_of(found: Examination) -> str | None:
-    """Return one scope of a subject token with several scopes; else None."""
+    """Return one of several scopes of the subject token, or of ``--scope`` if it names none; None without several."""
     held = scopes_of_subject(found) or frozenset((found.case.scope or "").split())
     if len(held) < 2:
         return None

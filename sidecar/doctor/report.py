@@ -32,7 +32,7 @@ class Veil:
         self._secrets: set[str] = set()
 
     def add(self, *secrets: str) -> None:
-        """Add texts to hide."""
+        """Add texts to hide, except those shorter than six characters."""
         self._secrets.update(secret for secret in secrets if len(secret) >= _LEAST_SECRET)
 
     def over(self, text: str) -> str:
@@ -63,7 +63,7 @@ def proposed(found: Examination, conclusion: Conclusion) -> Settings:
 
 
 def document(found: Examination, log: Log, veil: Veil) -> dict[str, object]:
-    """Return the whole result as JSON. Texts of the server are masked."""
+    """Return the whole result as a JSON object. Secrets and tokens in its texts are masked."""
     cells = verdicts_of(found)
     conclusion = conclude(cells)
     return {

@@ -1,7 +1,7 @@
 """Sends the requests: aiohttp with our limits. No redirect is followed, no proxy is taken from the environment.
 
-The server is verified with the system's authorities, or with those of ``--ca``. A client certificate is presented to
-the token endpoint if a client authenticates by it.
+The server is verified with the system's authorities, or with those of ``--ca``. A client certificate is presented
+to its endpoints if the client authenticates by it.
 """
 
 from __future__ import annotations
@@ -171,5 +171,5 @@ class Transport:
 
 
 def _patience(told: str | None) -> float:
-    """Return the seconds to wait by a ``Retry-After`` field, within a limit."""
+    """Return the seconds to wait by a ``Retry-After`` field, at most 5; 1 if the field has no number."""
     return min(float(told), _LONGEST_RETRY_S) if told is not None and told.isascii() and told.isdigit() else 1.0

@@ -45,13 +45,13 @@ def with_actor(found: Examination) -> Attempt | None:
 
 
 def looks_away(found: Examination) -> bool:
-    """Return True if an invalid actor token has the same result as a valid one: the server ignores it."""
+    """Return True if garbage as actor token gives the same ``act`` as a valid one: the server ignores actor tokens."""
     passed = _passed(found)
     return passed is not None and act_of(passed) == act_of(with_actor(found))
 
 
 def _passed(found: Examination) -> Attempt | None:
-    """Return an exchange that was accepted with an invalid actor token."""
+    """Return an exchange that was accepted with garbage as actor token; None if there is none."""
     return next((one for name in _WORTHLESS if (one := found[name]) is not None and one.accepted), None)
 
 

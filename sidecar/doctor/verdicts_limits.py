@@ -39,7 +39,7 @@ def limit_verdicts(found: Examination) -> list[Cell]:
 
 
 def _gone(question: Question, attempt: Attempt | None, why: str = "no exchange was accepted") -> Cell | None:
-    """Return the cell of an attempt without evidence; None if the attempt was accepted."""
+    """Return the cell of an attempt that was not made, not answered or refused; None if it was accepted."""
     if attempt is None:
         return question.untested(why)
     if attempt.answer.busy:

@@ -1,6 +1,6 @@
 """Limits that the HTTP library lacks: on the number of connections, and on the time that a request takes to arrive.
 
-Each connection's protocol is wrapped in one that counts it and runs a deadline while no request is served. At the limit
+Each connection's protocol is wrapped in one that counts it and runs a deadline while a request arrives. At the limit
 the connection that is idle for longest is evicted: its client reconnects when needed. With a ``Crowd``, a request that
 arrives too slowly is evicted as well: otherwise a few hundred clients with endless requests would lock everybody out.
 """
@@ -120,12 +120,12 @@ class Connections:
         self._idle[connection] = asyncio.get_running_loop().time()
 
     def arriving(self, connection: _Watched) -> None:
-        """Note the first byte of a request."""
+        """Note a connection that is new, or gets the first byte of its next request."""
         self._idle.pop(connection, None)
         self._arriving[connection] = asyncio.get_running_loop().time()
 
     def arrived(self, connection: _Watched) -> None:
-        """Note a connection whose request is complete or was abandoned."""
+        """Note a connection whose request has arrived as far as needed, or will not come."""
         self._idle.pop(connection, None)
         self._arriving.pop(connection, None)
 
@@ -201,7 +201,7 @@ class _Watched(asyncio.Protocol):
             self._inner.connection_lost(error)
 
     def arrived(self) -> None:
-        """Suspend the read deadline: the request is served, with deadlines of its own."""
+        """Stop the read deadline: the request is served, with deadlines of its own, or the connection is gone."""
         self._serving = True
         self._connections.arrived(self)
         self._stop_the_clock()
@@ -245,14 +245,14 @@ class _Watched(asyncio.Protocol):
 async def head_has_arrived(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Suspend the read deadline while a request is served: its head is complete."""
+    """Stop the read deadline while a request is served: its head is complete."""
     with served(request):
         return await handler(request)
 
 
 @contextmanager
 def served(request: web.Request) -> Iterator[None]:
-    """Suspend the read deadline of a request's connection: enough of the body was received."""
+    """Stop the read deadline of a request's connection inside the block: as much as needed has arrived."""
     protocol = None if request.transport is None else request.transport.get_protocol()
     if not isinstance(protocol, _Watched):
         yield

@@ -36,7 +36,7 @@ class Probe:
     """Serves a site until closed. ``address`` has the bound port.
 
     A connection reaches the site when its request head is complete; until then it costs only a descriptor. At
-    most ``limit`` connections of either kind are kept. At the limit the oldest is evicted once it is half a second
+    most ``limit`` connections of each kind are kept. At the limit the oldest is evicted once it is half a second
     old; new ones wait until then. An honest client gets its answer within milliseconds, or reconnects.
     """
 

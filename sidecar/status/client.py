@@ -13,14 +13,14 @@ _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 class NoAnswerError(Exception):
-    """The socket does not answer. The message has the cause and the fix."""
+    """The socket gave no usable answer. The message says why."""
 
 
 def ask(path: Path, target: str, *, member: str) -> dict[str, Any]:
     """Return the JSON document at ``target``, which must have ``member``.
 
     Raises:
-        NoAnswerError: the socket is missing, forbidden or closed, or the answer is not a sidecar's.
+        NoAnswerError: the socket is missing, forbidden, closed or silent, no worker answers, or no sidecar is there.
     """
     connection = _Unix(path)
     try:

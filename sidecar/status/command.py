@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser, default: str) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask and print. Exit codes: 0 ready, 1 not ready, 2 no answer, 3 ready, but new settings were refused.
 
-    With ``--wait-deny``: 0 every process uses the file's list, 1 some process does not, 2 no answer, 3 every process
-    does, but rows of the list match nothing.
+    With ``--wait-deny``: 0 every process uses the file's list, 1 some process does not in time, 2 no answer or no list,
+    3 every process does, but rows of the list match nothing.
     """
     try:
         if arguments.wait_deny is not None:
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
-    """Wait until every process uses the deny list in ``file``. Returns the exit code."""
+    """Wait up to ``patience_s`` until every process uses the deny list in ``file``. Returns the exit code."""
     try:
         wanted = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
@@ -115,7 +115,7 @@ def _find_deny_file_refusal(status: Json) -> str | None:
 
 
 def _serve(socket: Path, status: dict[str, Any]) -> int:
-    """Serve the live page until a signal. Returns the exit code: 0, or 2 if serving is unsafe here."""
+    """Serve the live page until a signal. Returns the exit code: 0, or 2 if serving is unsafe or impossible here."""
     if find_spec("jinja2") is None:
         return complain("status", f"this {needs('audit')}")
     from sidecar.status.live import gone_page, live_page

@@ -43,9 +43,8 @@ def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, n
     """Return the authority that this token gives ``client``.
 
     Raises:
-        Denied: NOT_YOUR_TOKEN, the token was issued to another client; NOT_AN_ENTRY, the client may not start a chain,
-            or the token names no user; TOKEN_EXPIRED, TOKEN_TYPE, DELEGATION_NOT_ALLOWED,
-            SELF_DELEGATION, MALFORMED_TOKEN.
+        Denied: NOT_YOUR_TOKEN, the token was issued to another client; NOT_AN_ENTRY, the client may not start a chain
+            with this token; TOKEN_EXPIRED, TOKEN_TYPE, DELEGATION_NOT_ALLOWED, SELF_DELEGATION, MALFORMED_TOKEN.
     """
     if token.expires_at <= now:  # the leeway of verification is for differing clocks, not for minting new tokens
         raise Denied(Reason.TOKEN_EXPIRED, "the subject token has expired")
@@ -70,10 +69,11 @@ def login_issuer_for(
 ) -> UserIssuer:
     """Return the user issuer if ``client`` may exchange its login tokens.
 
-    ``claims`` are the token's: a token whose only audience is the entry's door was used there.
+    With ``claims`` whose only audience is the entry's door, the result expects tokens for that door.
 
     Raises:
-        Denied: NOT_AN_ENTRY, the client is no entry for this issuer; MALFORMED_TOKEN, ``aud`` is of another type.
+        Denied: NOT_AN_ENTRY, the client is no entry for this issuer; NOT_YOUR_TOKEN, an ID token at a door;
+            MALFORMED_TOKEN, ``aud`` is of another type.
     """
     entry = policy.entries.get(client)
     if entry is None or issuer not in entry.client_ids:

@@ -1,7 +1,7 @@
 """The book of orders: a set that replicas merge. Pure.
 
 A merge of two books loses no order. The orders and the time determine the active revocations. The number of a book
-grows with every order, and a merge keeps the larger number. Each operator and each user issuer has a quota, so that its
+grows with every order, and a merge never lowers it. Each operator and each user issuer has a quota, so that its
 orders cannot keep out others. A lift or a confirmation needs no quota: each revocation has at most one of each.
 """
 
@@ -45,7 +45,7 @@ class Book:
         ``sources`` is the number of user issuers, which share the room for events.
 
         Raises:
-            Denied: ORDER_REFUSED, there is no room left for its source.
+            Denied: ORDER_REFUSED, the order's source has no room left, or ``seq`` is at its limit.
         """
         if order.id in self.orders or self.covering(order, now=now) is not None:
             return self
@@ -59,8 +59,8 @@ class Book:
     def covering(self, order: Order, *, now: int) -> Order | None:
         """Return the existing order that makes ``order`` unnecessary; None if there is none.
 
-        For a lift or confirmation: another of the same revocation. For a revocation: an active one of the same name by
-        the same operator, with the same end or a later one.
+        For a lift or confirmation: another of the same revocation. For a revocation: one with the same ``name``,
+        neither lifted nor expired, with the same end or a later one.
         """
         others = (one for one in self.orders.values() if one.action is order.action and one.expires_at > now)
         if order.action is not Action.REVOKE:
@@ -101,7 +101,7 @@ class Book:
         return found
 
     def listed(self, now: int, *, ttl_s: int) -> Steps[Listed]:
-        """Return, in steps, the active and the lifted revocations. Readers may cache them for ``ttl_s``."""
+        """Return, in steps, all revocations that wait for no second operator, and all lifts; valid ``ttl_s``."""
         confirmed = yield from self._find_confirmed()
         lifted: dict[str, int] = {}
         revoked: dict[str, Revocation] = {}
@@ -127,7 +127,7 @@ class Book:
 
 
 def _require_room(order: Order, kept: Iterable[Order], sources: int) -> None:
-    """Check the quotas for a new revocation: that of its operator or user issuer, and the total.
+    """Check the quotas for a new revocation: that of its operator or user issuer, and that of all operators or issuers.
 
     Raises:
         Denied: ORDER_REFUSED.

@@ -19,7 +19,7 @@ _IN_A_PIECE: Final = 64  # orders
 
 
 def rows_of(book: Book, known: Mapping[str, bytes]) -> Steps[Mapping[str, bytes]]:
-    """Return the orders as JSON; reuses the JSON in ``known``."""
+    """Return, in steps, each order as JSON, by ID; reuses the JSON in ``known``."""
     rows: dict[str, bytes] = {}
     for some in slices(book.orders.items()):
         yield

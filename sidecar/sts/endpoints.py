@@ -64,8 +64,8 @@ class TokenEndpoint:
         body_timeout_s: float = 5.0,
         unproven: UnprovenRecords | None = None,
     ) -> None:
-        """``base_url``: our URL for clients, if it is not the issuer identifier; ``keys_max_age_s``: the cache life of
-        our keys; ``introspects``: the service has an introspection endpoint.
+        """``base_url``: our URL for clients, if it is not the issuer identifier; ``keys_max_age_s``: how long
+        clients may cache our keys; ``introspects``: the service has an introspection endpoint.
 
         ``unproven`` limits the records of requests without a valid SVID.
         """
@@ -116,7 +116,7 @@ class TokenEndpoint:
         return await self.answered(request, self._countersign)
 
     async def answered(self, request: web.Request, answer: Answering) -> web.Response:
-        """Serve a request of an identified client by ``answer``. A drain waits for it; a refusal is recorded."""
+        """Identify the client, then serve its request by ``answer``. A drain waits for it; a refusal is recorded."""
         return await self._track(self._identify(request, answer))
 
     async def _track(self, answering: Coroutine[None, None, web.Response]) -> web.Response:
@@ -257,7 +257,7 @@ async def go_on(request: web.Request) -> None:
 
 
 def server_metadata(policy: StsPolicy, base_url: str | None = None, *, introspects: bool = False) -> dict[str, object]:
-    """Build authorization server metadata (RFC 8414 section 2), and of the actor profile if tokens follow it.
+    """Build authorization server metadata (RFC 8414 section 2), and that of the actor profile if tokens follow it.
 
     Clients authenticate by mTLS and their URI SAN (RFC 8705).
     """

@@ -1,6 +1,6 @@
 """Features of a token service that only some settings use. A process without one never loads its modules.
 
-Each function imports the modules of its feature. No other module of the token service imports those.
+Each function imports the modules of its feature. Other parts of a running token service import those for types only.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def register_of(settings: RevocationSettings | None, log: EventLog) -> Register 
 
 
 def revocations_of(service: TokenService, endpoint: TokenEndpoint) -> RevocationEndpoint | None:
-    """Make the endpoint for operators' orders; None without a register."""
+    """Make the endpoints of orders and of the signed list; None without a register."""
     if service.register is None:
         return None
     from sidecar.sts.revocation_endpoint import RevocationEndpoint

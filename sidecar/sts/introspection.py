@@ -2,7 +2,7 @@
 
 Off by default: every token is a JWT that its audience can verify alone. The endpoint is for resource servers that
 cannot verify, or that must learn of a revocation at once. The client is authenticated by its X.509-SVID. A token for
-another audience gets the same answer as an invalid token, and no other check runs before the audience check.
+another audience gets the same answer as an invalid token; whether such a token is revoked is never looked up.
 """
 
 from __future__ import annotations

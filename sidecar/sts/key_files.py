@@ -78,7 +78,7 @@ def load_schedule(
     """Read the keys that are in use at ``now`` or later. ``before`` is a running replica's previous schedule.
 
     Raises:
-        ConfigError: a file is readable by others or holds no usable key (all are listed); no key at all, or too many.
+        ConfigError: as ``key_times``; all exposed files and those without a usable key; no key, one twice, or too many.
     """
     times = key_times(directory)
     over = _over(times, now, announce_s, before)
@@ -105,7 +105,7 @@ def look(directory: Path) -> Hashable:
     """Return a value that changes whenever the directory's keys do, to poll for changes.
 
     Raises:
-        OSError: the directory cannot be listed.
+        OSError: the directory cannot be listed, or a file is gone by now.
     """
     found = []
     for path in _pem_files(directory):
@@ -132,7 +132,7 @@ def _pem_files(directory: Path) -> list[Path]:
 
 
 def _over(times: Collection[int], now: int, announce_s: int, before: KeySchedule | None) -> frozenset[int]:
-    """Return the times of keys whose last token has expired, also if the settings for its life have changed."""
+    """Return the times of keys whose last token has expired, even with the longest life that settings allow."""
     if before is None:
         due = {signs_from: signs_from for signs_from in times}
     else:  # a file that is new here may be held back

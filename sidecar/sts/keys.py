@@ -112,8 +112,7 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """One snapshot of the published keys: the ``signer``, the ``announced`` future ones and the ``retired`` former
-    ones.
+    """Snapshot of the published keys: the ``signer``, the ``announced`` future ones, the ``retired`` former ones.
 
     A ring is also a source of keys (``service.Keys``) whose roles never change.
     """

@@ -58,7 +58,7 @@ def known_names(policy: StsPolicy, domains: Iterable[object]) -> KnownNames:
 
 
 def _longest_s(policy: StsPolicy) -> Mapping[Kind, int]:
-    """Return the longest known life of tokens with one ``txn`` or one ``jti``.
+    """Return the longest useful life of an order for a ``txn`` or a ``jti``, a day or more; no entry where unknown.
 
     Chains of ours end with their first token, and one for a login begins while the login lives. Tokens of foreign token
     services with the same ``txn``, or exchanged from one token, have no known limit.
@@ -101,7 +101,7 @@ class SeenNames:
             self._note(kind, names)
 
     def note_issued(self, claims: Mapping[str, object]) -> None:
-        """Remember the names of an issued token."""
+        """Remember the ``txn`` and ``jti`` of an issued token."""
         self._note(Kind.TXN, (claims["txn"],))
         self._note(Kind.JTI, (claims["jti"],))
 
@@ -115,7 +115,7 @@ class SeenNames:
             self._since[kind] = max(self._since[kind], at)
 
     def of(self, order: Order) -> dict[str, object]:
-        """Describe a revocation's name: when it was last seen, the start of this memory, and a similar known name.
+        """Describe a revocation's name: when it was last seen, the start of this memory, and if unseen, a similar one.
 
         Times are in seconds since 1970.
         """

@@ -2,7 +2,7 @@
 
 ``POST /backchannel-logout`` takes a form with ``logout_token`` (OpenID Connect Back-Channel Logout), ``POST /events`` a
 security event token (RFC 8935). The listener is plain HTTP: put a proxy that ends TLS before it. Each event is
-authenticated by its issuer's signature. Invalid requests cost one signature check, and their records are rate-limited.
+authenticated by its issuer's signature. Invalid ones cost one signature check at most; their records are rate-limited.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NO_STORE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSettings:
-    """Address of the listener, our ``audiences`` beside the entries' OAuth clients, and the life of revocations."""
+    """Address of the listener, our ``audiences`` besides the entries' OAuth clients, and the lives of revocations."""
 
     host: str
     port: int
@@ -59,7 +59,7 @@ class LogoutEndpoint:
         return app
 
     async def logout(self, request: web.Request) -> web.Response:
-        """Accept a logout token: 200 once a majority of the replicas stores its revocation, 400 if refused."""
+        """Accept a logout token: 200 once a majority of replicas has its revocation, 400 if refused, 503 otherwise."""
         try:
             if media_type(request.headers.get(hdrs.CONTENT_TYPE)) != "application/x-www-form-urlencoded":
                 raise Denied(Reason.ORDER_REFUSED, "the body is not a form")
@@ -71,10 +71,8 @@ class LogoutEndpoint:
         return web.Response(headers=_NO_STORE)
 
     async def event(self, request: web.Request) -> web.Response:
-        """Accept a security event token (RFC 8935 section 2): 202 once a majority of the replicas stores its
-        revocation.
-
-        400 if the token is refused.
+        """Accept a security event token (RFC 8935 section 2): 202 once a majority of the replicas has its
+        revocation, 400 if refused, 503 otherwise.
         """
         try:
             if media_type(request.headers.get(hdrs.CONTENT_TYPE)) != "application/secevent+jwt":

@@ -52,8 +52,7 @@ def issuer_of(raw: str) -> Bearer:
 
 
 def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int) -> Order:
-    """Verify an event and return the revocation that follows from it. Its ID is the event's, so that a replay changes
-    nothing.
+    """Verify an event and return its revocation, with an ID from issuer and ``jti``, so that a replay changes nothing.
 
     Raises:
         Denied: ORDER_REFUSED.
@@ -117,7 +116,7 @@ def _event(claims: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
 
 
 def _named(claims: Mapping[str, object], members: Mapping[str, object], issuer: str) -> tuple[str | None, str | None]:
-    """Return the user and the session of an event, from ``sub`` and ``sid``, or from ``sub_id`` (RFC 9493)."""
+    """Return the user and the session of an event, by ``sub`` and ``sid``, ``sub_id`` (RFC 9493) or ``subject``."""
     subject, session = _name(claims, "sub"), _name(claims, "sid")
     sub_id = claims.get("sub_id", members.get("subject"))
     if isinstance(sub_id, dict):

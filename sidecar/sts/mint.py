@@ -170,7 +170,7 @@ def authorize_self(
 def _confirmation(
     audience: str, expires_at: int, policy: StsPolicy, certificate: ClientCertificate | None
 ) -> tuple[dict[str, object], int]:
-    """Return ``cnf`` and the expiry: for a target with bound tokens, no later than the certificate's.
+    """Return ``cnf`` if the target's tokens are bound, and the expiry, which is then no later than the certificate's.
 
     The binding is to the actor, who presents the token, never to the subject token's sender.
     """
@@ -216,7 +216,7 @@ def _ancestors(subject: VerifiedToken) -> list[str]:
 
 
 def _audience_of(request: ExchangeRequest | ClientCredentialsRequest) -> str:
-    """Return the only target of a request: several would grant every scope at every target (section 2.1.1)."""
+    """Return the only target of a request: several would grant every scope at every target (RFC 8693 section 2.1.1)."""
     named = {*request.audience, *request.resource}
     if len(named) != 1:
         raise Denied(Reason.TARGET_UNKNOWN, "audience or resource must name exactly one target")
@@ -242,7 +242,7 @@ def _allowed_scopes(client: SpiffeId, authority: Authority, audience: str, polic
 
 
 def _narrow(asked: ScopeSet | None, *limits: ScopeSet) -> ScopeSet:
-    """Return the requested scopes if every limit allows them; without a request, the intersection of the limits."""
+    """Return the requested (by default, all) scopes that every limit allows. Raises Denied SCOPE_REFUSED if none is."""
     first, *rest = limits if asked is None else (asked, *limits)
     scope = first.intersection(*rest)
     if not scope:

@@ -229,7 +229,7 @@ def verify_order(
 
 
 def _say_the_same(one: Order, other: Order) -> bool:
-    """Return True if two orders differ at most in their signing time and replica."""
+    """Return True if two orders differ at most in their signature: its time, replica and certificate."""
     unsigned = [replace(order, made_at=0, signed=None, certificate=None) for order in (one, other)]
     return unsigned[0] == unsigned[1]
 

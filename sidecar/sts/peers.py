@@ -67,7 +67,7 @@ class Peers:
             known.lacks.difference_update(orders)
 
     def lacked(self, address: str) -> frozenset[str]:
-        """Return our orders that one replica may lack; empty if unknown."""
+        """Return the IDs of our orders that one replica may lack; empty if the replica was never heard."""
         known = self._members.get(address)
         return frozenset() if known is None or known.lacks is None else frozenset(known.lacks)
 
@@ -86,7 +86,7 @@ class Peers:
         return [address for address, one in members if not one.own and (one.lacks is None or order in one.lacks)]
 
     def majority_holds(self, order: str) -> bool:
-        """Return True if a majority of the replicas, this one included, holds an order of ours."""
+        """Return True if a majority of the replicas, this one included, is known to hold an order of ours."""
         replicas = 1 + len(self._others())
         return self._looked_up and 2 * (replicas - len(self.without(order))) > replicas
 
@@ -99,7 +99,7 @@ class Peers:
         return sum(one in lacked for one in orders) if lacked else 0
 
     def not_kept(self, address: str, why: str) -> None:
-        """Note that writing another replica's orders failed, so our list is incomplete."""
+        """Note why another replica's orders could not be merged here: our list is incomplete."""
         self._members[address].unkept = why
 
     def kept_again(self, addresses: Collection[str]) -> None:
@@ -108,7 +108,7 @@ class Peers:
             self._members[address].unkept = None
 
     def unkept(self) -> str | None:
-        """Return the error of writing another replica's orders; None if all are written."""
+        """Return the reason why another replica's orders could not be merged; None if all were."""
         return next((one.unkept for one in self._members.values() if one.unkept is not None), None)
 
     def silence_s(self) -> float | None:

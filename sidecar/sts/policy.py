@@ -75,7 +75,7 @@ class StsPolicy:
         self._set(own=own, longest_life_s=max(self.token_life_s, *first, 0))
 
     def target_of(self, audience: str) -> Target | None:
-        """Return the workload that receives tokens for this audience; None if there is none."""
+        """Return the target that owns this audience; None if there is none."""
         return self._targets.get(audience)
 
     def recipient_of(self, audience: str) -> SpiffeId:

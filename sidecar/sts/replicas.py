@@ -85,7 +85,7 @@ class Replicas:
         await self.share()
 
     async def share(self) -> None:
-        """Send the other replicas the orders that they may lack; silent replicas get them in the next round.
+        """Send the other replicas the orders that they may lack; silent replicas get them once they answer.
 
         Concurrent callers share the calls: one at a time to each replica, with all that it lacks.
         """
@@ -128,7 +128,7 @@ class Replicas:
             self._register.peers.kept_again(urls)
 
     async def _ask(self, endpoint: Endpoint, url: str) -> bool:
-        """Fetch one replica's orders. Return True if writing them failed."""
+        """Fetch and merge one replica's orders. Return True if they could not be kept here."""
         peers = self._register.peers
         asked_at = peers.monotonic()  # its answer is at least as new as this
         client = EndpointClient(endpoint, self._source, timeout_s=TIMEOUT_S, max_bytes=MAX_BOOK_BYTES)

@@ -105,7 +105,7 @@ class Register:
         return without + sum(map(len, self._rows.values())) + commas, pieces_of(members, self._rows)
 
     def lacking(self) -> str | None:
-        """Return the reason why this replica may lack revocations; None if it has all."""
+        """Return the reason why this replica may lack too much to answer; None if its list may be used."""
         unkept, silence_s = self.trouble or self.peers.unkept(), self.peers.silence_s()
         if unkept is not None:
             return unkept
@@ -116,7 +116,7 @@ class Register:
         return None
 
     def load(self) -> None:
-        """Read the file. A missing file means no orders; the error of an unreadable file is kept in ``trouble``."""
+        """Read the file. A missing file means no orders; the error of an unusable file is kept in ``trouble``."""
         file = self.settings.file
         try:
             if file is not None and file.exists():
@@ -129,7 +129,7 @@ class Register:
         self._view = None
 
     async def run(self) -> None:
-        """Remove expired revocations from the view, until cancelled."""
+        """Remove expired revocations from the view, and try again to read a file that failed, until cancelled."""
         while True:
             for _ in range(_LOOKS_PER_LOAD):
                 await asyncio.sleep(_LOOK_S)
@@ -161,7 +161,7 @@ class Register:
 
         Raises:
             Denied: ORDER_REFUSED.
-            Unavailable: AUDIT_UNAVAILABLE, recording failed; NOT_READY, writing the file failed.
+            Unavailable: AUDIT_UNAVAILABLE, no record can be written; NOT_READY, the order cannot be kept.
         """
         if operator not in self.settings.operators:
             raise Denied(Reason.ORDER_REFUSED, "the client is not a listed operator")
@@ -184,8 +184,7 @@ class Register:
         return await self._change(verified)
 
     async def add(self, order: Order, *, sources: int = 1) -> Order:
-        """Store and record an order. Returns the order, or the earlier one that makes it unnecessary. Raises as
-        ``accept``.
+        """Store and record an order. Returns it, or the earlier one that makes it unnecessary. Raises as ``accept``.
 
         ``sources`` is the number of user issuers, which share the room for events.
         """
@@ -196,7 +195,7 @@ class Register:
 
         Raises:
             SeqError: the other book's number is too far ahead.
-            Unavailable: NOT_READY, writing the file failed.
+            Unavailable: NOT_READY, the orders cannot be kept.
         """
 
         async def merged() -> None:
@@ -243,7 +242,7 @@ class Register:
         return self.peers.unacknowledged([name for name, one in self._book.orders.items() if one.expires_at > now])
 
     async def keep_again(self) -> None:
-        """Retry a failed write of the file. Raises as ``merge``."""
+        """Retry a failed write of the file. Raises Unavailable NOT_READY."""
 
         async def again() -> None:
             await self._replace(self._book)

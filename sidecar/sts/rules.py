@@ -45,8 +45,7 @@ class Target:
     """A workload that tokens can be issued for: its SPIFFE ID, its other ``audiences``, its ``scopes``.
 
     The scopes are a ceiling: they must include the scopes of all further hops behind the target. Tokens for a
-    ``bound`` target are
-    good only on a connection with the certificate that their client showed here (RFC 8705 section 3).
+    ``bound`` target are valid only on a connection with the certificate that the client had here (RFC 8705 section 3).
     """
 
     workload: SpiffeId
@@ -136,9 +135,9 @@ class ForeignIssuer:
 class EntryWorkload:
     """A workload where users log in, with its OAuth client at each user issuer.
 
-    ``door`` is the URL of its door: login tokens for that audience start a chain too, from any OAuth client.
-    The first token of a chain lives ``first_token_life_s`` (None: 300 s), at an audience in ``long_runs`` the seconds
-    there, and at most ``delegation_life_s``; None means the login token's remaining life, at most one hour.
+    ``door`` is the URL of its door: access tokens for that audience alone start a chain too, from any OAuth client.
+    The first token of a chain lives ``first_token_life_s`` (None: 300 s) or the seconds that ``long_runs`` has for its
+    audience, at most ``delegation_life_s`` (None: the login token's remaining life, at most one hour).
     """
 
     workload: SpiffeId

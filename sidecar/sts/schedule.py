@@ -75,7 +75,7 @@ class TimedKey:
 class KeySchedule:
     """All keys, in the order of their times. ``floor`` is the time of the key that signed last.
 
-    ``late_s``: the greatest delay of a key's file that restarting replicas tolerate.
+    ``late_s``: how long after its time a key may arrive while other replicas restart.
 
     Raises:
         KeyRefusedError: there is no key, or a key or a time is duplicated.
@@ -95,7 +95,7 @@ class KeySchedule:
             raise KeyRefusedError("two keys sign from the same time")
 
     def at(self, now: int, *, keep_s: int) -> KeyRing:
-        """Return the roles at ``now``. ``keep_s``: the life of a token, for which a retired key stays published."""
+        """Return the roles at ``now``. ``keep_s``: how long a retired key's last token may be used, in seconds."""
         signer = self.signer_at(now)
         kept_s = keep_s + self.announce_s + self.late_s
         before = () if signer is None else (one for one in self.keys if one.signs_from < signer.signs_from)
@@ -120,14 +120,14 @@ class KeySchedule:
     def started(self, now: int) -> KeySchedule:
         """Return the schedule of a starting replica: each key but the first is held back as if it had just arrived.
 
-        Exception: a key whose time is ``late_s`` or more ago, since the key before it may no longer be published.
+        The hold ends ``late_s`` + ``announce_s`` after the key's time at the latest: the one before may be gone then.
         """
         first, *later = self.keys
         held = (replace(one, held_until=min(now, one.signs_from + self.late_s) + self.announce_s) for one in later)
         return replace(self, keys=(first, *held))
 
     def followed_by(self, keys: tuple[TimedKey, ...], now: int) -> KeySchedule:
-        """Return the schedule for the current set of keys. New keys are held back."""
+        """Return the schedule for the current set of keys. New keys are held back for ``announce_s``."""
         held = {one.key.kid: one.held_until for one in self.keys}
         until = now + self.announce_s
         fresh = tuple(replace(one, held_until=held.get(one.key.kid, until)) for one in keys)

@@ -64,7 +64,7 @@ class Keys(Protocol):
     """Source of our own keys (``schedule.KeySchedule``)."""
 
     def at(self, now: int, *, keep_s: int) -> KeyRing:
-        """Return the keys and their roles at ``now``; ``keep_s`` is how long a key that signed stays published."""
+        """Return the keys and their roles at ``now``; ``keep_s``: how long a token may be used once signed."""
         ...
 
 
@@ -128,7 +128,7 @@ class TokenService:
     ) -> dict[str, object]:
         """Answer one request of the authenticated ``client``. Returns the members of the response.
 
-        ``confirm`` checks the client again, after a wait for keys. ``certificate`` is the client's on this connection.
+        ``confirm`` checks the client again once the key is found. ``certificate`` is the client's on this connection.
 
         Raises:
             SidecarError: the request is refused; the caller records it and answers by ``rfc8693.build_error``.
@@ -161,7 +161,7 @@ class TokenService:
         """Sign the head of the client's record stream. Nothing is stored except its record.
 
         Raises:
-            SidecarError: EXCHANGE_MALFORMED, OVERLOADED, or AUDIT_UNAVAILABLE.
+            SidecarError: EXCHANGE_MALFORMED, OVERLOADED, AUDIT_UNAVAILABLE, or NOT_READY without a signing key.
         """
         head = parse_head(body, content_type)
         self.rate.take(("countersign", client))
@@ -173,7 +173,7 @@ class TokenService:
         return checkpoint
 
     async def countersign_own(self, head: Head) -> Checkpoint:
-        """Sign the head of our own record stream. Raises Unavailable NOT_READY until our own SPIFFE ID is known."""
+        """Sign the head of our own record stream. Raises Unavailable NOT_READY without a SPIFFE ID or signing key."""
         if self.log.workload is None:
             raise Unavailable(Reason.NOT_READY, "there is no identity")
         key, issuer = self.current_ring().active, self.policy.issuer

@@ -1,6 +1,6 @@
-"""The signed list of one replica, signed on demand and at most once a second for all readers.
+"""The signed list of one replica, signed on demand: one signature serves all readers for a second or until a change.
 
-A reader with the current list gets a confirmation instead, also signed at most once a second.
+A reader with the current list gets a confirmation instead, which is cached likewise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Signature(NamedTuple):
     jws: bytes
 
     def serves(self, key: SigningKey, tag: str, now: Knowledge) -> bool:
-        """Return True if this signature is still current. A signature time in the future is refused."""
+        """Return True if this signature has this key and content, is at most a second old, and not from the future."""
         young = 0 <= now.issued_at - self.knowledge.issued_at <= _SIGNED_FOR_S
         return young and (self.kid, self.tag, self.knowledge.heard) == (key.kid, tag, now.heard)
 

@@ -58,7 +58,7 @@ def check_subject(bearer: Bearer, *, client: SpiffeId, policy: StsPolicy) -> Non
     """Run the checks on a subject token that need no key, so that an untrusted token causes no fetch.
 
     Raises:
-        Denied: NOT_AN_ENTRY, DELEGATION_NOT_ALLOWED, TOKEN_TYPE, ALG_NOT_ALLOWED.
+        Denied: NOT_AN_ENTRY, NOT_YOUR_TOKEN, DELEGATION_NOT_ALLOWED, MALFORMED_TOKEN, TOKEN_TYPE, ALG_NOT_ALLOWED.
     """
     trusted, _ = _expect(bearer, client, policy)
     check_header(bearer, trusted)

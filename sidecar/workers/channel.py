@@ -39,7 +39,7 @@ class Start(NamedTuple):
 
 
 class SilentError(Exception):
-    """The other end did not answer in time."""
+    """The other end is gone, or did not answer in time."""
 
 
 class ToWorker:
@@ -52,7 +52,7 @@ class ToWorker:
         self._asked: dict[int, asyncio.Future[Any]] = {}
 
     async def listen(self, reader: asyncio.StreamReader) -> None:
-        """Receive messages until cancelled, also after the worker has ended."""
+        """Receive messages. Runs until cancelled, even if the worker has ended."""
         try:
             while True:
                 number, message = await _receive(reader)
@@ -84,7 +84,7 @@ class ToWorker:
         """Ask the worker and return its answer.
 
         Raises:
-            SilentError: the worker did not answer in time.
+            SilentError: the worker is gone, or did not answer in time.
         """
         if self._writer.is_closing():
             raise SilentError

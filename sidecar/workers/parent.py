@@ -86,7 +86,7 @@ class Workers:
 
         Raises:
             OSError: a listener's address is in use or not local.
-            PartEndedError: the parent lost the channel to a worker.
+            PartEndedError: the settings watcher or a channel's reader ended by itself.
         """
         await self._require_addresses()
         one_is_gone = asyncio.Event()
@@ -187,7 +187,7 @@ class Workers:
             successor = True
 
     def _may_restart(self, worker: Worker) -> bool:
-        """Count a dead worker. Returns True if it may be replaced."""
+        """Return True, and count a restart, if a dead worker may be replaced."""
         now = time.monotonic()
         too_often = len(self._restarted) == MAX_RESTARTS and now - self._restarted[0] < RESTARTS_WITHIN_S
         if too_often or not worker.was_ready:

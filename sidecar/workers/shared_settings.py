@@ -65,7 +65,7 @@ class SharedSettings:
         """Load the settings and activate them in all workers.
 
         Raises:
-            ConfigError: the settings are invalid, or a worker refuses them; all workers keep the current settings.
+            ConfigError: the settings are invalid, lack room, or are not prepared by every worker; all keep the current.
         """
         async with self._turn:
             lines = self._lines()
