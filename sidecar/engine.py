@@ -31,7 +31,7 @@ PLANNED_BYTES: Final = 640  # beside a plan: where its issued token lies, its ke
 _MODULE: Final = "delegation_sidecar_native"
 _VERSION: Final = "0.1.0"  # the one whose functions are called here: another wheel is not used
 # Raised here and in ``lib.rs`` when an attribute that one engine uses of the other gets another name or meaning.
-_INTERFACE: Final = 2
+_INTERFACE: Final = 3
 # Older builds of this version lack some.
 _CALLED: Final = (
     "Call", "Finished", "InboundGate", "Kind", "OutboundGate", "PlannedCall", "Prepared",

@@ -82,7 +82,6 @@ ELSEWHERE: Final = {
     "features/mcp/sessions.py": "integration/test_mcp_sessions.py",
     "features/door/resource_metadata.py": "integration/test_resource_metadata.py",
     "features/operations/operation.py": "integration/test_operations.py",
-    "assembly/native_gates.py": "integration/test_engine.py",
     "assembly/stranger_sides.py": "integration/test_door.py",
     "delegation/a2a_rules.py": "delegation/test_a2a.py",
     "delegation/reevaluate_exceptions.py": "delegation/test_reevaluate.py",

@@ -101,9 +101,10 @@ def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
     native = shared.engine == "native" and edits is to_agent and type(shared.handles) is Handles
     warm: Warm | None = None
     if native:
-        from sidecar.assembly.native_gates import warm_inbound  # needs no memory where it is not used
+        from sidecar.proxy.native.warm_inbound import WarmInbound  # needs no memory where it is not used
 
-        warm = warm_inbound(journeys, forwarder, settings, shared)
+        gate = WarmInbound(journeys, shared.features, limits=settings.limits, upstream_limits=settings.upstream_limits)
+        warm = gate.begin
     listener = listener_of(
         "inbound", settings, shared, refused_connections, handler=journeys, context=tls, http2=shared.http2, warm=warm
     )
@@ -151,9 +152,9 @@ def outbound_side(settings: OutboundSettings, shared: Shared) -> tuple[Outbound,
     native = shared.engine == "native" and parts["edits"] is to_next_hop
     warm: Warm | None = None
     if native:
-        from sidecar.assembly.native_gates import warm_outbound
+        from sidecar.proxy.native.warm_outbound import WarmOutbound
 
-        warm = warm_outbound(journeys, parts, settings, shared)
+        warm = WarmOutbound(journeys, limits=settings.limits, upstream_limits=settings.upstream_limits).begin
     listener = listener_of(
         "outbound",
         settings,

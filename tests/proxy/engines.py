@@ -235,26 +235,10 @@ class EngineWorld:
         )
         self.verdicts = inbound.verdicts
         if self.engine == "native":
-            warm = WarmInbound(
-                inbound.permits,
-                verdicts=inbound.verdicts,
-                features=self.features,
-                handles=self.handles,
-                **self._of_gate(forwarder),
-            )
+            warm = WarmInbound(inbound, self.features, limits=ServerLimits(), upstream_limits=ClientLimits())
             warm._handed_over = HandedOver(self.pythons)
             self._warm = warm.begin
         return inbound
-
-    def _of_gate(self, forwarder: Forwarder) -> dict[str, Any]:
-        return {
-            "snapshots": self.snapshots,
-            "log": self.log,
-            "forwarder": forwarder,
-            "wall": lambda: self.now,
-            "limits": ServerLimits(),
-            "upstream_limits": ClientLimits(),
-        }
 
     def _begin(self, connection: ServerConnection, data: bytes) -> bool | None:
         assert self._warm is not None
@@ -450,14 +434,7 @@ class OutboundWorld(EngineWorld):
             clock=lambda: self.now,
         )
         if self.engine == "native":
-            self.gate = warm = _CountedLookUps(
-                outbound.plans,
-                outbound.features["logins"],
-                handles=self.handles,
-                origins=origins,
-                own_authorities=own_authorities,
-                **self._of_gate(forwarder),
-            )
+            self.gate = warm = _CountedLookUps(outbound, limits=ServerLimits(), upstream_limits=ClientLimits())
             warm._handed_over = HandedOver(self.pythons)
             self._warm = warm.begin
         self.plans, self.judged = outbound.plans, outbound.features["logins"].judged

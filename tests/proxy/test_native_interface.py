@@ -17,6 +17,7 @@ ROOT: Final = Path(sidecar.__file__).parent
 RUST: Final = {path.stem: path.read_text() for path in sorted((ROOT / "native" / "src").glob("*.rs"))}
 # Python that hands objects to the native engine: its own modules, and the facts by which tokens hold.
 PYTHON: Final = [ROOT / "engine.py", ROOT / "exchange" / "client.py", *sorted((ROOT / "proxy" / "native").glob("*.py"))]
+_MOST_PARAMETERS: Final = 8  # with ``self``
 _PRIVATE: Final = re.compile(r"_[a-z]\w*")
 
 
@@ -48,6 +49,14 @@ def test_a_private_attribute_that_is_handed_over_is_found() -> None:
     handed = "Parts(given=permits._entries, alive=self.handles._alive, own=self._own, facts=[(plans, '_as_of', 1)])"
     assert sorted(_private_names(ast.parse(handed))) == ["'_as_of'", "permits._entries", "self.handles._alive"]
     assert len(PYTHON) >= 8
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "proxy" / "native").glob("*.py")), ids=lambda path: path.name)
+def test_no_function_of_the_interface_takes_more_parameters_than_a_reader_holds(path: Path) -> None:
+    """Values that cross together are an object with a name: a request in flight had seventeen parameters."""
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    counts = [(one.name, sum(isinstance(node, ast.arg) for node in ast.walk(one.args))) for one in functions]
+    assert [(name, count) for name, count in counts if count > _MOST_PARAMETERS] == []
 
 
 @pytest.mark.parametrize("module", RUST)

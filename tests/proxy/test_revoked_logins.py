@@ -55,7 +55,7 @@ class World:
         )
         self._snapshots = Snapshots(setup, lambda _: self._revoked)
         self._snapshots.follow(POLICY.workload)
-        self.calls.outbound._snapshots = self._snapshots
+        self.calls.outbound.snapshots = self._snapshots
         self.calls.watch.snapshots = self._snapshots
         outbound = self.calls.outbound
         self._caches = Caches(

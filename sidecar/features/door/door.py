@@ -62,7 +62,7 @@ class DoorCalls(Outbound):
         self._unproven = unproven
         self._session_ids = features.of("mcp").session_ids
         self.authority = _DoorAuthority(self._logins)
-        self._own_authorities = _Checked()
+        self.own_authorities = _Checked()
 
     def on_request(self, stream: Stream) -> None:
         """Serve one request: make its record, then its journey."""
@@ -82,7 +82,7 @@ class DoorCalls(Outbound):
         goes_on = False
         try:
             entry.source = source_of(stream.remote_address)
-            snapshot = self._snapshots.now()
+            snapshot = self.snapshots.now()
             door = _door_of(snapshot)
             origin = door.check_origin(head.all(b"origin"))
             if not door.is_named_by(head.authority):
@@ -124,7 +124,7 @@ class DoorCalls(Outbound):
 
     def _refuse(self, stream: Stream, error: SidecarError, entry: Entry, asked: Any) -> None:
         """Refuse a request by a challenge that a client can act on, readable by the pages that may call."""
-        current, head = self._snapshots.current, stream.head
+        current, head = self.snapshots.current, stream.head
         door = None if current is None or current.policy.entry is None else current.policy.entry.door
         if current is None or door is None or head is None:
             refuse(stream, error, entry, asked=asked)
@@ -150,7 +150,7 @@ class DoorCalls(Outbound):
         """
         permit, head = way.permit, way.head
         assert isinstance(permit, IssuedPermit)  # noqa: S101 - for the type only: the door has no other one
-        door, delegation = _door_of(self._snapshots.in_force()), permit.plan.delegation
+        door, delegation = _door_of(self.snapshots.in_force()), permit.plan.delegation
         assert delegation is not None  # noqa: S101 - for the type only: the door has no other authority
         holder = Holder("subject", None, delegation.token.issuer, delegation.token.subject)
         session = session_held_by(

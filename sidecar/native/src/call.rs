@@ -377,26 +377,8 @@ impl Call {
         self.traceparent(&mut traceparent);
         let mut at = Vec::with_capacity(27);
         put_time(&mut at, self.wall);
-        let state = PyDict::new(py);
-        state.set_item("connection", live.connection)?;
-        state.set_item("upstream", live.upstream)?;
-        state.set_item("stream", live.ghosts.stream)?;
-        state.set_item("entry", live.ghosts.entry)?;
-        state.set_item("forwarding", live.ghosts.forwarding)?;
-        state.set_item("data", live.data)?;
-        state.set_item("given", &self.given)?;
-        state.set_item("origin", &self.origin)?;
-        state.set_item("handle", self.opened.as_ref().map(|opened| &opened.handle))?;
-        state.set_item("started_at", self.started_at)?;
-        state.set_item("forwarded_at", self.decided_at)?;
-        state.set_item("traceparent", text(&traceparent))?;
-        state.set_item("bytes_in", self.bytes_in)?;
-        if let Some(target) = &self.target {
-            state.set_item("target", PyBytes::new(py, target))?;
-        }
         let known = PyDict::new(py);
         known.set_item("ts", text(&at))?;
-        state.set_item("asked", self.asked.as_ref().map(|asked| &asked.state))?;
         known.set_item("op", self.asked.as_ref().map(|asked| &*asked.op))?;
         known.set_item("method", &*self.method)?;
         known.set_item("path", &*self.path)?;
@@ -407,8 +389,14 @@ impl Call {
         known.set_item("span_id", self.span(py))?;
         known.set_item("decide_ms", self.decide_ms())?;
         known.set_item("after_request", self.after_request)?;
-        state.set_item("known", known)?;
-        self.side.inflate.bind(py).call((), Some(&state))?;
+        let connections = (live.connection, live.upstream, &self.origin);
+        let ghosts = (live.ghosts.stream, live.ghosts.entry, live.ghosts.forwarding);
+        let target = self.target.as_ref().map(|target| PyBytes::new(py, target));
+        let handle = self.opened.as_ref().map(|opened| &opened.handle);
+        let read = self.asked.as_ref().map(|asked| &asked.state);
+        let message = (live.data, self.bytes_in, target, handle, read);
+        let noted = (self.started_at, self.decided_at, text(&traceparent), known);
+        self.side.inflate.bind(py).call1((&self.given, connections, ghosts, message, noted))?; // `warm.flight_of`
         Ok(())
     }
 

@@ -63,7 +63,7 @@ mod delegation_sidecar_native {
         let after_fork = PyDict::new(module.py());
         after_fork.set_item("after_in_child", module.getattr("forget_random")?)?;
         module.py().import("os")?.call_method("register_at_fork", (), Some(&after_fork))?;
-        module.add("INTERFACE", 2)?; // as `engine.py` has it
+        module.add("INTERFACE", 3)?; // as `engine.py` has it
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

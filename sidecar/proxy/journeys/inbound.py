@@ -28,7 +28,7 @@ from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Sent, Way
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.headers import CALL_ID, call_id, source_of, to_agent, to_observed_agent
 from sidecar.proxy.journeys.journey import Async, Journey, OnDemand, Tasks
@@ -70,8 +70,8 @@ class Inbound:
     ) -> None:
         self._edits = edits
         memory = memory or MemoryLimits()
-        self._snapshots = snapshots
-        self._log = log
+        self.snapshots = snapshots
+        self.log = log
         self.forwarder = forwarder
         self.tasks = tasks
         self.handles = handles
@@ -84,11 +84,11 @@ class Inbound:
 
     def on_request(self, stream: Stream) -> None:
         """Serve one request: make its record, then its journey."""
-        serve(self._log, "inbound", stream, self.journey)
+        serve(self.log, "inbound", stream, self.journey)
 
     def on_refused(self, stream: Stream, error: SidecarError) -> None:
         """Answer input that was not a request, and write its record."""
-        refuse_unread(self._log, "inbound", stream, error)
+        refuse_unread(self.log, "inbound", stream, error)
 
     def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
         """One request from a peer to the agent and back."""
@@ -101,7 +101,7 @@ class Inbound:
             now = int(self.clock())
             guard = guard_of(stream.transport)
             entry.peer = guard.peer.spiffe_id
-            snapshot = self._snapshots.now()
+            snapshot = self.snapshots.now()
             policy, keys, agent = snapshot.policy, snapshot.keys, snapshot.agent or snapshot.require_agent()
             peer = guard.check(now)
             if CALL_ID in head.layout.places:
@@ -189,6 +189,41 @@ class Inbound:
         finally:
             self.handles.end(handle)
             close(stream, entry)
+
+    def resume(self, sent: Sent, given: Given, handle: str, asked: Operation | None) -> tuple[Way, Journey[None]]:
+        """Return the way of a request that the native engine has sent, and the rest of its journey."""
+        stream, head, entry, agent, _, trace = sent
+        permit = given.permit
+        edits = self._edits(
+            head,
+            permit,
+            given.identity,
+            entry=entry,
+            handle=handle,
+            trace=trace,
+            host=agent.authority,
+            source=source_of(stream.remote_address) if permit.route.forwarded else None,
+        )
+        way = Way(self.forwarder, permit, stream, head, entry, agent, head.target, edits)
+        return way, self._rest(sent, permit.route, handle, asked)
+
+    def _rest(self, sent: Sent, route: InboundRoute, handle: str, asked: Operation | None) -> Journey[None]:
+        """Serve the rest of ``journey``, from the wait for the agent on."""
+        try:
+            yield sent.forwarding
+        except SidecarError as error:
+            refuse(
+                sent.stream,
+                error,
+                sent.entry,
+                scope=route.scopes_of_any,
+                human=route.human,
+                resource=route.resource,
+                asked=asked,
+            )
+        finally:
+            self.handles.end(handle)
+            close(sent.stream, sent.entry)
 
     def _forwarding(
         self, protocol: InboundProtocol | None, asked: Operation | None, session: object, way: Way, policy: Policy
@@ -354,5 +389,5 @@ class Inbound:
             raise
         self.verdicts.add(token, peer.spiffe_id, (keys.generation, policy.number))
         actors = () if token.chain is None else token.chain.subjects
-        self._log.metrics.population.saw(token.issuer, token.subject, actors)
+        self.log.metrics.population.saw(token.issuer, token.subject, actors)
         return token

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Plan
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import OWN_PATHS, CanonicalTarget, canonical_target
@@ -25,12 +26,13 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.journeys.call_authority import CallAuthority
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Sent, Way
 from sidecar.proxy.journeys.handles import Handles
 from sidecar.proxy.journeys.headers import new_call_id, to_next_hop, to_observed_next_hop
 from sidecar.proxy.journeys.journey import Async, Journey, OnDemand, Tasks
 from sidecar.proxy.journeys.origins import Origins
 from sidecar.proxy.journeys.plans import Plans
+from sidecar.proxy.journeys.revalidation import Served
 from sidecar.proxy.journeys.snapshot import Snapshot, Snapshots
 from sidecar.proxy.listening.memory_pressure import MIB, MemoryLimits
 from sidecar.wire.message import Edits, Request
@@ -72,7 +74,7 @@ class Outbound:
     ) -> None:
         self._edits = edits
         self.memory = memory = memory or MemoryLimits()
-        self._snapshots = snapshots
+        self.snapshots = snapshots
         self.forwarder = forwarder
         self.tasks = tasks
         self.handles = handles
@@ -83,7 +85,7 @@ class Outbound:
         self.log = log
         self.features: OnDemand[Any] = OnDemand(lambda name: features.of(name).outbound(self))
         self.plans = Plans(memory.max_permits_mib * MIB)
-        self._own_authorities: Container[str] = own_authorities
+        self.own_authorities: Container[str] = own_authorities
         self.authority = CallAuthority(
             handles=handles,
             features=self.features,
@@ -106,7 +108,7 @@ class Outbound:
         asked: Operation | None = None  # on a route of a protocol above HTTP
         try:
             now = int(self.clock())
-            snapshot = self._snapshots.now()
+            snapshot = self.snapshots.now()
             policy = snapshot.policy
 
             if head.method == "CONNECT":
@@ -119,12 +121,12 @@ class Outbound:
                     yield from self.authority.note_attempt(head, entry)
                 raise
             entry.path = target.path
-            if target.path.startswith(OWN_PATHS) and head.authority in self._own_authorities:
+            if target.path.startswith(OWN_PATHS) and head.authority in self.own_authorities:
                 login = self.features["user_logins" if target.path.startswith(LOGINS_PATH) else "logins"]
                 yield from login.serve(stream, head, target, snapshot, entry)
                 return
             try:
-                route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)
+                route, target = policy.outbound.find(head.authority, target, own_authorities=self.own_authorities)
             except Denied:
                 yield from self.authority.note_attempt(head, entry)
                 raise
@@ -196,6 +198,29 @@ class Outbound:
             self._refuse(stream, error, entry, asked)
         finally:
             close(stream, entry)
+
+    def resume(
+        self, sent: Sent, issued: Issued, target: bytes, served: Served, tokens: TokenExchange, asked: Operation | None
+    ) -> tuple[Way, Journey[None]]:
+        """Return the way of a call that the native engine has sent to ``target``, and the rest of its journey."""
+        stream, head, entry, origin, _, trace = sent
+        permit = issued.permit
+        edits = self._edits(issued, permit.plan, entry, call=entry.call_out or "", trace=trace, host=origin.authority)
+        way = Way(self.forwarder, permit, stream, head, entry, origin, target, edits, served)
+        return way, self._rest(sent, permit, tokens, asked)
+
+    def _rest(self, sent: Sent, permit: IssuedPermit, tokens: TokenExchange, asked: Operation | None) -> Journey[None]:
+        """Serve the rest of ``journey``, from the wait for the next hop on."""
+        try:
+            status = yield sent.forwarding
+            if asked is not None:
+                self.features[asked.protocol].note_answer(sent.forwarding.response, sent.entry)
+            if status == 401:
+                tokens.reject(permit)
+        except SidecarError as error:
+            self._refuse(sent.stream, error, sent.entry, asked)
+        finally:
+            close(sent.stream, sent.entry)
 
     def _refuse(self, stream: Stream, error: SidecarError, entry: Entry, asked: Operation | None) -> None:
         refuse(stream, error, entry, allow=SUBJECT_METHODS, asked=asked)

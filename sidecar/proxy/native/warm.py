@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -26,17 +26,20 @@ from sidecar.observe.record import FIELDS, Direction, Record
 from sidecar.observe.record_text import MAX_TEXT
 from sidecar.observe.tracing import TraceContext
 from sidecar.observe.writer import AT_ONCE as AT_ONCE_WRITTEN
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.proxy.journeys.forward import Forwarding, Sent
+from sidecar.proxy.journeys.inbound import Inbound
 from sidecar.proxy.journeys.journey import Drive, Journey
-from sidecar.proxy.journeys.snapshot import Snapshots
+from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.proxy.native.ghosts import new_entry, new_forwarding, new_stream
+from sidecar.proxy.native.warm_operations import WarmMessage
+from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection, State
 from sidecar.wire.h1_fields import CONTROLS_MARKED, STATUS_LINES
 from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import ServerConnection, Share
 from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.limits import ClientLimits, ServerLimits
-from sidecar.wire.message import Field, Request
+from sidecar.wire.message import Field
 from sidecar.wire.teardown import Phase
 
 # The keys of a record that differ by request, in its order. The native engine writes their values.
@@ -55,23 +58,26 @@ if tuple(name for name in FIELDS if name in VARYING) != VARYING:
 
 
 class Parts:
-    """Everything of the engine in Python that a gate touches, by name. The gate reads it once."""
+    """Everything of the engine in Python that a gate touches, by name. The gate reads it once.
+
+    ``journeys`` are those of the gate's side.
+    """
 
     def __init__(
         self,
         native: ModuleType,
         direction: Direction,
+        journeys: Inbound | Outbound,
         *,
-        snapshots: Snapshots,
-        log: AccessLog,
-        forwarder: Forwarder,
-        wall: Callable[[], float],
         limits: ServerLimits,
         upstream_limits: ClientLimits,
+        take_over: Callable[[InFlight], None],
         **of_side: object,
     ) -> None:
+        log, forwarder = journeys.log, journeys.forwarder
+        self.inflate = lambda *groups: take_over(flight_of(*groups))
         self.direction = direction
-        self.snapshots = snapshots
+        self.snapshots = journeys.snapshots
         self.log = log
         self.writer = log.writer
         self.records = log.writer.records
@@ -80,7 +86,7 @@ class Parts:
         self.entries = log.young
         self.young = forwarder.watch.young
         self.pools = forwarder.pool.pools
-        self.wall = wall
+        self.wall = journeys.clock
         self.monotonic = log.monotonic
         self.refusal = SidecarError
         self.report = BugReport()
@@ -153,54 +159,95 @@ def _pieces_of(record: Record) -> list[bytes] | None:
     return pieces if plain and len(pieces) == len(VARYING) + 1 else None
 
 
-def trace_of(traceparent: str, span_id: str) -> TraceContext:
-    """Return the context that a request went on with."""
-    return TraceContext(traceparent, traceparent[3:35], span_id, None)
+class Connections(NamedTuple):
+    """Connections of a request in flight, and where it went."""
+
+    caller: ServerConnection
+    upstream: ClientConnection
+    origin: Origin
 
 
-def read_again(grammar: RequestGrammar, data: bytes) -> Request:
-    """Read the head of a request that the native engine has sent."""
-    found = grammar.match(data)
-    if found is None:
-        raise AssertionError("the native engine took a head that the grammar refuses")
-    return grammar.head(found)
+class Ghosts(NamedTuple):
+    """Ghosts of a request in flight, until they become real."""
+
+    stream: Any
+    entry: Any
+    forwarding: Any
 
 
-def begin_record(entry: Any, log: AccessLog, record: Record, *, started_at: float, forwarded_at: float) -> None:
-    """Make the ghost of a record the open record of a request that was forwarded.
+class Message(NamedTuple):
+    """A request as it arrived: its head, and the bytes of all of it.
 
-    Also where traces are exported: the request has gone on with a context, which the id of its span knows.
+    ``target`` is for the next hop, where it gets another one. ``handle`` is that of a request of a peer. ``read`` is
+    set for a message of MCP or A2A.
     """
-    entry.__class__ = Entry
-    Entry.__init__(entry, log, record, started_at)
-    entry.forwarded_at = forwarded_at
+
+    data: bytes
+    bytes_in: int
+    target: bytes | None
+    handle: str | None
+    read: WarmMessage | None
 
 
-def begin_stream(stream: Any, connection: ServerConnection, head: Request, bytes_in: int) -> None:
-    """Make the ghost of a stream the one in progress on its connection."""
-    stream.__class__ = H1Stream
-    H1Stream.__init__(stream, connection, head, bytes_in)
+class Noted(NamedTuple):
+    """Notes of a request in flight: times (monotonic), the trace that went on, and ``keys`` of its record."""
+
+    started_at: float
+    forwarded_at: float
+    traceparent: str
+    keys: dict[str, Any]
 
 
-def wait_for_answer(
-    forwarding: Any,
-    stream: H1Stream,
-    connection: ServerConnection,
-    upstream: ClientConnection,
-    journey: Journey[None],
-    kind: type[Forwarding],
-    *arguments: Any,
-) -> None:
-    """Make the ghost of a forwarding a ``kind``, made with ``arguments``, that waits for its answer.
+class InFlight(NamedTuple):
+    """A request that the native engine has sent and that is not answered yet. ``given`` is what permitted it."""
 
-    It waits as the rest of ``journey``.
-    """
-    forwarding.__class__ = kind
-    kind.__init__(forwarding, *arguments)
-    stream.owner = drive = Drive(journey)
-    stream.sender = forwarding
-    forwarding.sent_on(upstream)
-    forwarding.resumed_by(drive)
-    drive.begin_waiting()
-    if connection.stream is stream:  # else the caller has left, and the upstream will be cut
-        upstream.read_early()
+    given: Any
+    connections: Connections
+    ghosts: Ghosts
+    message: Message
+    noted: Noted
+
+    def begin(self, log: AccessLog, grammar: RequestGrammar, record: Record) -> Sent:
+        """Make the ghosts of the record and of the stream real. ``record`` has what the request was permitted by.
+
+        Also where traces are exported: the request has gone on with a context, which the id of its span knows.
+        """
+        (caller, upstream, origin), (stream, entry, forwarding), message, noted = self[1:]
+        found = grammar.match(message.data)
+        if found is None:
+            raise AssertionError("the native engine took a head that the grammar refuses")
+        head = grammar.head(found)
+        upstream.take_back(head.method)
+        entry.__class__ = Entry
+        Entry.__init__(entry, log, record | noted.keys, noted.started_at)
+        entry.forwarded_at = noted.forwarded_at
+        stream.__class__ = H1Stream
+        H1Stream.__init__(stream, caller, head, message.bytes_in)
+        if message.read is not None:
+            entry.operation = message.read.message.key
+        trace = TraceContext(noted.traceparent, noted.traceparent[3:35], noted.keys["span_id"], None)
+        return Sent(stream, head, entry, origin, forwarding, trace)
+
+    def wait_for_answer(self, journey: Journey[None], kind: type[Forwarding], *arguments: Any) -> None:
+        """Make the ghost of the forwarding a ``kind``, made with ``arguments``, for whose answer ``journey`` waits."""
+        (caller, upstream, _), (stream, _, forwarding) = self.connections, self.ghosts
+        forwarding.__class__ = kind
+        kind.__init__(forwarding, *arguments)
+        stream.owner = drive = Drive(journey)
+        stream.sender = forwarding
+        forwarding.sent_on(upstream)
+        forwarding.resumed_by(drive)
+        drive.begin_waiting()
+        if caller.stream is stream:  # else the caller has left, and the upstream will be cut
+            upstream.read_early()
+
+
+def flight_of(
+    given: object,
+    connections: tuple[ServerConnection, ClientConnection, Origin],
+    ghosts: tuple[Any, Any, Any],
+    message: tuple[bytes, int, bytes | None, str | None, WarmMessage | None],
+    noted: tuple[float, float, str, dict[str, Any]],
+) -> InFlight:
+    """Return a request in flight, of plain tuples as the native engine makes them."""
+    return InFlight(given, Connections(*connections), Ghosts(*ghosts), Message(*message), Noted(*noted))

@@ -11,7 +11,6 @@ from sidecar.delegation.bearer import bearer_of
 from sidecar.delegation.permit import Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.engine import PREPARED_BYTES, require_native
-from sidecar.errors import SidecarError
 from sidecar.features.a2a.answers import EXTENDED_CARD, NOT_ASKED_FOR, TaskForwarding
 from sidecar.features.a2a.forwarding import principal_of
 from sidecar.features.a2a.operation import A2aOperation
@@ -23,26 +22,14 @@ from sidecar.features.mcp.sessions import ENDS_HERE, REPLACED, session_of
 from sidecar.features.operations.operation import Operation
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.tls import guard_of
-from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.entry import request_record
-from sidecar.proxy.journeys.answers import close, refuse
 from sidecar.proxy.journeys.feature import Features
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
-from sidecar.proxy.journeys.handles import Handles
-from sidecar.proxy.journeys.headers import IDENTITY, passes_to_mesh, source_of, to_agent, told_by_route, without
-from sidecar.proxy.journeys.journey import Journey
-from sidecar.proxy.journeys.snapshot import Snapshots
-from sidecar.proxy.journeys.verdicts import Given, Permits, Verdicts, new_call
+from sidecar.proxy.journeys.forward import Forwarding
+from sidecar.proxy.journeys.headers import IDENTITY, passes_to_mesh, source_of, told_by_route, without
+from sidecar.proxy.journeys.inbound import Inbound
+from sidecar.proxy.journeys.verdicts import Given, new_call
 from sidecar.proxy.native.ghosts import new_forwarding, new_mcp_forwarding, new_request, new_task_forwarding
-from sidecar.proxy.native.warm import (
-    Parts,
-    begin_record,
-    begin_stream,
-    prepare,
-    read_again,
-    trace_of,
-    wait_for_answer,
-)
+from sidecar.proxy.native.warm import InFlight, Parts, prepare
 from sidecar.proxy.native.warm_operations import (
     HandedOver,
     OperationRead,
@@ -51,11 +38,8 @@ from sidecar.proxy.native.warm_operations import (
     head_of,
     read_operation,
 )
-from sidecar.wire.dialer import Origin
-from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import ServerConnection, Warm
-from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Field, Request
 
@@ -65,40 +49,28 @@ _OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a":
 class WarmInbound:
     """The warm requests of the inbound side. ``begin`` is called with a waiting connection and what arrived there.
 
-    ``permits``, ``verdicts`` and ``features`` are those of ``Inbound``, whose agents get the fields of ``to_agent``.
+    ``inbound`` serves the others, and the rest of those that do not end here. Its agents get the fields of
+    ``to_agent``.
 
     Raises:
         LookupError: the native engine is not installed.
     """
 
     def __init__(
-        self,
-        permits: Permits,
-        *,
-        verdicts: Verdicts,
-        features: Features,
-        snapshots: Snapshots,
-        log: AccessLog,
-        handles: Handles,
-        forwarder: Forwarder,
-        wall: Callable[[], float],
-        limits: ServerLimits,
-        upstream_limits: ClientLimits,
+        self, inbound: Inbound, features: Features, *, limits: ServerLimits, upstream_limits: ClientLimits
     ) -> None:
         self._native = require_native()
-        self._log = log
-        self._handles = handles
-        self._permits = permits
-        self._verdicts = verdicts
+        self._inbound = inbound
+        self._log = inbound.log
+        self._permits = permits = inbound.permits
         self._session_ids = features.of("mcp").session_ids
         self._bindings = features.of("a2a").bindings
-        self._snapshots = snapshots
-        self._forwarder = forwarder
+        handles = inbound.handles
         self._grammar = RequestGrammar(
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=False
         )
         self._handed_over = HandedOver()
-        passes = forwarder.answer_edits.passes
+        passes = inbound.forwarder.answer_edits.passes
         self._of_mcp = self._native.Kind(
             passes=without(passes_to_mesh, REPLACED),
             answer_passes=without(passes, ENDS_HERE),
@@ -120,13 +92,10 @@ class WarmInbound:
         parts = Parts(
             self._native,
             "inbound",
-            snapshots=snapshots,
-            log=log,
-            forwarder=forwarder,
-            wall=wall,
+            inbound,
             limits=limits,
             upstream_limits=upstream_limits,
-            inflate=self._inflate,
+            take_over=self._take_over,
             passes=passes_to_mesh,
             permits=permits,
             given=permits.entries,
@@ -152,11 +121,11 @@ class WarmInbound:
         now: int,
     ) -> tuple[Given, str, bytes, object, WarmMessage] | bool:
         """Read the operation of a request: see ``warm_operations.py``."""
-        if path in self._snapshots.in_force().policy.inbound.cards or self._handed_over.takes(route.name):
+        if path in self._inbound.snapshots.in_force().policy.inbound.cards or self._handed_over.takes(route.name):
             return False
         head = head_of(message)
         peer = guard_of(connection.transport).peer.spiffe_id
-        if self._verdicts.get((bearer_of(head.all(b"authorization")), peer)) is None:
+        if self._inbound.verdicts.get((bearer_of(head.all(b"authorization")), peer)) is None:
             return False  # a message is read only once its token was verified
         asked = _OPERATIONS[route.protocol]()
         found = read_operation(asked, head, message[-1], route, path, below=route.below(path))
@@ -225,78 +194,20 @@ class WarmInbound:
             self._native, record, fields, begins=token.not_before - leeway_s, ends=token.expires_at + leeway_s
         )
 
-    def _inflate(
-        self,
-        *,
-        connection: ServerConnection,
-        upstream: ClientConnection,
-        stream: Any,
-        entry: Any,
-        forwarding: Any,
-        data: bytes,
-        given: Given,
-        origin: Origin,
-        handle: str,
-        started_at: float,
-        forwarded_at: float,
-        traceparent: str,
-        bytes_in: int,
-        known: dict[str, Any],
-        asked: WarmMessage | None,
-    ) -> None:
+    def _take_over(self, flight: InFlight) -> None:
         """Make the ghosts of a request real: it was sent, and is not answered yet."""
-        head, permit, trace = read_again(self._grammar, data), given.permit, trace_of(traceparent, known["span_id"])
-        upstream.take_back(head.method)
-        record = request_record("inbound", self._log.run) | given.of_token | given.facts | known
-        begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)
-        begin_stream(stream, connection, head, bytes_in)
-        edits = to_agent(
-            head,
-            permit,
-            given.identity,
-            entry=entry,
-            handle=handle,
-            trace=trace,
-            host=origin.authority,
-            source=_source(permit, connection),
-        )
-        way = Way(self._forwarder, permit, stream, head, entry, origin, head.target, edits)
+        given, message = flight.given, flight.message
+        record = request_record("inbound", self._log.run) | given.of_token | given.facts
+        sent, read = flight.begin(self._log, self._grammar, record), message.read
+        asked = None if read is None else read.message
+        assert message.handle is not None  # noqa: S101 - for the type only: every request of a peer has one
+        way, rest = self._inbound.resume(sent, given, message.handle, asked)
         made: tuple[Any, ...] = Forwarding, *way
-        if asked is not None:
-            entry.operation = asked.message.key
-            if asked.session is not None:
-                made = McpForwarding, way, asked.session
-            elif asked.making is not None:
-                made = TaskForwarding, way, asked.making
-        rest = self._rest(stream, entry, forwarding, permit, handle, None if asked is None else asked.message)
-        wait_for_answer(forwarding, stream, connection, upstream, rest, *made)
-
-    def _rest(
-        self,
-        stream: H1Stream,
-        entry: Entry,
-        forwarding: Forwarding,
-        permit: Permit,
-        handle: str,
-        asked: Operation | None,
-    ) -> Journey[None]:
-        """Serve the rest of ``Inbound.journey``, from the wait for the agent on."""
-        route = permit.route
-        try:
-            yield forwarding
-        except SidecarError as error:
-            refuse(
-                stream,
-                error,
-                entry,
-                scope=route.scopes_of_any,
-                human=route.human,
-                resource=route.resource,
-                asked=asked,
-            )
-        finally:
-            self._handles.end(handle)
-            close(stream, entry)
+        if read is not None and read.session is not None:
+            made = McpForwarding, way, read.session
+        elif read is not None and read.making is not None:
+            made = TaskForwarding, way, read.making
+        flight.wait_for_answer(rest, *made)
 
 
 def _source(permit: Permit, connection: ServerConnection) -> str | None:

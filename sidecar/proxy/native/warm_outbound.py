@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Mapping
+from collections.abc import Container, Hashable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.outbound_routes import CallRoute
-from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Delegation, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.engine import PLANNED_BYTES, require_native
-from sidecar.errors import SidecarError
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.features.a2a.agent_cards import is_card_of_next_hop
-from sidecar.features.a2a.answers import EXTENDED_CARD, note_refusal
+from sidecar.features.a2a.answers import EXTENDED_CARD
 from sidecar.features.a2a.operation import A2aOperation
-from sidecar.features.logins.logins import Logins
 from sidecar.features.mcp.operation import McpOperation
 from sidecar.features.operations.operation import Operation
-from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import RecordFields
-from sidecar.proxy.journeys.answers import close, refuse
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding
-from sidecar.proxy.journeys.handles import Handles, ServedRequest
-from sidecar.proxy.journeys.headers import passes_to_mesh, to_next_hop
-from sidecar.proxy.journeys.journey import Journey
-from sidecar.proxy.journeys.origins import Origins
-from sidecar.proxy.journeys.outbound import SUBJECT_METHODS
-from sidecar.proxy.journeys.plans import Plans
-from sidecar.proxy.journeys.snapshot import Snapshot, Snapshots
+from sidecar.proxy.journeys.forward import Forwarding
+from sidecar.proxy.journeys.headers import passes_to_mesh
+from sidecar.proxy.journeys.outbound import Outbound
+from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.proxy.native.ghosts import new_forwarding
-from sidecar.proxy.native.warm import Parts, begin_record, begin_stream, prepare, read_again, trace_of, wait_for_answer
+from sidecar.proxy.native.warm import InFlight, Parts, prepare
 from sidecar.proxy.native.warm_operations import HandedOver, WarmMessage, WholeMessage, head_of, read_operation
 from sidecar.wire.dialer import Origin
-from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_head import RequestGrammar
-from sidecar.wire.h1_server import ServerConnection, Warm
-from sidecar.wire.h1_stream import H1Stream
+from sidecar.wire.h1_server import Warm
 from sidecar.wire.limits import ClientLimits, ServerLimits
 
 _OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a": A2aOperation}
@@ -51,36 +40,23 @@ _OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a":
 class WarmOutbound:
     """The warm calls of the outbound side. ``begin`` is called with a waiting connection and what arrived there.
 
-    ``plans`` and ``logins`` are those of ``Outbound``, whose next hops get the fields of ``to_next_hop``.
+    ``outbound`` serves the others, and the rest of those that do not end here. Its next hops get the fields of
+    ``to_next_hop``.
 
     Raises:
         LookupError: the native engine is not installed.
     """
 
-    def __init__(
-        self,
-        plans: Plans,
-        logins: Logins,
-        *,
-        snapshots: Snapshots,
-        log: AccessLog,
-        handles: Handles,
-        forwarder: Forwarder,
-        origins: Origins,
-        own_authorities: Container[str],
-        wall: Callable[[], float],
-        limits: ServerLimits,
-        upstream_limits: ClientLimits,
-    ) -> None:
+    def __init__(self, outbound: Outbound, *, limits: ServerLimits, upstream_limits: ClientLimits) -> None:
         self._native = require_native()
-        self._log = log
-        self._plans = plans
+        self._outbound = outbound
+        self._log = outbound.log
+        self._plans = plans = outbound.plans
         plans.warm_bytes = PLANNED_BYTES
-        self._origins = origins
+        handles, logins = outbound.handles, outbound.features["logins"]
         # What the counters of look-ups were before the last one.
         self._of_plans: tuple[tuple[str, str], int, int] = ("", ""), 0, 0
         self._of_tokens: tuple[BoundedCache[Hashable, Issued], int, int, int, int] | None = None
-        self._forwarder = forwarder
         self._grammar = RequestGrammar(
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=True
         )
@@ -92,21 +68,18 @@ class WarmOutbound:
         parts = Parts(
             self._native,
             "outbound",
-            snapshots=snapshots,
-            log=log,
-            forwarder=forwarder,
-            wall=wall,
+            outbound,
             limits=limits,
             upstream_limits=upstream_limits,
-            inflate=self._inflate,
+            take_over=self._take_over,
             passes=passes_to_mesh,
             handles=handles,
             alive=handles.alive,
-            find=partial(_find, own_authorities),
+            find=partial(_find, outbound.own_authorities),
             login_holds=logins.holds,
             plans=plans,
             planned=plans.entries,
-            counts=log.metrics.token_cache,
+            counts=outbound.log.metrics.token_cache,
             judged=logins.judged,
             of_second=plans.of_second,
             look_up=self._look_up,
@@ -164,7 +137,7 @@ class WarmOutbound:
         issued = tokens.cached(plan, policy=policy, now=now)
         if issued is None:
             return None
-        origin = self._origins.of(route, policy.workload, issued.bound_to)
+        origin = self._outbound.origins.of(route, policy.workload, issued.bound_to)
         plan.warm[:] = self._planned(plan, delegation, policy, tokens, issued, origin, now)
         return tokens, issued, origin
 
@@ -211,61 +184,15 @@ class WarmOutbound:
         ends = min(issued.usable_until, issued.refresh_at)  # from then on Python looks it up, and refreshes it
         return prepare(self._native, record, [(b"authorization", bearer)], begins=0, ends=ends)
 
-    def _inflate(
-        self,
-        *,
-        connection: ServerConnection,
-        upstream: ClientConnection,
-        stream: Any,
-        entry: Any,
-        forwarding: Any,
-        data: bytes,
-        given: tuple[Issued, ServedRequest, TokenExchange],
-        origin: Origin,
-        handle: None,  # noqa: ARG002 - of requests of peers
-        target: bytes,
-        started_at: float,
-        forwarded_at: float,
-        traceparent: str,
-        bytes_in: int,
-        known: dict[str, Any],
-        asked: WarmMessage | None,
-    ) -> None:
+    def _take_over(self, flight: InFlight) -> None:
         """Make the ghosts of a call real: it was sent, and is not answered yet."""
-        issued, served, tokens = given
-        head, permit, trace = read_again(self._grammar, data), issued.permit, trace_of(traceparent, known["span_id"])
-        upstream.take_back(head.method)
-        record = request_record("outbound", self._log.run) | served.facts | issued.facts | known
-        begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)
-        begin_stream(stream, connection, head, bytes_in)
-        edits = to_next_hop(issued, permit.plan, entry, call=entry.call_out or "", trace=trace, host=origin.authority)
-        way = self._forwarder, permit, stream, head, entry, origin, target, edits, served
-        message = None if asked is None else asked.message
-        if message is not None:
-            entry.operation = message.key
-        rest = _rest(stream, entry, forwarding, permit, tokens, message)
-        wait_for_answer(forwarding, stream, connection, upstream, rest, Forwarding, *way)
-
-
-def _rest(
-    stream: H1Stream,
-    entry: Entry,
-    forwarding: Forwarding,
-    permit: IssuedPermit,
-    tokens: TokenExchange,
-    asked: Operation | None,
-) -> Journey[None]:
-    """Serve the rest of ``Outbound.journey``, from the wait for the next hop on."""
-    try:
-        status = yield forwarding
-        if asked is not None and asked.protocol == "a2a":
-            note_refusal(forwarding.response, entry)
-        if status == 401:
-            tokens.reject(permit)
-    except SidecarError as error:
-        refuse(stream, error, entry, allow=SUBJECT_METHODS, asked=asked)
-    finally:
-        close(stream, entry)
+        issued, served, tokens = flight.given
+        record = request_record("outbound", self._log.run) | served.facts | issued.facts
+        sent, message = flight.begin(self._log, self._grammar, record), flight.message
+        asked = None if message.read is None else message.read.message
+        assert message.target is not None  # noqa: S101 - for the type only: every call has one
+        way, rest = self._outbound.resume(sent, issued, message.target, served, tokens, asked)
+        flight.wait_for_answer(rest, Forwarding, *way)
 
 
 def _find(own_authorities: Container[str], policy: Policy, host: str, path: str) -> tuple[CallRoute, int, bool]:

@@ -176,12 +176,12 @@ async def test_a_login_that_was_judged_is_verified_again_only_after_a_change(
 async def test_a_login_holds_only_as_it_was_judged_by_the_keys_and_policy_of_now(calls: AgentCalls) -> None:
     handle = await handle_of(calls, raw_login())
     login, logins = calls.handles.resolve(handle).delegation, calls.outbound.features["logins"]
-    assert logins.holds(login, calls.outbound._snapshots.now())
-    assert not logins.holds(replace(login), calls.outbound._snapshots.now())
+    assert logins.holds(login, calls.outbound.snapshots.now())
+    assert not logins.holds(replace(login), calls.outbound.snapshots.now())
     calls.keys.generation += 1
-    assert not logins.holds(login, calls.outbound._snapshots.now())
+    assert not logins.holds(login, calls.outbound.snapshots.now())
     await calls.call(bearer(handle))  # judged again, by the new keys
-    assert not logins.holds(login, calls.outbound._snapshots.now())
+    assert not logins.holds(login, calls.outbound.snapshots.now())
 
 
 Change = Callable[[AgentCalls], None]
