@@ -40,11 +40,12 @@ class State(Enum):
 
         IDLE -> ASKED -> IDLE                                  a request in one write
         IDLE -> ASKING -> SENDING -> ENDING -> ASKED -> IDLE   one with a body that comes later
-        ASKED -> QUIET -> IDLE                                 an answer that must not have content, but may be followed
-        by some ASKED -> RAW -> CLOSED                                 a switch of protocols
+        ASKED -> QUIET -> IDLE                                 an answer that must have no content, and may have some
+        ASKED -> RAW -> CLOSED                                 a switch of protocols
+        ASKING to ASKED -> BUFFERED -> CLOSED                  the upstream disconnects before its answer is passed on
 
     Every state may go to CLOSED: after an answer without keep-alive, a deadline, an error, or a disconnect. A request
-    has a sink from ASKING to RAW, and in CLOSED only while the rest of its answer is buffered.
+    has a sink from ASKING to BUFFERED, and no other state has one.
     """
 
     IDLE = "idle"  # another request may be sent
@@ -54,7 +55,8 @@ class State(Enum):
     ASKED = "asked"  # the request is written
     QUIET = "quiet"  # waits for a short silence before the next request
     RAW = "raw"  # both directions are raw bytes
-    CLOSED = "closed"  # no more writes
+    BUFFERED = "buffered"  # the connection has ended, and the rest of the answer waits for its turns: no more writes
+    CLOSED = "closed"
 
 
 class Pause(IntFlag):
@@ -69,6 +71,7 @@ _NOT_PAUSED: Final = Pause.NOT
 _IDLE: Final = State.IDLE  # on the warm path
 _ASKED: Final = State.ASKED
 _CLOSED: Final = State.CLOSED
+_ENDED: Final = State.CLOSED, State.BUFFERED
 _PARTLY_WRITTEN: Final = State.SENDING, State.ENDING  # tuples: a look-up calls no ``__hash__`` of an enum
 _COMPLETE: Final = State.ASKED, State.ENDING
 
@@ -86,8 +89,8 @@ class WarmCall(Protocol):
 class ClientConnection(asyncio.Protocol):
     """One upstream connection. Send with ``ask``, or with ``start``, ``send_body``, ``flush`` and ``end_body``.
 
-    The public attributes are those that the native engine reads and writes (``proxy/warm.py``). ``writing_paused``: the
-    upstream accepts no more for now.
+    The public attributes are those that the native engine reads and writes (``proxy/native/warm.py``).
+    ``writing_paused``: the upstream accepts no more for now.
     """
 
     __slots__ = (
@@ -250,15 +253,16 @@ class ClientConnection(asyncio.Protocol):
         """
         self.flush()
         self.writes.write_all()
-        if self.state is _CLOSED or not self.transport.can_write_eof():
+        if self.state in _ENDED or not self.transport.can_write_eof():
             return False
         end_writing(self.transport)
         return True
 
     def leave(self) -> None:
         """Flush and close. No further event is reported; further input is discarded."""
-        if self.state is _CLOSED:
+        if self.state in _ENDED:
             self.sink = None  # a reference cycle would keep both until the garbage collector runs
+            self.state = _CLOSED
             return
         self.flush()
         self.writes.write_all()
@@ -273,7 +277,7 @@ class ClientConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write the collected bytes in one write."""
-        if not self._out.pieces or self.state is _CLOSED:
+        if not self._out.pieces or self.state in _ENDED:
             return
         self.moved_at = self._clock()
         data = self._out.take()
@@ -308,7 +312,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close an idle connection. No effect if closed already: asyncio's TLS breaks on a second close."""
-        if self.state is not _CLOSED:
+        if self.state not in _ENDED:
             self.state = _CLOSED
             self.transport.close()
 
@@ -387,13 +391,11 @@ class ClientConnection(asyncio.Protocol):
             sink.on_response_end()
         else:
             self._end_of_input()
-        self.state = _CLOSED
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Handle the end of the connection."""
         self._leave_early()
         self._connections.discard(self)
-        self.state = _CLOSED
         self._end_of_input()
         self._on_closed(self)
 
@@ -468,10 +470,11 @@ class ClientConnection(asyncio.Protocol):
             self._on_idle(self)
 
     def _end_of_input(self) -> None:
-        """Fail the answer as truncated, unless its rest is buffered."""
+        """Close after the upstream's end. The answer fails as truncated, unless its rest is buffered."""
         if self.sink is None:
-            return
-        if self.reader.rest:
+            self.state = _CLOSED
+        elif self.reader.rest:
+            self.state = State.BUFFERED
             self._hear_out()
         else:
             self._fail(self._cut_short())
@@ -486,7 +489,7 @@ class ClientConnection(asyncio.Protocol):
         """Read more of the answer, unless it has ended in the meantime."""
         if self.reading_paused is Pause.FOR_TURN and self.reader.rest and self.sink is not None:
             self.data_received(b"")
-            if self.state is _CLOSED and not self.reader.rest:
+            if self.state is State.BUFFERED and not self.reader.rest:
                 self._end_of_input()
         if self.reading_paused & Pause.FOR_TURN:
             if self.reader.rest and self.sink is not None and self.reading_paused is Pause.FOR_TURN:
@@ -497,7 +500,7 @@ class ClientConnection(asyncio.Protocol):
     def _pause(self, why: Pause) -> None:
         """Pause or resume reading."""
         before, self.reading_paused = self.reading_paused, why
-        if bool(why) is not bool(before) and self.state is not _CLOSED:
+        if bool(why) is not bool(before) and self.state not in _ENDED:
             if why:
                 self.transport.pause_reading()
             else:
@@ -521,7 +524,7 @@ class ClientConnection(asyncio.Protocol):
         """Act on the deadlines that have passed."""
         silent = now - self.moved_at
         limits, sink, head = self._limits, self.sink, self.reader.head
-        if self.state is _CLOSED:
+        if self.state in _ENDED:
             if silent > limits.idle_timeout_s:
                 self.transport.abort()
         elif sink is None:

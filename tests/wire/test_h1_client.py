@@ -77,7 +77,8 @@ LEGAL = {
     State.ASKED: ({True}, True),
     State.QUIET: ({False}, False),
     State.RAW: ({True}, True),
-    State.CLOSED: ({True, False}, True),
+    State.BUFFERED: ({True}, True),
+    State.CLOSED: ({False}, True),
 }
 
 
@@ -87,7 +88,7 @@ def check_state(connection: ClientConnection) -> None:
     has_sink = connection.sink is not None
     assert has_sink in sinks, connection.state
     assert may_pause or not connection.reading_paused, connection.state
-    assert connection.state is not State.CLOSED or not has_sink or connection.reader.rest
+    assert connection.state is not State.BUFFERED or connection.reader.rest
     assert connection.warm is None or connection.state is State.ASKED
     assert not connection._early or connection.warm is not None
 
@@ -653,7 +654,8 @@ async def test_a_whole_answer_stays_whole_though_its_connection_ends_while_it_wa
     if held_back:
         calling.connection.pause_reading()
     end(calling)
-    assert not calling.connection.usable
+    check_state(calling.connection)
+    assert (calling.connection.state, calling.connection.usable) == (State.BUFFERED, False)
     if held_back:
         await calling.turns()
         assert len(sink.data) == A_TURN
@@ -662,7 +664,18 @@ async def test_a_whole_answer_stays_whole_though_its_connection_ends_while_it_wa
     assert (sink.data, sink.events.count("end"), sink.errors) == (letters(2000), 1, [])
     assert calling.idle == 0
     calling.after(1000)
-    assert not calling.connection.usable
+    assert (calling.connection.state, calling.connection.usable) == (State.CLOSED, False)
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
+async def test_an_answer_that_is_left_though_its_connection_has_ended_has_no_sink(end: Any) -> None:
+    calling = Calling()
+    calling.ask()
+    calling.receive(CHUNKED + tiny(2000) + END)
+    end(calling)
+    calling.connection.leave()
+    check_state(calling.connection)
+    assert (calling.connection.state, calling.transport.writes[1:]) == (State.CLOSED, [])
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
@@ -672,6 +685,7 @@ async def test_an_answer_that_is_cut_is_told_as_cut_after_all_that_came_of_it(en
     calling.receive(CHUNKED + tiny(2000))
     end(calling)
     await calling.turns()
+    check_state(calling.connection)
     assert sink.data == letters(2000)
     assert sink.reasons == [Reason.UPSTREAM_ABORTED]
     assert sink.events.count("error") == 1
