@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from graphlib import TopologicalSorter
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final
 
@@ -64,8 +64,30 @@ def test_the_native_engine_names_no_private_attribute(module: str) -> None:
     assert re.findall(r'"_[a-z]\w*"', RUST[module]) == []
 
 
+def _uses(text: str, modules: Iterable[str]) -> set[str]:
+    """Return the modules of the crate that a module's code names, each or several in braces."""
+    code = re.sub(r"//[^\n]*", "", text)
+    named = re.findall(r"\b(?:crate|super)::(?:(\w+)|\{([^;]*)\})", code)
+    return {word for one, several in named for word in re.findall(r"\w+", one or several)} & set(modules)
+
+
+def _order(sources: Mapping[str, str]) -> list[str]:
+    """Return the modules, each after those that it uses. CycleError names a circle."""
+    return list(TopologicalSorter({one: _uses(text, sources) - {one} for one, text in sources.items()}).static_order())
+
+
 def test_no_module_of_rust_imports_one_that_imports_it() -> None:
-    uses = {module: set(re.findall(r"\bcrate::(\w+)", text)) - {module} for module, text in RUST.items()}
-    assert uses["call"] >= {"side", "prepared"}  # the pattern finds imports
-    order = list(TopologicalSorter(uses).static_order())  # CycleError names the circle
-    assert order.index("side") < order.index("call")
+    assert _uses(RUST["call"], RUST) >= {"side", "prepared", "ghosts", "head"}
+    assert {*re.findall(r"^mod (\w+);", RUST["lib"], re.MULTILINE), "lib"} == set(RUST)
+    order = _order(RUST)
+    assert order.index("side") < order.index("call") < order.index("lib") == len(RUST) - 1
+
+
+@pytest.mark.parametrize(
+    "use",
+    ["use crate::call::Call;", "use crate::{head, call::Call};", "use super::call;", "let most = crate::call::MOST;"],
+)
+def test_a_circle_in_the_rust_is_found(use: str) -> None:
+    assert _order(RUST | {"side": f"{RUST['side']}\n// {use}"})
+    with pytest.raises(CycleError, match="call"):
+        _order(RUST | {"side": f"{RUST['side']}\n{use}"})
