@@ -90,9 +90,7 @@ class _ClientInterceptor(
 
 
 class _Details(grpc.ClientCallDetails):  # type: ignore[misc]
-    """Details of a call, with the handle added. Fields that another interceptor left out stay missing; grpcio fills
-    them.
-    """
+    """Details of a call, with the handle. Fields that another interceptor left out stay missing; grpcio fills them."""
 
     def __init__(self, details: Any) -> None:
         for name in _OF_A_CALL:

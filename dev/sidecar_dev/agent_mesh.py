@@ -263,7 +263,7 @@ class AgentMesh:
         return self._plan.print_settings and self._plan.keep is None
 
     def _leave_files(self) -> None:
-        """Write the records and the settings to the requested folder; without a folder, print the settings."""
+        """Write the records, and settings if requested, to the requested folder; without one, print the settings."""
         texts = self._texts() if self._plan.print_settings else {}
         if self._prints:
             if len(texts) > 1:

@@ -1,4 +1,4 @@
-"""Messages of the Workload API with the identities of a process. Each holds the full state (section 4.3)."""
+"""Messages of the Workload API: the identities and bundles of a process. Each holds the full state (section 4.3)."""
 
 from __future__ import annotations
 

@@ -93,11 +93,11 @@ class Codes:
         return code
 
     def redeem(self, form: Mapping[str, str]) -> tuple[Asked, str]:
-        """Consume a code. Returns its request and the user. A code counts once, also if this call fails later.
+        """Consume a code, also if the call fails. Returns the request that the code was issued for, and the user.
 
         Raises:
-            CodeError: the code is unknown, used, expired or another client's, or the verifier does not match the
-                challenge.
+            CodeError: the code is unknown, used or expired, or was issued for another client, redirect URI, challenge
+                or resource.
         """
         granted = self._granted.pop(form.get("code", ""), None)
         if granted is None or granted.expires_at <= self._clock():

@@ -17,7 +17,7 @@ _LONGEST: Final = 128
 
 
 def list_tools(url: str) -> list[str] | None:
-    """Return the tools on the first page of the list, asked anonymously; None if there are none, or on an error."""
+    """Return the names on the first page of the tool list, asked anonymously; None without a list, or on an error."""
     try:
         message, fields = request_of("sidecar-dev", "tools/list", {})
         return _names(call(url, "POST", _NOBODY, message, fields).body) or _names(_in_a_session(url))

@@ -1,4 +1,4 @@
-"""Port scan of a host: every address and TCP port is tried."""
+"""Port scan of a host: tries the TCP ports on each of the host's IPv4 addresses."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Registry:
         """Return the entitlement of a process. ``None`` is a process that could not be identified.
 
         Raises:
-            NoIdentityError: no entry matches.
+            NoIdentityError: no entry matches, or the process is unidentified or has ended.
         """
         if peer is None or not peer.alive:
             raise NoIdentityError

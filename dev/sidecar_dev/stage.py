@@ -112,7 +112,7 @@ class Stage:
         return self.shell.curl(f"http://{self.places.at(name)}/ask", "--header", "@login.header", *body)
 
     def asking(self, name: str, question: dict[str, Any]) -> subprocess.Popen[bytes]:
-        """Ask as ``ask`` does, in the background."""
+        """Ask as ``ask`` does, in the background, and discard the answer. Returns the process."""
         command = ["curl", "--silent", "--noproxy", "*", f"http://{self.places.at(name)}/ask"]
         options = ["--header", "@login.header", "--json", json.dumps(question)]
         folder = self.places.directory
@@ -154,7 +154,7 @@ class Stage:
         return self.shell.curl(f"https://sts.internal:{port}/token", *to, *as_workload(workload), *data)
 
     def _token_file(self, token: str) -> str:
-        """Return the file with this token; each token has its own, so that printed commands keep working."""
+        """Return the name of the file for this token; each token has its own, so that printed commands keep working."""
         return self._token_files.setdefault(token, f"token-{len(self._token_files) + 1}.token")
 
     def mint_svid(self, spiffe_id: str, trust_domain: str) -> tuple[Sequence[str], list[str]]:

@@ -91,7 +91,7 @@ def loopback_listener(address: str) -> socket.socket:
     """A listening socket on ``HOST:PORT``; port 0 takes a free one.
 
     Raises:
-        ConfigError: the host is no loopback address, or binding failed.
+        ConfigError: the address is malformed, is not on loopback, or cannot be bound.
     """
     ip, port = _address(address)
     if not ip.is_loopback:
@@ -103,7 +103,7 @@ def network_listener(address: str) -> socket.socket:
     """A listening socket on any address of this machine; otherwise as ``loopback_listener``.
 
     Raises:
-        ConfigError: binding failed.
+        ConfigError: the address is malformed, or cannot be bound.
     """
     return _listening(*_address(address))
 

@@ -104,7 +104,7 @@ class EntriesFile:
         return parse_entries(text, self._trust_domains)
 
     def refresh(self, registry: Registry, *, force: bool = False) -> None:
-        """Apply a changed file. A problem is reported once per change."""
+        """Apply a changed file, with ``force`` also an unchanged one. Reports a lasting problem once."""
         if not force and not self._touch():
             return
         try:
@@ -184,7 +184,7 @@ def _trust_domains(names: Sequence[str]) -> list[TrustDomain]:
 
 
 def _publish(authorities: Sequence[TrustDomainAuthority], directory: Path | None) -> None:
-    """Write the authorities' private keys into the directory; the demo signs its attacks with them."""
+    """Write the authorities' certificates and keys into ``directory``, if given; the demo signs attacks with them."""
     if directory is None:
         return
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)

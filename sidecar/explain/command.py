@@ -1,7 +1,7 @@
 """Command ``sidecar explain``: judges a recorded request again, and names who must act on its reason code.
 
-Lists the requests if the records hold several, or none with the given id. Exit codes: 0 the judgement agrees with the
-record, or the command printed a list; 1 it disagrees; 2 no such record or unusable settings.
+Lists the requests if the records hold several and no id is given, or none with the given id. Exit codes: 0 the
+judgement agrees with the record, or a list without an id; 1 it disagrees; 2 no such record or unusable settings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _COMMAND: Final = "sidecar explain"
 
 
 class NoRequestError(RecordError):
-    """The records hold no request with the given id, or several."""
+    """The records hold no record of the wanted request, or several records and no id is given."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, default: str) -> None:
@@ -95,8 +95,8 @@ def record_of(records: Iterable[tuple[str, Record | RecordError]], request_id: s
     """Return the one record asked for.
 
     Raises:
-        NoRequestError: no request matches, or several do.
-        RecordError: a line is no record, or there is more than one of that request.
+        NoRequestError: no record matches, or without an id several do.
+        RecordError: without an id a line is no record; with one there are several records of that request.
     """
     found: Record | None = None
     for place, record in records:

@@ -185,7 +185,7 @@ def explain_exchange(record: Record, policy: StsPolicy | None) -> Explanation:
 
 
 def _change(record: Record, grant: Grant | None) -> str | None:
-    """Describe a difference between the recorded and the new scopes; None if they are equal."""
+    """Describe a difference between the recorded and the new scopes; None if they are equal, or one is unknown."""
     if grant is None or not record.allowed or record.scope is None or record.scope_cut or grant.scope == record.scope:
         return None
     return f"with the scopes {format_scope(grant.scope)} in place of {format_scope(record.scope)}"

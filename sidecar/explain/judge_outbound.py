@@ -145,7 +145,7 @@ def _route(record: Record, policy: Policy) -> OutboundRoute:
 def delegation_of(
     record: Record, route: OutboundRoute, policy: Policy, door: Mapping[str, UserIssuer] | None = None
 ) -> Delegation:
-    """Return the authority of the inbound request. If the record lists no calls, this call is allowed.
+    """Return the authority of the inbound request. It allows this call; a login at an entry, its ``may_call``.
 
     ``door`` are the issuers of the door that received the request.
 

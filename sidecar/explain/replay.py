@@ -121,7 +121,7 @@ def _text(text: str | None) -> str | None:
 def _as_delegated(record: Record, policy: Policy) -> tuple[Record, str | None]:
     """Return the record of the same call with a delegated token of the scopes that its route needs.
 
-    A call without a route stays as it is. The text is the reason why such a token is impossible.
+    A call without a route gets no token. The text is the reason why a token is impossible, else None.
     """
     try:
         issuer, scopes = _tokens_of(record, policy)

@@ -152,7 +152,7 @@ def _describe(summary: Summary, only: Explanation | None, *, as_json: bool) -> i
 
 
 def _exchanges(files: Sequence[str], request_id: str | None) -> Iterator[Record]:
-    """Yield the token service's records of exchanges; skips other lines, which ``audit verify`` reports."""
+    """Yield the token service's records of exchanges, with ``request_id`` only that one's; skips all other lines."""
     for line in read_lines(files):
         try:
             record = parse_record(line.content or b"")

@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until stopped. Exit codes: 0 ended, 1 cannot listen, 2 certificate or definition are unusable.
 
-    With ``--try``: 0 the pod would be admitted, 1 refused, 2 the pod or the definition is missing.
+    With ``--try``: 0 the pod would be admitted, 1 refused, 2 the pod or the definition is missing or unusable.
     """
     try:
         if arguments.trial is not None:

@@ -69,7 +69,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """The result: ``patch`` is empty if the pod is complete; ``warnings`` are for the pod's author."""
+    """The result: ``patch`` is empty if the pod is complete or opts out; ``warnings`` are for the pod's author."""
 
     patch: Patch
     warnings: list[str]

@@ -69,7 +69,7 @@ def mounts_of(pod: Pod, injection: Injection) -> Mounts:
 
 
 def mount_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
-    """Yield refusals of mounts that the platform forbids, or that other containers can read."""
+    """Yield refusals of missing, ambiguous or unsupported mounts, and of mounts open to other containers."""
     annotation, mounted = _settings_of(pod)
     if not _NAME.fullmatch(annotation or mounted):
         wrong = f"{SETTINGS_ANNOTATION} names no ConfigMap"
@@ -171,7 +171,7 @@ def _secret_refusals(mount: SecretMount, pod: Pod, injection: Injection) -> Iter
 
 
 def _readers(mount: SecretMount, pod: Pod, injection: Injection, secret: str) -> Iterator[Refusal]:
-    """Refuse containers that can read the Secret in any other way: they would have the sidecar's private keys."""
+    """Refuse all other volumes and variables from the Secret: a container would have the sidecar's private keys."""
     spec = mapping(pod, "spec")
     wrong, fix = f"it reads the Secret of the sidecar's {mount.what}", _READER_FIX
     ours = {one.volume for one in (KEYS, DOOR) if injection.has(one.volume)}

@@ -159,7 +159,7 @@ def misfits(asked: Sizes, container: Mapping[str, Any], bounds: Mapping[str, Bou
 
 
 def misfits_of(own: Mapping[str, object], wanted: Mapping[str, Any], bounds: Mapping[str, Bound]) -> Iterator[Misfit]:
-    """Check the sizes of a sidecar that is already in the pod, against the ``wanted`` one."""
+    """Check a present sidecar's sizes against ``bounds``. It must have each size that the ``wanted`` one has."""
     resources, due = mapping(own, "resources"), wanted.get("resources") or {}
     for name, (kind, of) in _PLACES.items():
         value, field = _in(resources, kind, of), f"resources.{kind}.{of}"

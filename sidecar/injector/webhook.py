@@ -59,7 +59,7 @@ class Webhook:
         """Answer one AdmissionReview.
 
         Raises:
-            ReviewError: answering failed. The API server treats this as a failed call and refuses the pod.
+            ReviewError: the body is no review and has no usable uid. The API server refuses the pod if a call fails.
         """
         try:
             review = parse_review(body)
@@ -159,7 +159,7 @@ class Webhook:
 
 
 async def _whole(request: web.Request, length: int) -> bytes | None:
-    """Return the complete body; None after a failure, whose parts are released.
+    """Return the complete body; None if it failed, or has another length. Releases the parts of a failed body.
 
     The library keeps the error that ended the body, which refers to the reader: a cycle that would hold the body until
     the garbage collector runs.

@@ -43,7 +43,7 @@ class CallerConnection(Protocol):
         """End the connection at once if only its peer keeps it open."""
 
     def finish(self) -> None:
-        """Close when the requests in progress have ended."""
+        """Close when the requests in progress have ended; at once if there are none."""
 
     def end_unused(self) -> None:
         """Close when the request in progress has ended; at once if there is none."""

@@ -109,7 +109,7 @@ class Connections(Generic[C]):
                 self._to_sweep = iter(())  # a sweep that had begun would keep all of them in memory
 
     def drain(self, grace_s: float, patience_s: float = float("inf")) -> None:
-        """Begin to drain: each connection closes after its next answer."""
+        """Begin to drain: connections close after the next answer, idle ones after ``grace_s``. See the class."""
         if not self.draining:
             self.draining = True
             self._draining_since = self.clock()
@@ -146,7 +146,7 @@ class Connections(Generic[C]):
         """Note that an answer was ended because a peer of this group did not read it."""
 
     def sheds(self, _group: Hashable) -> bool:
-        """True if a request of this group must end because too many answers wait for its peer."""
+        """True if an unanswered request of this group must end: too many answers wait for its peer."""
         return False
 
     def sweep(self) -> None:

@@ -59,7 +59,7 @@ async def connect(address: str, port: int) -> socket.socket:
 
 
 class Race:
-    """A race of addresses. ``beaten``: the addresses that failed, or began before the winner and lost."""
+    """A race of addresses. ``beaten``: the addresses that failed, or were still connecting at its end."""
 
     def __init__(self, addresses: Sequence[str], connect: Connect, *, delay_s: float = ATTEMPT_DELAY_S) -> None:
         self._waiting = list(addresses)
@@ -183,7 +183,7 @@ class Dialer:
             raise _meaning(error) from error
 
     async def _dial_any(self, origin: Origin, make: Callable[[], P], addresses: Sequence[str]) -> P:
-        """Race the addresses; if the winner is unusable, race the rest. Each race gets half of the remaining time."""
+        """Race the addresses; if the winner is unusable, race the rest. It gets half the time while others are left."""
         left = list(addresses)
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
         while True:

@@ -160,7 +160,7 @@ class ClientConnection(asyncio.Protocol):
         return self, self
 
     def live_at_most(self, seconds: float) -> None:
-        """Set the maximum age, in seconds, at which another request may begin."""
+        """Limit the age, in seconds, at which another request may begin; never raises the limit."""
         self.ages_at = min(self.ages_at, self._opened_at + seconds)
 
     # --- the request
@@ -416,7 +416,7 @@ class ClientConnection(asyncio.Protocol):
     # --- the answer
 
     def _go_on(self, sink: ResponseSink, content: bytes) -> None:
-        """Pass content on, and finish the answer if it is complete."""
+        """Pass content on, and finish the answer if it is complete. No effect before its head."""
         reader = self.reader
         head = reader.head
         if head is None:

@@ -204,8 +204,8 @@ _MAX_STATUS_LINE: Final = 8192
 class AnswerReader:
     """Reads one answer after another; ``expect`` begins each.
 
-    ``head``: the final head, once read; ``bodyless``: it never has content (RFC 9112 section 6.3).
-    ``complete``: the answer has ended; ``surplus``: unrequested bytes followed it. ``rest``: received
+    ``head``: the final head, once read; ``bodyless``: the answer has no content, whatever its head says (RFC 9112
+    section 6.3). ``complete``: the answer has ended; ``surplus``: unrequested bytes followed it. ``rest``: received
     bytes of the answer beyond one iteration's share; ``feed`` continues with them.
     """
 

@@ -463,7 +463,7 @@ class ServerConnection(asyncio.Protocol):
         return data
 
     def let_others_first(self, take: Turn) -> None:
-        """Yield: call ``take``, of a sink of raw bytes, in this peer's next turn."""
+        """Yield: call ``take``, of a sink of raw bytes, in a later turn of this peer."""
         self.share = Share.LENT
         self.connections.turns.wait(self.connections.group_of(self), partial(self._go_on, take))
 
@@ -580,7 +580,7 @@ class ServerConnection(asyncio.Protocol):
         return stream.bytes_out - waiting < self._limits.min_rate * self._limits.write_timeout_s
 
     def _idle_s(self, now: float) -> float | None:
-        """Return the longest silence in both directions.
+        """Return the longest permitted silence in both directions.
 
         None: a minimum rate applies instead.
         """

@@ -49,7 +49,7 @@ class Carrier(Protocol):
         """Process the received bytes as far as possible."""
 
     def let_others_first(self, take: Turn) -> None:
-        """Yield: call ``take`` in this peer's next turn."""
+        """Yield: call ``take`` in a later turn of this peer."""
 
     def write(self, data: bytes) -> None:
         """Write by the end of this event-loop iteration."""
@@ -195,7 +195,7 @@ class H1Stream:
         return data
 
     def hold_body(self, body: bytes) -> None:
-        """Store a body that was read and checked: the next ``read_body`` delivers exactly these bytes."""
+        """Store a body that was read and checked: its next reader gets exactly these bytes."""
         self.held_body = body
 
     def pause_body(self) -> None:
@@ -211,7 +211,7 @@ class H1Stream:
         self._connection.advance()
 
     def let_others_first(self, take: Turn) -> None:
-        """Yield: call ``take`` in this peer's next turn, because the work exceeds one iteration's share."""
+        """Yield: call ``take`` in a later turn of this peer, because the work exceeds one iteration's share."""
         self._connection.let_others_first(take)
 
     # --- the answer
@@ -407,7 +407,7 @@ class H1Stream:
         return sink
 
     def _invite_body(self, head: Request) -> None:
-        """Send 100 Continue if the peer waits for it (RFC 9110 section 10.1.1)."""
+        """Send 100 Continue, unless body bytes have arrived or the peer speaks HTTP/1.0 (RFC 9110 section 10.1.1)."""
         if head.minor == 1 and not self._connection.has_rest:
             self.bytes_out += len(_CONTINUE)
             self._connection.write(_CONTINUE)

@@ -87,7 +87,7 @@ class RequestBody:
         return self._take()
 
     def hold(self, body: bytes) -> None:
-        """Store a body that was read and checked: the next ``read`` delivers exactly these bytes."""
+        """Store a body that was read and checked: its next reader gets exactly these bytes."""
         self._held = body
 
     def pause(self) -> None:

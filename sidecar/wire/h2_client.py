@@ -99,7 +99,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         )
 
     def live_at_most(self, seconds: float) -> None:
-        """Set the maximum age, in seconds, at which another request may begin."""
+        """Limit the age, in seconds, at which another request may begin; never raises the limit."""
         self._ages_at = min(self._ages_at, self._opened_at + seconds)
 
     def end_unused(self) -> None:
@@ -255,7 +255,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         return most is None or size_of(fields) <= most
 
     def begin(self, exchange: H2Exchange, fields: Sequence[Field], *, ends: bool) -> int:
-        """Write the head of a request and offer the pool another exchange. Returns the stream id."""
+        """Write the head of a request; offer the pool another exchange if one may begin. Returns the stream id."""
         stream_id = self._session.get_next_available_stream_id()
         self._session.head(stream_id, fields, ends=ends)
         self._streams[stream_id] = exchange
@@ -299,7 +299,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             self._used_at = self._clock()
 
     def keep(self, exchange: H2Exchange) -> None:
-        """Return the exchange to the pool."""
+        """Return the exchange to the pool; close it if the connection has ended or is too old."""
         if self._closed or self._clock() >= self._ages_at:
             exchange.close()
         else:

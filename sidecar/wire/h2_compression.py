@@ -234,7 +234,7 @@ class HeadEncoder(Encoder):
     """Encodes heads without the Huffman code, which costs more in Python than the rest of a request.
 
     Fields with names in ``literal`` are never indexed, on any hop (RFC 7541 section 6.2.3). ``_numbers``: the
-    fields that entered it, each with its number; the last ones of them are the table.
+    fields that entered the table, each with its number; the table holds the last of them.
     """
 
     def __init__(self, literal: frozenset[bytes]) -> None:

@@ -137,7 +137,7 @@ class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
         self._regulate()
 
     def let_others_first(self, take: Turn) -> None:
-        """Yield: call ``take`` in this group's next turn."""
+        """Yield: call ``take`` in a later turn of this group."""
         self._connections.turns.wait(self._group, take)
 
     def _regulate(self) -> None:

@@ -219,7 +219,7 @@ class H2Exchange:
         self._answer.add(data, size)
 
     def on_end(self, trailers: Sequence[Field] = ()) -> None:
-        """End the answer. ``tell`` reports the collected events."""
+        """End the answer and report it to the sink, unless paused; fails if it is shorter than its head says."""
         if self._sink is None:
             return
         self._answer.trailers = list(trailers)

@@ -129,7 +129,7 @@ class Budget:
         return self._left >= 0
 
     def earn(self, count: int) -> None:
-        """Add ``count`` tokens."""
+        """Add ``count`` tokens, up to the burst."""
         self._left = min(self._most, self._left + count)
 
 

@@ -143,7 +143,7 @@ def size_of(fields: Sequence[Field]) -> int:
 def _split(
     fields: Sequence[Field], kind: KnownNames, *, max_bytes: int, max_fields: int
 ) -> tuple[HeadNames, tuple[bytes, ...]]:
-    """Return (the parsed names, the values), and refuse control bytes."""
+    """Return (the parsed names, the values). Refuses excess size, a TE other than trailers, and control bytes."""
     size = fields.size if isinstance(fields, Fields) else size_of(fields)
     if len(fields) > max_fields + _PSEUDO or size > max_bytes:
         raise Denied(Reason.HEAD_TOO_LARGE, "the head has too many fields or bytes")
@@ -165,7 +165,7 @@ def _check_values(values: tuple[bytes, ...]) -> None:
 
 
 def _check_host(known: HeadNames, texts: tuple[bytes, ...]) -> None:
-    """Refuse repeated or missing Host fields, and a Host that differs from the authority."""
+    """Refuse repeated Host fields, and a Host that differs from the authority. Call it only with a Host."""
     host = texts[known.hosts[0]]
     if known.authority == len(texts) - 1:  # it is missing
         if len(known.hosts) > 1:

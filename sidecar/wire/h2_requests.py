@@ -151,7 +151,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         self.handler.on_request(stream)
 
     def _why_refused(self, stream: H2ServerStream) -> Unavailable | None:
-        """Count a new stream; return the error if too many are in progress, else None."""
+        """Return the error that refuses a new stream; None if the stream may begin, and is counted."""
         if len(self._streams) >= MAX_STREAMS:
             return Unavailable(Reason.OVERLOADED, "more streams at a time than our settings say")
         if self._teardown.phase >= Phase.LAST:

@@ -54,7 +54,7 @@ class Carrier(Protocol):
         """Serve no further stream, and close after the last."""
 
     def let_others_first(self, take: Turn) -> None:
-        """Yield: call ``take`` in this peer's next turn."""
+        """Yield: call ``take`` in a later turn of this peer."""
 
 
 class H2ServerStream:
@@ -199,7 +199,7 @@ class H2ServerStream:
         return self.bytes_out - len(self.pending)
 
     def read_body(self, sink: BodySink) -> None:
-        """Deliver the body to ``sink``: the received part at once, the rest as it arrives. Nothing flows without one.
+        """Deliver the body to ``sink``: the received part at once, the rest as it arrives. Until then its window fills.
 
         Sends 100 Continue to a peer that waits for it.
         """
@@ -216,7 +216,7 @@ class H2ServerStream:
         return self.body.take_whole()
 
     def hold_body(self, body: bytes) -> None:
-        """Store a body that was read and checked: the next ``read_body`` delivers exactly these bytes."""
+        """Store a body that was read and checked: its next reader gets exactly these bytes."""
         self.body.hold(body)
 
     def pause_body(self) -> None:
@@ -228,7 +228,7 @@ class H2ServerStream:
         self.body.resume()
 
     def let_others_first(self, take: Turn) -> None:
-        """Yield: call ``take`` in this peer's next turn."""
+        """Yield: call ``take`` in a later turn of this peer."""
         self._connection.let_others_first(take)
 
     # --- the answer
@@ -411,7 +411,7 @@ class H2ServerStream:
         return self.ending and not (self.trailers or self._resets)
 
     def moved(self) -> None:
-        """Note in ``pace`` that content of the answer was written."""
+        """Note in ``read_some`` that content of the answer was written."""
         self.read_some = True
 
     def hold_back(self) -> None:

@@ -35,7 +35,7 @@ class Windows(Generic[S]):
         self._reader = reader
 
     def send(self, stream: S, most: int, *, ends: bool) -> int:
-        """Write at most ``most`` bytes of a stream's content; return the number. ``ends``: END_STREAM may follow."""
+        """Write at most ``most`` bytes of a stream's content; return the number. ``ends``: its end ends the stream."""
         session, pending, stream_id = self._session, stream.pending, stream.stream_id
         left = most
         while pending and left > 0:

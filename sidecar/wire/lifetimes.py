@@ -63,7 +63,7 @@ def kind_of_request(*, grpc: bool, to_http2: bool, declared: bool) -> Kind:
 
 
 def kind_of_answer(kind: Kind, head: Response) -> Kind:
-    """Return the kind of a request whose answer has begun: GRPC only if the answer is gRPC too."""
+    """Return the kind of a request whose answer has begun: GRPC only with a gRPC answer, EVENTS for an event stream."""
     if kind is Kind.GRPC and not is_grpc(head):
         kind = Kind.MESSAGE
     if kind is Kind.MESSAGE and is_event_stream(head):

@@ -103,7 +103,7 @@ class Message:
     """The fields of a request or an answer; never changed. Messages with the same names of fields share a layout.
 
     ``layout`` has the names and ``values`` the values, in the same order. ``listed``: the names in the peer's
-    Connection field, which are not forwarded.
+    Connection field, except those that never pass anyway. They are not forwarded.
     """
 
     __slots__ = ()

@@ -165,7 +165,7 @@ class OriginPool:
             waiter.on_error(Unavailable(error.reason, error.detail))
 
     def _serve(self) -> None:
-        """Assign free connections to the longest-waiting calls."""
+        """Give a free connection to the call that has waited longest."""
         waiter = next(iter(self.usual), None)
         connection = None if waiter is None else self.take(self.origin.still_good)
         if waiter is not None and connection is not None and self.remove(waiter):

@@ -129,7 +129,7 @@ class Pump(ABC):
 
     @property
     def unsent(self) -> bool:
-        """True if no byte of the request was sent: it never got a connection."""
+        """True if no byte of the request was sent: it waits for its first connection, or never got one."""
         return self._connecting is not None and not self.retried
 
     def sent_on(self, upstream: Upstream) -> None:

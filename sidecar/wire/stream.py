@@ -137,7 +137,7 @@ class Stream(Protocol):
         """Return the body if it was received completely and has no sink yet; else None."""
 
     def hold_body(self, body: bytes) -> None:
-        """Store a body that was read and checked: the next ``read_body`` delivers exactly these bytes."""
+        """Store a body that was read and checked: its next reader gets exactly these bytes."""
 
     def pause_body(self) -> None:
         """Pause the body; back-pressure slows the peer."""
@@ -146,7 +146,7 @@ class Stream(Protocol):
         """Resume the body."""
 
     def let_others_first(self, take: Callable[[], None]) -> None:
-        """Yield: call ``take`` in this peer's next turn, because the work exceeds one iteration's share."""
+        """Yield: call ``take`` in a later turn of this peer, because the work exceeds one iteration's share."""
 
     # --- the answer
 

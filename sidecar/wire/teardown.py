@@ -65,7 +65,7 @@ class Pace:
         self.moved = moved
 
     def lasts(self, now: float, moved: int, enough: float) -> float:
-        """Return the seconds since ``enough`` bytes moved; ``moved`` is the current counter."""
+        """Return the seconds since ``enough`` bytes moved. ``moved``: the counter; a lower value is not progress."""
         if moved < self.moved:
             self.moved = moved
         elif moved - self.moved >= enough:
@@ -98,7 +98,7 @@ class Linger:
 
 
 class Outflow:
-    """Progress of written data: the rate at which a peer reads it, and the time since it has all.
+    """Progress of written data: the rate at which a peer reads it, and the time since the peer has all of it.
 
     ``begin`` when the peer falls behind, and after the last write; then ask at each sweep. Times are monotonic seconds.
     """
