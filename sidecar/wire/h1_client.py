@@ -87,7 +87,7 @@ class WarmCall(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    """One upstream connection. Send with ``ask``, or with ``start``, ``send_body``, ``flush`` and ``end_body``.
+    """An upstream connection. Send with ``ask``; or ``start``, ``send_body`` and ``end_body``; ``flush`` each batch.
 
     The public attributes are those that the native engine reads and writes (``proxy/native/warm.py``).
     ``writing_paused``: the upstream accepts no more for now.
