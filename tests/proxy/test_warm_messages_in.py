@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
+from sidecar.bounded import BoundedCache
 from sidecar.delegation.mcp_session import Holder, Session, SessionIds
 from sidecar.engine import Engine
 from sidecar.features.a2a.task_bindings import Principal
+from sidecar.proxy.journeys.inbound import Inbound
 from sidecar.proxy.native.ghosts import GhostForwarding, GhostMcpForwarding, GhostTaskForwarding
 from tests.delegation.world import PLANNER, STS
 from tests.fuzz.inbound_world import token
@@ -336,12 +338,19 @@ async def test_after_an_answer_that_was_handed_over_python_begins_some_messages(
 # --- a message is read only once its token was verified
 
 
-async def test_a_message_whose_token_is_not_verified_any_more_is_left_to_python(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keeps_permits", [False, True])
+async def test_a_message_whose_token_is_not_verified_any_more_is_left_to_python(
+    tmp_path: Path, keeps_permits: bool
+) -> None:
     world = EngineWorld("native", tmp_path)
     world.exchange(SEARCH, FOUND)
     world.exchange(SEARCH, FOUND)
     assert world.taken == 1
-    world.verdicts.clear()
+    if keeps_permits:
+        BoundedCache.drop(world.verdicts, next(iter(world.verdicts.entries)))
+    else:
+        world.verdicts.clear()
+    assert (len(world.verdicts), len(cast("Inbound", world.handler).permits)) == (0, keeps_permits)
     world.exchange(SEARCH, FOUND)
     assert world.taken == 1
     await world.log.close()
