@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +98,17 @@ async def test_settings_whose_feature_cannot_be_imported_are_refused_and_serving
 ) -> None:
     running, planner = await reloadable(world)
     inbound = running.document["inbound"]
-    operations = [{"allow": ["tools/list"]}]
-    tools = {"name": "tools", "protocol": "mcp", "match": {"path": "/mcp"}, "operations": operations}
-    inbound["routes"].append(copy.deepcopy(inbound["routes"][0]) | tools)
+    inbound["routes"][0]["observe_until"] = (datetime.now(UTC) + timedelta(days=2)).date().isoformat()
     with monkeypatch.context() as damaged:
-        damaged.delitem(sys.modules, "sidecar.features.mcp.feature", raising=False)
-        damaged.setitem(sys.modules, "sidecar.features.mcp.feature", None)
-        with pytest.raises(ConfigError, match=r"sidecar\.features\.mcp\.feature.*install the same release again"):
+        damaged.delitem(sys.modules, "sidecar.features.observing.observing", raising=False)
+        damaged.setitem(sys.modules, "sidecar.features.observing.observing", None)
+        with pytest.raises(
+            ConfigError, match=r"sidecar\.features\.observing\.observing.*install the same release again"
+        ):
             await running.reload(inbound=inbound)
         assert (await world.call(running.sidecar.inbound, planner, headers=bearer(mint()))).status == 200
     await running.reload(inbound=inbound)
-    assert "sidecar.features.mcp.feature" in sys.modules
+    assert "sidecar.features.observing.observing" in sys.modules
 
 
 async def test_an_issuer_that_is_no_longer_trusted_is_refused_with_its_remembered_tokens(world: World) -> None:
