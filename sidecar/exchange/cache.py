@@ -37,7 +37,7 @@ class Epoch(NamedTuple):
     workload: SpiffeId
 
     def older_than(self, other: Epoch) -> bool:
-        """Return True if the keys or policy of this epoch have been replaced in ``other``."""
+        """Return True if ``other`` is later: newer keys, else a newer policy, else more withdrawals."""
         return (self.keys, self.policy, self.withdrawals) < (other.keys, other.policy, other.withdrawals)
 
 
@@ -49,9 +49,9 @@ new_epoch: Final[Callable[[tuple[int, int, int, SpiffeId]], Epoch]] = partial(tu
 class Issued:
     """An accepted token, the second (exclusive) until which it is used, and the second from which it is refreshed.
 
-    ``facts``: record fields of the permit, immutable. ``txn_token`` was issued for the
-    chain that begins with this token. ``bound_to``: the thumbprint of our SVID in the token's ``cnf``; None if unbound.
-    ``credentials``: the static credentials sent to obtain it.
+    ``facts``: record fields of the permit; do not modify. ``txn_token`` was issued for the chain that begins with this
+    token. ``bound_to``: the thumbprint of our SVID in the token's ``cnf``; None if unbound. ``credentials``: the static
+    credentials sent to obtain it, set only while it waits for its transaction token.
     """
 
     permit: IssuedPermit
@@ -69,7 +69,7 @@ class Issued:
         object.__setattr__(self, "facts", facts_of_issued(self.permit))
 
     def with_txn_token(self, txn_token: TxnToken) -> Issued:
-        """Return a copy with a transaction token, valid until the earlier expiry."""
+        """Return a copy with a transaction token, used until the earlier end of both tokens."""
         until = min(self.usable_until, txn_token.expires_at - SKEW_S)
         return replace(self, txn_token=txn_token, usable_until=until, refresh_at=min(self.refresh_at, until))
 
@@ -81,7 +81,7 @@ class Issued:
 class IssuedTokens:
     """Issued tokens of one epoch, bounded in bytes. The least recently used is evicted first; refusals are not kept.
 
-    ``warm_bytes``: overhead of the native engine per token, besides a copy of it. ``kept``: the cached tokens.
+    ``warm_bytes``: overhead of the native engine per token, besides a copy of the token. ``kept``: the cached tokens.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class IssuedTokens:
             self.kept.replace(key, replace(kept, refresh_at=until))
 
     def reject(self, key: Hashable, permit: IssuedPermit, *, monotonic_s: float) -> bool:
-        """Remove a token refused by the next hop. True if a new one is due: once per ``REJECTION_S`` and key."""
+        """Remove a token refused by the next hop. False, without effect, if ``key`` had one within ``REJECTION_S``."""
         rejected_at = self._rejected.get(key)
         if rejected_at is not None and monotonic_s - rejected_at < REJECTION_S:
             return False
@@ -163,7 +163,7 @@ class IssuedTokens:
         return True
 
     def carry(self, before: int, after: int, stops: Callable[[VerifiedToken], bool]) -> None:
-        """Carry the tokens of policy number ``before`` over to ``after``, except those that ``stops`` selects."""
+        """Carry the tokens of policy ``before`` to ``after``, unless ``stops`` selects one or its subject token."""
 
         def stopped(issued: Issued) -> bool:
             permit, subject = issued.permit, issued.permit.plan.subject_token

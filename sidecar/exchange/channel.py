@@ -51,7 +51,7 @@ _FAILURES: Final[Mapping[Reason, SidecarError]] = {
 class StsChannel:
     """Sends forms to one token endpoint. ``timeout_s`` limits each step; the caller limits the whole call.
 
-    ``connect_timeout_s``: leaves time for other endpoints.
+    ``connect_timeout_s`` limits connecting, to leave time for other endpoints; None: ``timeout_s``.
 
     ``shows_svid``: present our X.509-SVID to a host certified by a CA file, if it requests a certificate.
     """

@@ -46,7 +46,7 @@ class Pause:
         self._length_s = 0.0
 
     def lengthen(self, now: float, spread: float) -> None:
-        """Begin a pause, twice as long as the previous one."""
+        """Begin a pause: ``FIRST_PAUSE_S``, or twice the last one up to ``MAX_PAUSE_S``; ``spread`` adds up to 25 %."""
         self._length_s = min(2 * self._length_s, MAX_PAUSE_S) or FIRST_PAUSE_S
         self.until = now + self._length_s * (1 + _SPREAD * spread)
 
@@ -82,7 +82,7 @@ class Circuit:
         return not (self.open and self.avoided(now, subject))
 
     def begin(self, now: float, subject: Hashable, *, at_most_s: float) -> Pause | None:
-        """Begin an attempt. Returns the pause if this attempt is its probe, which lasts ``at_most_s`` at most."""
+        """Begin an attempt. If it is a probe, return its pause, and keep others away for ``at_most_s``; else None."""
         if self.failing_since is None or self.avoided(now, subject):
             return None
         pause = self._pause_for(subject)
@@ -90,7 +90,7 @@ class Circuit:
         return pause
 
     def forget(self, now: float) -> None:
-        """Close the circuit if its last failure is too old."""
+        """Close the circuit if its last failure is older than ``FORGET_AFTER_S``."""
         if self.failing_since is not None and now - self._failed_at > FORGET_AFTER_S:
             self.succeeded()
 
@@ -101,7 +101,7 @@ class Circuit:
         self._answered()
 
     def failed(self, now: float, subject: Hashable, failure: Failure, *, probe: Pause | None) -> None:
-        """Count a failed attempt. ``probe``: the result of ``begin``."""
+        """Record a failed attempt. ``probe``: the result of ``begin``."""
         if failure is Failure.ANSWERED:
             self._answered()
         else:

@@ -44,12 +44,12 @@ _Outcome: TypeAlias = "Issued | SidecarError"
 _Flight: TypeAlias = "asyncio.Task[_Landed]"
 
 Fact: TypeAlias = tuple[object, str, object]
-"""An object, an attribute of it, and the value that it has: something else is decided with any other one."""
+"""An object, the name of an attribute, and its value: decisions hold while the attribute has this value."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Landed:
-    """The outcome of a flight, and the epoch in which its token was accepted; None if the epoch had ended."""
+    """The outcome of a flight, and the epoch at its end; None without an identity, or if tokens were invalidated."""
 
     epoch: Epoch | None
     outcome: _Outcome
@@ -122,7 +122,7 @@ class TokenExchange:
         return self._logins
 
     def sweep(self, now: float) -> None:
-        """Remove the tokens expired at ``now``."""
+        """Remove the tokens expired at ``now``, and expired rejections."""
         self.tokens.sweep(now, monotonic_s=self._monotonic())
 
     @property
@@ -151,7 +151,7 @@ class TokenExchange:
         return issued
 
     async def exchange(self, plan: Plan, policy: Policy) -> Issued:
-        """Return a token issued and verified for this plan; concurrent callers share one exchange.
+        """Return a token issued and verified for this plan; concurrent callers with the same plan share one exchange.
 
         A token granted by a user is verified again without an exchange.
 
@@ -191,20 +191,20 @@ class TokenExchange:
         )
 
     def _if_usable(self, plan: Plan, issued: Issued | None) -> Issued | None:
-        """Forget a kept token that is bound to an SVID from before a renewal."""
+        """Return ``issued`` if it is usable; else drop it from the cache and return None."""
         if issued is not None and not self.usable(issued):
             self.tokens.drop(key_of(plan))
             return None
         return issued
 
     def _keep_granted(self, issued: Issued, policy: Policy) -> None:
-        """Keep a token that was proven right now, for the calls that follow."""
+        """Cache a token that was just verified, for later calls."""
         epoch = self._epoch(policy)
         if epoch is not None:
             self.tokens.keep(key_of(issued.permit.plan), issued, epoch=epoch)
 
     def reject(self, permit: IssuedPermit) -> bool:
-        """Remove a token refused by the next hop (401). True if a new one may be requested (once in 10 s per key)."""
+        """Remove a token that the next hop refused (401). False, without effect, if its key had one within 10 s."""
         return self.tokens.reject(key_of(permit.plan), permit, monotonic_s=self._monotonic())
 
     @property
@@ -262,7 +262,7 @@ class TokenExchange:
         return self._take_off(plan, policy, epoch)
 
     def _refresh(self, plan: Plan, policy: Policy, epoch: Epoch, issued: Issued, now: int) -> None:
-        """Start the refresh of a token that is still used. Leaves half of all flights to calls that wait for theirs."""
+        """Start the refresh of a token in use, unless half of all flights are taken: the rest is for waiting calls."""
         if self._closed or len(self._flights) >= self._settings.max_flights / 2:
             return
         later = retry_at(now=now, usable_until=issued.usable_until, spread=self._spread())
@@ -306,7 +306,7 @@ class TokenExchange:
     async def _access_token(
         self, plan: Plan, policy: Policy, started: Epoch, replaces: Issued | None, credentials: set[str]
     ) -> Issued:
-        """Get the access token for which a transaction token is asked.
+        """Return the access token for which a transaction token is requested, cached or new.
 
         The issued token stays cached meanwhile, so that a failure of the transaction token service costs no further
         exchange.
@@ -396,5 +396,5 @@ def key_of(plan: Plan) -> Hashable:
 
 
 def _alone(plan: Plan) -> Hashable:
-    """Return the key of an access token to which there is no transaction token yet: no call is made with it."""
+    """Return the cache key of an access token that still lacks its transaction token; no call is made with it."""
     return key_of(plan), "alone"

@@ -1,4 +1,4 @@
-"""Client authentication at a token service: the parameters of each method, and static credentials.
+"""Client authentication at a token service: the form parameters or ``Authorization`` value of each method.
 
 Our own ways need no secret: the X.509-SVID of the connection, or a JWT-SVID as client assertion. The others rest on a
 file, and on a setting that allows them by name; records name the credential's fingerprint, never the credential.
@@ -33,7 +33,7 @@ class ClientAuthSettings:
     ``allow_static`` says that this is meant; ``key_id`` is the header ``kid`` of an assertion signed with it.
 
     Raises:
-        ValueError: a credential without a static method, or the reverse. The text names field and fix.
+        ValueError: a credential without a static method or the reverse, or a ``key_id`` with a method that uses none.
     """
 
     method: ClientAuth = ClientAuth.X509_SVID
@@ -69,7 +69,7 @@ class Shown:
 class ClientAuthenticator:
     """Authenticates this workload at one token service. ``clock`` is wall time in seconds.
 
-    Static credentials are read and used in a thread: it may take almost a second, and would hold every request.
+    Static credentials are read and used in a thread: this may take almost a second, and would block every request.
     """
 
     def __init__(self, settings: ClientAuthSettings, source: IdentitySource, clock: Callable[[], float]) -> None:

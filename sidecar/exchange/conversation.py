@@ -1,9 +1,9 @@
 """Runs an adapter against one token service: sends each step with our authentication, and caches shared answers.
 
-A redirect ends the exchange before the adapter sees it. A shared answer, such as an
-access token of our own, is kept for half of its life, and dropped if a step after it is refused: the server may have
-revoked it. An answer younger than ten seconds stays, or each refusal of some user's token would cost another call. All
-are dropped with the credential that obtained them.
+A redirect ends the exchange before the adapter sees it. A shared answer, such as an access token of our own, is cached
+for half of its life (five minutes at most), and dropped if a step after it is refused: the server may have revoked it.
+An answer younger than ten seconds stays, or each refusal of some user's token would cost another call. All are dropped
+when the credential that obtained them changes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A cached shared answer: requested at ``since``, valid until ``until``."""
+    """A cached shared answer: received at ``since``, used until ``until`` (monotonic seconds)."""
 
     answer: Answer
     since: float
@@ -77,8 +77,8 @@ class Conversation:
         ``subject`` as of ``Caller.post_form``.
 
         Raises:
-            SidecarError: as the adapter raises it, or STS_REDIRECT, NOT_READY, CREDENTIAL_UNAVAILABLE; `Unsent` if no
-                form has left, or none but those of shared steps.
+            SidecarError: as the adapter raises it, or STS_REDIRECT, NOT_READY, CREDENTIAL_UNAVAILABLE; `Unsent` if the
+                failed step is ``once`` or ``shared``, and no form has left but those of shared steps.
         """
         shown, sent = set[str]() if credentials is None else credentials, False
         try:
@@ -103,7 +103,7 @@ class Conversation:
         raise Denied(Reason.STS_BAD_RESPONSE, "the adapter found no end")
 
     async def reach(self, name: str, reached: Reached) -> None:
-        """Set the connections and authentication of endpoint ``name``."""
+        """Set the connections and authentication of endpoint ``name``, and close its previous connections."""
         before = self._endpoints.get(name)
         self._endpoints[name] = reached
         if before is not None:
@@ -115,7 +115,7 @@ class Conversation:
             await reached.caller.close()
 
     def forget(self) -> None:
-        """Drop the cached shared answers, including those in flight."""
+        """Drop the cached shared answers, and do not cache those in flight."""
         self._forgotten += 1
         self._shared.clear()
 
@@ -124,7 +124,7 @@ class Conversation:
         self._shared = {key: kept for key, kept in self._shared.items() if kept.since > young}
 
     async def _share(self, step: Step, own: SpiffeId, credentials: set[str], subject: Hashable) -> Answer:
-        """Return the answer of a shared step: the one that is kept, or a new one for all that wait for it."""
+        """Return the answer of a shared step, cached or new; one request for all callers. Raises for a refusal."""
         key = (own, step)
         lock = self._asking.setdefault(key, asyncio.Lock())
         async with lock:

@@ -21,7 +21,7 @@ _SKEW_S: Final = 300  # between the token service's clock and ours
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountersignSettings:
-    """The token service that countersigns: its ``issuer``, with known keys, and its ``endpoint``."""
+    """The token service that countersigns: its ``issuer``, whose keys are known, its ``endpoint``, and the interval."""
 
     issuer: str
     endpoint: Endpoint

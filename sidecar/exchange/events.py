@@ -73,7 +73,7 @@ def refused_fields(
 
 
 def credential_of(shown: set[str]) -> str | None:
-    """Return the record's ``credential`` for the static credentials sent, each ``client:WAY:FINGERPRINT``."""
+    """Return the record's ``credential`` for the static credentials sent (``client:WAY:FINGERPRINT``), or None."""
     return f"client:{','.join(sorted(one.removeprefix('client:') for one in shown))}" if shown else None
 
 

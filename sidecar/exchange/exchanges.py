@@ -20,35 +20,35 @@ class Exchanges(dict[str, TokenExchange]):
 
     @property
     def hits(self) -> int:
-        """The lookups that found a token."""
+        """Number of cache hits."""
         return sum(one.tokens.hits for one in self.values())
 
     @property
     def misses(self) -> int:
-        """The lookups that found none."""
+        """Number of cache misses."""
         return sum(one.tokens.misses for one in self.values())
 
     @property
     def evicted(self) -> int:
-        """The tokens that were evicted for others."""
+        """Number of evicted tokens."""
         return sum(one.tokens.evicted for one in self.values())
 
     def open_circuits(self) -> dict[tuple[str, str], bool]:
-        """Return by issuer and endpoint if its circuit is open."""
+        """Return True for each open circuit and False for each closed one, by issuer and endpoint label."""
         return {(issuer, state.label): state.open for issuer, one in self.items() for state in one.endpoints}
 
     def sweep(self, now: float) -> None:
-        """Free the tokens that have expired by ``now``."""
+        """Remove the tokens expired at ``now``, and expired rejections."""
         for one in self.values():
             one.sweep(now)
 
     def shed(self, to_bytes: int) -> None:
-        """Evict the least recently used tokens until no more than ``to_bytes`` of all are left, in equal parts."""
+        """Evict the least recently used tokens of each cache until it holds at most an equal share of ``to_bytes``."""
         for one in self.values():
             one.tokens.shed(to_bytes // len(self))
 
     def carry(self, before: int, after: int, stops: Callable[[VerifiedToken], bool]) -> None:
-        """Keep tokens accepted by policy number ``before`` for ``after``, but none that ``stops`` says True of."""
+        """Carry the tokens of policy ``before`` over to ``after``, as ``IssuedTokens.carry``."""
         for one in self.values():
             one.tokens.carry(before, after, stops)
 

@@ -38,7 +38,7 @@ class Caller(Protocol):
     ) -> EndpointAnswer:
         """Return the answer, whatever its status. ``once``: never send it a second time. Raises SidecarError.
 
-        ``subject`` is whom the form is for; None: nobody who is known yet.
+        ``subject``: the user or workload that the form is for; None if not known yet.
         """
 
     async def close(self) -> None:
@@ -50,7 +50,7 @@ class Unsent(Unavailable):
 
 
 class AllOpen(Unsent):
-    """Every endpoint's circuit is open. Nothing was sent, and to try again within the same call is useless."""
+    """Every endpoint's circuit is open. Nothing was sent; do not retry within the same call."""
 
 
 @dataclass(slots=True)
@@ -75,9 +75,9 @@ class EndpointState(NamedTuple):
 
 
 class Failover:
-    """A `Caller` over several endpoints, the preferred first. ``on_failure`` gets the label and the reason of each.
+    """A `Caller` over several endpoints, the preferred first. ``on_failure`` gets label and reason of each failure.
 
-    ``timeout_s`` is that of the exchange, whose end cancels the call.
+    ``timeout_s``: the deadline of the exchange, which cancels the call.
     """
 
     def __init__(
@@ -110,10 +110,10 @@ class Failover:
     async def post_form(
         self, form: bytes, authorization: str | None = None, *, once: bool = False, subject: Hashable = None
     ) -> EndpointAnswer:
-        """Return the answer of the first endpoint that works, or what the last one said.
+        """Return the answer of the first endpoint that works, else the answer (502, 503 or 504) of the last one.
 
         Raises:
-            SidecarError: as `StsChannel.post_form`; `AllOpen` if none may be asked.
+            SidecarError: as `StsChannel.post_form`; `AllOpen` if no circuit admits the call.
         """
         for replica in self.replicas:
             replica.circuit.forget(self._monotonic())
@@ -167,7 +167,7 @@ class Failover:
         subject: Hashable,
         untried: Sequence[Replica],
     ) -> EndpointAnswer:
-        """Ask one endpoint, and note how it went. ``once``: it may take all the time, for no other may follow."""
+        """Send the form to one endpoint, and record the outcome in its circuit. ``once``: no limit on this attempt."""
         began = self._monotonic()
         probe = replica.circuit.begin(began, subject, at_most_s=self._timeout_s)
         failed = partial(self._failed, replica, subject, probe)
@@ -215,5 +215,5 @@ def _kind_of(error: SidecarError) -> Failure:
 
 
 def _may_go_on(error: SidecarError, *, once: bool) -> bool:
-    """True if another endpoint may get the form: one without identity was sent nothing."""
+    """True if another endpoint may get the form; with ``once`` only if nothing was sent, as to a wrong identity."""
     return not once or isinstance(error, Unsent) or error.reason is Reason.STS_IDENTITY

@@ -71,7 +71,7 @@ class LoginConversation:
     async def begin(self, plan: LoginPlan, credentials: set[str], *, redirect_uri: str | None, reason: str) -> Begun:
         """Begin a login. ``redirect_uri`` is the front app's; ``reason`` is for the user to read.
 
-        ``credentials`` collects the static ones that are shown.
+        ``credentials`` collects the static credentials sent.
         """
         flow, settings = self._flow, self._settings
         metadata = None if self._metadata is None else await self._metadata.get()
@@ -99,7 +99,7 @@ class LoginConversation:
     async def complete(
         self, begun: Begun, code: str | None, own: SpiffeId, credentials: set[str]
     ) -> TokenResponse | StillPending:
-        """Ask for the token. Return it, or that the user has not answered.
+        """Request the token; `StillPending` if the user has not answered yet.
 
         Raises:
             SidecarError: as ``Conversation.run``; `Unsent`: the code has not left, and may be sent later.
@@ -125,7 +125,7 @@ class LoginConversation:
         return login
 
     async def _discover(self, metadata: ServerMetadata) -> None:
-        """Ask at the endpoints that the metadata names, if they are on the host that the settings pin."""
+        """Use the endpoints that the metadata names; refuse one at another address than the token endpoint's."""
         settings = self._settings
         for name, member in settings.discovered.items():
             if name == AUTHORIZATION:
@@ -139,12 +139,12 @@ class LoginConversation:
 
 
 def started_bytes(started: Started) -> int:
-    """Return the bytes of the text that a login waits with."""
+    """Return the size in bytes of the URL and code of a pending login."""
     return _bytes(started.url) + _bytes(started.code)
 
 
 def _require_bounded(started: Started) -> None:
-    """Refuse a login that would take much memory while it waits for its user."""
+    """Raise Denied STS_TOO_LARGE for a URL or code that would take much memory while the login is pending."""
     for name, text, most in (("url", started.url, MAX_URL_BYTES), ("code", started.code, MAX_CODE_BYTES)):
         if _bytes(text) > most:
             raise Denied(Reason.STS_TOO_LARGE, f"{name}: the login would wait with more than {most} bytes")

@@ -25,9 +25,9 @@ class Logins:
 
     ``settings`` are those of the token service: a login that began under others cannot be completed here.
 
-    At most a quarter of ``max_flights`` are in flight, beside the exchanges: whoever opens a login page is not known
-    yet, and must not take the place of users who are. None begins while half of that are, so that users who have agreed
-    can come back.
+    At most a quarter of ``max_flights`` logins are in flight, besides the exchanges: an unknown visitor of a login page
+    must not displace known users. New logins are refused while half of that number are in flight, so that users who
+    have agreed can complete theirs.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Logins:
     async def complete(
         self, begun: Begun, code: str | None, *, plan: LoginPlan, policy: Policy
     ) -> Issued | StillPending:
-        """Get the token that the user granted, proven.
+        """Return the token that the user granted, verified; `StillPending` if the user has not answered yet.
 
         Raises:
             SidecarError: as ``Sts.complete_login``; `Unsent`, OVERLOADED, with too many in flight.

@@ -44,13 +44,13 @@ class ServerMetadata:
 
 
 def metadata_url(issuer: str) -> str:
-    """Return the place of an issuer's metadata: between host and path (RFC 8414 section 3.1)."""
+    """Return the URL of an issuer's metadata: well-known path between host and path (RFC 8414 section 3.1)."""
     parts = urlsplit(issuer)
     return f"{parts.scheme}://{parts.netloc}{_WELL_KNOWN}{parts.path.rstrip('/')}"
 
 
 def parse_metadata(body: bytes, *, issuer: str, pkce: bool = True) -> ServerMetadata:
-    """Read the metadata of this very issuer. ``pkce``: its server must say that it has PKCE.
+    """Parse the metadata of ``issuer``. ``pkce``: require S256 in ``code_challenge_methods_supported``.
 
     Raises:
         Denied: STS_ISSUER, it is another's; STS_BAD_RESPONSE, it is no strict JSON, or its server has no PKCE by S256.
@@ -75,7 +75,7 @@ def parse_metadata(body: bytes, *, issuer: str, pkce: bool = True) -> ServerMeta
 
 
 def is_web_url(url: str) -> bool:
-    """True if a URL is https, or http on loopback, and hides nothing."""
+    """True if a URL is https, or http on loopback, without the parts that ``split_url`` refuses."""
     try:
         parts = split_url(url)
     except ValueError:
@@ -94,9 +94,9 @@ class Fetcher(Protocol):
 
 
 class MetadataSource:
-    """One issuer's metadata: fetched when it is needed, once for all who wait, and kept for an hour.
+    """One issuer's metadata: fetched on demand, once for concurrent callers, and cached for an hour.
 
-    Metadata without all the ``needed`` members is not kept: the issuer may be told of it and correct it.
+    Metadata without all ``needed`` members is not cached, so that a correction takes effect at once.
     """
 
     def __init__(

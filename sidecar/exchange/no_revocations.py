@@ -1,4 +1,4 @@
-"""Stands for the issuers' lists of revocations where no issuer has one: nothing is polled, and nothing is stopped."""
+"""Replacement for `RevocationLists` where no issuer has a list: nothing is polled, nothing is revoked."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from sidecar.delegation.revocation import NOTHING, InForce, Kind
 
 
 class NoRevocations:
-    """The lists of no issuer, with what everybody asks of ``RevocationLists``."""
+    """The lists of no issuer, with the interface of ``RevocationLists``."""
 
     after_change: Callable[[], None]
 
     def in_force(self, _own: frozenset[str]) -> InForce:
-        """Return that nothing is revoked."""
+        """Return an empty set of revocations."""
         return NOTHING
 
     def missing(self) -> list[str]:

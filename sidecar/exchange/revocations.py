@@ -51,7 +51,7 @@ class Channel(Protocol):
     """A connection to one list (``exchange.channel.StsChannel``)."""
 
     async def get(self, etag: str | None) -> EndpointAnswer:
-        """Fetch it, unless it still has this entity tag. Raises SidecarError."""
+        """Fetch the list; status 304 if its entity tag is still ``etag``. Raises SidecarError."""
 
     def reconnect(self) -> None:
         """Use a new connection from the next call on."""
@@ -64,7 +64,7 @@ class Keys(Protocol):
     """Source of the issuers' keys (``identity.jwks.IssuerKeys``)."""
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
-        """Return the key, if it is known now."""
+        """Return the key if cached, else None."""
 
     async def wait_for_key(self, issuer: str, kid: str | None) -> VerificationKey:
         """Return the key after a fetch. Raises SidecarError."""
@@ -103,7 +103,7 @@ class RevocationList:
 
     @property
     def stale(self) -> bool:
-        """True if it may not be relied on."""
+        """True if there is no list yet, or it is too old to rely on."""
         age_s = self.age_s
         return age_s is None or age_s > min(self.settings.max_stale_s, self.revocations.ttl_s)
 
@@ -115,7 +115,7 @@ class RevocationList:
         return self.last_error
 
     async def poll(self) -> None:
-        """Ask once. A list that is refused, or no answer, leaves all as it was but the age."""
+        """Poll once. A refused list or a failed call changes only ``last_error``, and the list gets older."""
         asked_at = self._monotonic()  # the answer says what was true after this
         self._now()
         etag = self._etag
@@ -157,7 +157,7 @@ class RevocationList:
             await self._channel.close()
 
     def _count(self, knowledge: Knowledge, asked_at: float) -> None:
-        """Raise the time up to which the list is complete. It never falls, because merged orders stay."""
+        """Advance the time up to which the list is complete; it never goes back. Reconnect from a lagging replica."""
         replayed_s = self._wall() - knowledge.issued_at - SKEW_S  # above 0: older than clocks may differ
         self.lag_s = knowledge.lag_s + max(0.0, replayed_s)
         if self._complete_at is None or asked_at - self.lag_s > self._complete_at:
@@ -193,8 +193,8 @@ class RevocationList:
         return Knowledge(issued_at=fresh.issued_at, heard=fresh.heard)
 
     def _now(self) -> int:
-        """Return the time. After the clock fell the next poll asks for the whole list: an end that seemed to be over
-        may still come.
+        """Return the wall time in seconds. After the clock was set back the next poll fetches the whole list: a
+        revocation removed as ended may be in force again.
         """
         now = int(self._wall())
         if now < self._judged_at:
@@ -204,7 +204,7 @@ class RevocationList:
 
 
 class RevocationLists:
-    """The lists of all issuers that have one. ``after_change`` is called when another set is in force, or stale."""
+    """The lists of all issuers that have one. ``after_change`` is called when revocations or stale lists change."""
 
     def __init__(self, lists: Sequence[RevocationList] = ()) -> None:
         self.after_change: Callable[[], None] = lambda: None

@@ -48,9 +48,9 @@ class _Secret:
 
 
 class StaticCredential:
-    """The credential in one file, parsed until the file changes. All methods block: call them in a thread.
+    """The credential in one file, cached until the file changes. All methods block: call them in a thread.
 
-    Checking the primes of an RSA key of 4096 bits takes almost a second, and the fingerprint of a secret some of it.
+    Checking the primes of an RSA key of 4096 bits takes almost a second; the fingerprint of a secret is slow, too.
     ``key_id`` and ``audience`` are those of assertions; ``clock`` is wall time in seconds.
     """
 
@@ -96,7 +96,7 @@ class StaticCredential:
 
 
 def _read(file: str, before: Present | None) -> Present:
-    """Return the file's content; if it has not changed since ``before``, that. Blocks."""
+    """Return the file's content, or ``before`` itself if the file has not changed. Blocks."""
     seen = look_at(Watched(Path(file), private=True), before)
     if not isinstance(seen, Present):
         raise Unavailable(Reason.CREDENTIAL_UNAVAILABLE, seen.why)

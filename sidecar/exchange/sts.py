@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class Sts:
-    """One token service, as this sidecar asks it."""
+    """Client of one token service."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Sts:
         return [state for failover in self._failovers for state in failover.states]
 
     async def exchange(self, plan: Plan, policy: Policy, credentials: set[str] | None = None) -> Issued:
-        """Get the planned token and prove it. ``credentials`` as in ``Conversation.run``.
+        """Request the planned token and verify it. ``credentials`` as in ``Conversation.run``.
 
         Raises:
             SidecarError: any of the ``sts_*`` reasons, EXCHANGE_DENIED, KEYS_UNAVAILABLE or NOT_READY.
@@ -124,7 +124,7 @@ class Sts:
     async def complete_login(
         self, begun: Begun, code: str | None, *, plan: LoginPlan, policy: Policy, credentials: set[str]
     ) -> Issued | StillPending:
-        """Get the token that the user granted, and prove it. ``credentials`` as of ``exchange``.
+        """Request the granted token and verify it; `StillPending` before an answer. ``credentials`` as of ``exchange``.
 
         Raises:
             SidecarError: as ``exchange`` and ``accept_login``; LOGIN_DENIED or LOGIN_EXPIRED; `Unsent`, the code has
@@ -146,7 +146,7 @@ class Sts:
         return _granted(permit)
 
     async def prove_granted(self, plan: Plan, policy: Policy) -> Issued:
-        """Prove a token again that a user granted, by the keys and the policy of now. Nobody is asked for it.
+        """Verify again a token that a user granted, by the current keys and policy, without an exchange.
 
         Raises:
             SidecarError: as ``exchange``.
@@ -160,13 +160,13 @@ class Sts:
 
     @property
     def credential_files(self) -> tuple[str, ...]:
-        """The files of the static credentials that obtain its tokens."""
+        """The files of the static credentials for this token service and the adapter's other endpoints."""
         settings = self._settings
         ways = (settings.authentication, *(one.client_auth for one in settings.endpoints.values()))
         return tuple(one.credential_file for one in ways if one.credential_file is not None)
 
     def forget(self) -> None:
-        """Drop what is kept of answers, and what is under way."""
+        """Drop the cached shared answers, and do not cache those in flight."""
         self._conversation.forget()
 
     async def close(self) -> None:
@@ -176,7 +176,7 @@ class Sts:
         await self._conversation.close()
 
     def _login_conversation(self) -> LoginConversation:
-        """Return the conversation about logins, which few token services have."""
+        """Return the conversation about logins, created at the first call: few token services have logins."""
         if self._logins is None:
             from sidecar.exchange.login_conversation import LoginConversation
 
@@ -230,7 +230,7 @@ class Sts:
         on_failure: Callable[[str, Reason], None],
         monotonic: Callable[[], float],
     ) -> Failover:
-        """Make the connections to the replicas behind one name of the adapter's."""
+        """Create the `Failover` over the replicas of the endpoint ``name``."""
         settings = self._settings
         made = Failover(
             [
@@ -281,9 +281,9 @@ class Sts:
 
 
 def _certificate_of(issued: Bearer, current: Identity | None, before: Identity | None) -> str | None:
-    """Return the hexadecimal SHA-256 of the SVID of ours that a token may be bound to.
+    """Return the hexadecimal SHA-256 of our SVID that a token is bound to, else of the newest; None without an SVID.
 
-    Our SVID may have been renewed during the exchange. A token of the one before is lawful; it is not used any more.
+    Our SVID may have been renewed during the exchange. A token bound to the previous one is valid, but is not used.
     """
     confirmation = issued.claims.get("cnf")
     bound_to = confirmation.get("x5t#S256") if isinstance(confirmation, dict) else None
@@ -292,13 +292,13 @@ def _certificate_of(issued: Bearer, current: Identity | None, before: Identity |
 
 
 def _subject_of(plan: Plan) -> Hashable:
-    """Return whom the token is for: a user however many tokens they have, or this workload."""
+    """Return the subject of the token: the user, the same for all of the user's tokens, or this workload."""
     token = plan.subject_token
     return plan.actor if token is None else (token.issuer, token.subject)
 
 
 def _granted(permit: IssuedPermit) -> Issued:
-    """A token that a user granted is never refreshed: nobody but the user could grant another."""
+    """Return ``Issued`` without a refresh: only the user could grant another token."""
     usable_until = permit.token.expires_at - SKEW_S
     return Issued(permit, usable_until, refresh_at=usable_until)
 
@@ -314,7 +314,7 @@ def _subject_token_type(delegation: Delegation, policy: Policy) -> str:
 
 
 def _usable_until(expires_at: int, response: TokenResponse, plan: Plan, now: int) -> int:
-    """Return the earliest of: the token's own exp, the subject token's exp, and ``expires_in``."""
+    """Return the earliest of the token's exp, the subject token's exp and ``expires_in``, less ``SKEW_S``."""
     ends = [expires_at]
     if plan.subject_token is not None:
         ends.append(plan.subject_token.expires_at)

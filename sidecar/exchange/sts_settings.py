@@ -106,7 +106,7 @@ class ExchangeSettings:
 
     @property
     def metadata_url(self) -> str:
-        """The place of the issuer's metadata; the identity of the token endpoint answers there."""
+        """The URL of the issuer's metadata, served by the identity of the token endpoint."""
         from sidecar.exchange.metadata import metadata_url  # few adapters read it
 
         return self.metadata or metadata_url(self.issuer)
@@ -117,12 +117,12 @@ class ExchangeSettings:
         return tuple(map(self.at, (self.token_endpoint, *self.further_token_endpoints)))
 
     def at(self, url: str) -> Endpoint:
-        """Return an endpoint where the token service's identity must answer."""
+        """Return the endpoint at ``url``, with the token service's identity."""
         return Endpoint(url=url, peer=self.peer, ca_file=self.ca_file)
 
     @property
     def known(self) -> Adapter:
-        """The adapter of this name. Not kept: settings cross from the process that loads them, and functions cannot."""
+        """The adapter that ``adapter`` names. Not stored: settings are sent between processes, functions cannot be."""
         return find_adapter(self.adapter)
 
     @property

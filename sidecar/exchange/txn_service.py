@@ -1,7 +1,7 @@
-"""The transaction token service, as this sidecar asks it where a chain begins.
+"""Client of the transaction token service, for the calls with which a chain begins.
 
 By draft-ietf-oauth-transaction-tokens-09 section 11, without ``request_context`` and ``request_details``.
-The subject token is the access token that was issued for the call: good for nobody but us, and with the ``sub`` and
+The subject token is the access token that was issued for the call: usable only by us, and with the ``sub`` and
 ``txn`` that the transaction token must have. The answer is distrusted as any token service's.
 """
 
@@ -63,11 +63,11 @@ class TxnTokenService:
         self._conversation = Conversation({TOKEN: reached}, retries=1)
 
     async def issue(self, permit: IssuedPermit) -> TxnToken:
-        """Get the transaction token of the chain that begins with this permit's token, and prove it.
+        """Request the transaction token of the chain that begins with this permit's token, and verify it.
 
         Raises:
             SidecarError: any of the ``sts_*`` reasons, EXCHANGE_DENIED, KEYS_UNAVAILABLE, NOT_READY,
-                CREDENTIAL_UNAVAILABLE. Its detail says that this service is meant.
+                CREDENTIAL_UNAVAILABLE. The detail names this service.
         """
         try:
             async with asyncio.timeout(self._settings.timeout_s):
@@ -80,7 +80,7 @@ class TxnTokenService:
 
     @property
     def credential_file(self) -> str | None:
-        """The file of our static credential there; None: it is no static one."""
+        """The file of our static credential; None if authentication is not static."""
         return self._settings.client_auth.credential_file
 
     async def close(self) -> None:

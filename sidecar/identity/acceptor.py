@@ -100,7 +100,7 @@ class Acceptor:
                 return
 
     def _accept_one(self) -> bool:
-        """Return True if more connections may be waiting."""
+        """Accept one connection. Return True if more may be waiting."""
         if self._socket is None:
             return False
         try:

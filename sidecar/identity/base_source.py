@@ -94,7 +94,7 @@ class BaseSource(ABC):
             self._subscribers.remove(callback)
 
     async def jwt_svid(self, audience: str) -> str:
-        """Get a JWT-SVID of our own for one audience. Raises Unavailable(NOT_READY)."""
+        """Return a JWT-SVID of our own for one audience. Raises Unavailable(NOT_READY)."""
         if self.current is None:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         return await self._jwt_svids.get(audience)
@@ -104,7 +104,7 @@ class BaseSource(ABC):
         """Keep the identity fresh until cancelled."""
 
     async def _take(self, read: Callable[[Identity | None], X509Update]) -> bool:
-        """Put an update in place; False if it is unusable. ``read`` runs in a thread, with the current identity."""
+        """Put an update in place; False if unusable or overtaken. ``read`` gets the current identity, in a thread."""
         async with self._taking:
             return await self._take_alone(read)
 
@@ -146,7 +146,7 @@ class BaseSource(ABC):
             await self._replace(lambda: new_identity(self._next, update.svid, update.bundles, now=now))
 
     async def _trust_as(self, update: X509Update) -> bool:
-        """Use the bundles of an update whose SVID is unusable; True on success.
+        """Use the bundles of an update whose SVID is unusable, with the SVID in use; True if these are then mixed.
 
         An authority missing from the bundles was withdrawn. Our peers judge their trust in our SVID.
         """

@@ -93,7 +93,7 @@ class X509Bundle:
         constraints.
 
         Raises:
-            VerificationError: there is none.
+            VerificationError: there is no such path, or too many to check.
         """
         left = MAX_SIGNATURES
         for path in paths(leaf.outline, [one.outline for one in intermediates]):

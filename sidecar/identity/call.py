@@ -28,7 +28,7 @@ def fields_for(authority: bytes) -> bytes:
 
 
 class Call:
-    """One call. Start it with ``begin``, or end it with ``fail`` without a connection; ``answer`` is its future.
+    """One call. ``begin`` starts it on a connection, ``fail`` ends it if there is none; ``answer`` is its future.
 
     ``answer`` fails with SidecarError: a reason of `wire`, STS_TOO_LARGE, or STS_BAD_RESPONSE for an encoded answer. A
     caller that stops waiting calls ``end``: the connection is then closed.

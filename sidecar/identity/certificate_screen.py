@@ -87,7 +87,7 @@ class Screen:
         """Consume received bytes; return the bytes to release to OpenSSL.
 
         Raises:
-            Denied: TLS_VERSION: unsupported TLS; UNTRUSTED_CHAIN: the message is too large; or as ``check``.
+            Denied: TLS_VERSION, UNTRUSTED_CHAIN (too large or compressed), BAD_SVID (malformed); or as ``check``.
         """
         data = self._held + received if self._held else received
         at, end, through, header_of = self._read, len(data), 0, _HEADER_OF
@@ -119,7 +119,7 @@ class Screen:
         return data[:through]
 
     def _read_record(self, kind: int, record: bytes) -> bool:
-        """Parse one record. False: the key is not known yet."""
+        """Parse one record. False if it is encrypted and the key is not known yet."""
         if kind == APPLICATION_DATA:
             if self._check is None:
                 self.over = True
@@ -170,10 +170,10 @@ class Screen:
 
 
 def _check_size(kind: int, length: int) -> None:
-    """Check a large message, or one of an unexpected kind.
+    """Check a message that is large or holds compressed certificates.
 
     Raises:
-        Denied: UNTRUSTED_CHAIN, TLS_VERSION; it is not accepted.
+        Denied: UNTRUSTED_CHAIN: compressed certificates, or too many bytes; TLS_VERSION: another large message.
     """
     if kind == COMPRESSED_CERTIFICATE:
         raise Denied(Reason.UNTRUSTED_CHAIN, "the certificates are compressed")

@@ -18,7 +18,7 @@ def split_der(der: bytes) -> list[bytes]:
     """Split concatenated DER sequences.
 
     Raises:
-        DerError: anything but whole sequences of definite, minimal length, or too much.
+        DerError: the bytes are not whole sequences of definite, minimal length, or exceed a limit.
     """
     if len(der) > MAX_BYTES:
         raise DerError("too many bytes")

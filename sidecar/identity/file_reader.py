@@ -93,7 +93,7 @@ def too_open(mode: int, *, owner: int, user: int) -> bool:
 
 
 def facts_of(path: Path) -> tuple[int, ...]:
-    """Return a fingerprint of a file from its metadata, following links; the errno if it cannot be read."""
+    """Return a fingerprint of a file from its metadata, following links; the errno alone if ``stat`` fails."""
     try:
         return _facts(path.stat())
     except OSError as error:

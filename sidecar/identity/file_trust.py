@@ -35,7 +35,7 @@ def public_authorities() -> str:
 
 
 class FileTrust:
-    """The CAs of one file. ``shows``: our X.509-SVID is presented to a server that requests a certificate."""
+    """The CAs of one file. ``shows``: source of our X.509-SVID for servers that request it; None: none is presented."""
 
     def __init__(self, ca_file: str, shows: IdentitySource | None = None) -> None:
         self._ca_file = ca_file

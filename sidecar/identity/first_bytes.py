@@ -71,7 +71,7 @@ def _peek(accepted: socket.socket) -> bytes | First:
 
 
 def silent_s(accepted: socket.socket) -> float:
-    """Return the seconds since a silent peer connected; 0 if the system does not tell."""
+    """Return the seconds since a silent peer connected; 0 if unknown."""
     if sys.platform != "linux":
         return 0.0
     try:

@@ -38,7 +38,7 @@ def parse_x509_svid(spiffe_id: str, chain: Sequence[bytes], key_der: bytes, *, h
     """Read our own SVID and check that its parts belong together.
 
     Raises:
-        IdentityError: it is not a chain, names another SPIFFE ID, or the key is not the leaf's.
+        IdentityError: the chain is empty or malformed, or names another SPIFFE ID; or the key is not the leaf's.
     """
     if not chain:
         raise IdentityError("the SVID has no certificate")
@@ -97,7 +97,7 @@ def with_bundles(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509
 
 
 def bare_context(protocol: ssl._SSLMethod, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
-    """Make a context with our rules and no material: it presents nothing and trusts nobody."""
+    """Make a context with our TLS rules, but no certificate or authority: it presents nothing and trusts nobody."""
     context = kind(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # SPIFFE IDs name workloads; host names are not checked (X509-SVID section 5)
@@ -134,7 +134,7 @@ def _in_order(own: TrustDomain, bundles: Iterable[X509Bundle]) -> Iterable[bytes
 
 
 def present(context: ssl.SSLContext, svid: X509Svid, bundle: X509Bundle | None = None) -> None:
-    """Configure a context to present our SVID; if it has no intermediates, the authorities of ``bundle`` follow it.
+    """Configure a context to present our SVID; without intermediates, its authorities from ``bundle`` follow it.
 
     For a leaf alone OpenSSL would search and verify the path to our authority in each handshake, to present it too: a
     signature check of 0.1 ms.

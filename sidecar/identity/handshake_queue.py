@@ -107,11 +107,11 @@ class HandshakeQueue:
         return count
 
     def running_of(self, host: str) -> int:
-        """Return the number of those connections whose handshake has begun."""
+        """Return the number of handshakes of one host that have begun."""
         return len(self._running.by_host.get(host, ()))
 
     def over(self, address: str) -> float:
-        """Remove a connection from ``address`` after its handshake; return the seconds it took."""
+        """Remove a connection from ``address`` after its handshake; return the seconds it took, 0 if unknown."""
         arrival = self._of.get(address)
         if arrival is None:
             return 0.0
@@ -134,7 +134,7 @@ class HandshakeQueue:
 
     @property
     def pending(self) -> int:
-        """The number of connections in handshake; 0 if none."""
+        """The number of connections held; 0 if the queue awaits neither first bytes nor handshakes."""
         return 0 if self._first is None else len(self)
 
     def first_to_evict(self, host: str | None = None) -> Arrival | None:
@@ -179,7 +179,7 @@ class HandshakeQueue:
         await self.close()
 
     async def close(self) -> None:
-        """End all of them and wait until they have ended."""
+        """Close all connections held here, and wait until their handshakes have ended."""
         running = self._tasks()
         for stage in self._stages:
             for arrival in tuple(stage.in_order):

@@ -67,7 +67,7 @@ class IssuerKeys:
         return None if state is None else state.find(kid)
 
     async def wait_for_key(self, issuer: str, kid: str | None) -> VerificationKey:
-        """Return a key missing from the cache, after one fetch shared by all callers.
+        """Return the key, cached or after one fetch shared by all callers.
 
         Raises:
             Denied: UNKNOWN_KEY, the issuer publishes no such key (as of ``cooldown_s`` ago at most);
@@ -89,11 +89,11 @@ class IssuerKeys:
 
     @property
     def by_issuer(self) -> Collection[Issuer]:
-        """The ``Issuer`` objects, which never change; their generations add up to ``generation``."""
+        """The ``Issuer`` objects, never replaced; their generations add up to ``generation``."""
         return self._issuers.values()
 
     def of_issuer(self, issuer: str) -> Issuer | None:
-        """Return the ``Issuer`` object, which never changes; None if it is not configured."""
+        """Return the ``Issuer`` object, which is never replaced; None if it is not configured."""
         return self._issuers.get(issuer)
 
     def generation_of(self, issuer: str) -> int:

@@ -67,7 +67,7 @@ class JwtSvids:
         """Get a JWT-SVID for one audience, valid for some seconds at least.
 
         Raises:
-            Unavailable: NOT_READY: there is no identity, or the Workload API issues no JWT-SVID.
+            Unavailable: NOT_READY: there is no identity, or its source gives no usable JWT-SVID.
         """
         now = self._clock()
         held = self._held.get(audience)

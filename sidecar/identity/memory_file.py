@@ -10,7 +10,7 @@ _MFD_NOEXEC_SEAL: Final = 8  # Linux 6.3; not in the os module of every Python
 
 
 def new_memory_file(name: str) -> int:
-    """Make a file and return its descriptor. It cannot be executed: ``vm.memfd_noexec=2`` may allow no other.
+    """Make a file and return its descriptor. Not executable, as ``vm.memfd_noexec=2`` requires, from Linux 6.3 on.
 
     Raises:
         OSError: there is no descriptor left, or the system has no such files.

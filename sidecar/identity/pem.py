@@ -1,4 +1,4 @@
-"""Converts PEM text (RFC 7468) into DER for the rest of this room. Pure, and stricter than the library."""
+"""Converts PEM text (RFC 7468) into DER for the rest of this package. Pure, and stricter than the library."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class PublicContext(ScreenedContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ScreenedSSLObject:
-        """Start a connection, which fails until a certificate is loaded."""
+        """Start a connection; it fails if no certificate has been loaded yet."""
         inner = self.inner
         if inner is None:
             return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
@@ -118,7 +118,7 @@ class PublicCertificate:
         self.load()
 
     def try_to_load(self) -> None:
-        """Load at the start. Missing files are not fatal: ``error`` holds the problem until a later load."""
+        """Load at the start. Unusable files are not fatal: ``error`` holds the problem until a later load."""
         try:
             self.load()
         except ConfigError:

@@ -96,7 +96,7 @@ class RecordGate:
         return self.more()
 
     def more(self) -> bytes:
-        """Return the next bytes for OpenSSL; empty until a whole record is received.
+        """Return the next bytes for OpenSSL, parts of a record too; empty until a whole record header is received.
 
         Raises:
             TooManyRecordsError: a limit is passed within ``WINDOW_S``, or a handshake begins on an established
@@ -112,7 +112,7 @@ class RecordGate:
         return self._pass_on()
 
     def count_data(self, size: int) -> None:
-        """Count ``size`` bytes of data from the records passed on."""
+        """Count one read of ``size`` bytes of data from the records passed on."""
         self._without_data = max(0, self._without_data - 1)
         self._overhead_bytes = max(0, self._overhead_bytes - size - _RECORD_BYTES)
         self.busy = bool(self._without_data or self._held)

@@ -113,7 +113,7 @@ class IdentitySource(Protocol):
         ...
 
     async def jwt_svid(self, audience: str) -> str:
-        """Get a JWT-SVID of our own for one audience.
+        """Return a JWT-SVID of our own for one audience.
 
         Raises:
             Unavailable: NOT_READY, there is none now.

@@ -15,7 +15,7 @@ IdentitySettings: TypeAlias = "WorkloadApiSettings | FileSettings"
 
 
 def source_of(settings: IdentitySettings, *, jwt_bundles: bool = False) -> IdentitySource:
-    """Make the source, not yet running. ``jwt_bundles``: JWT-SVIDs are verified; for files their settings decide.
+    """Make the source, not yet running. ``jwt_bundles``: follow JWT bundles; ignored for files.
 
     Raises:
         ImportError: py-spiffe is configured and not installed.

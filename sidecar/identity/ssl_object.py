@@ -170,7 +170,7 @@ class ScreenedSSLObject(ssl.SSLObject):
                 return data
 
     def pending(self) -> int:
-        """Return the number of readable bytes; event loops call it before another read."""
+        """Return the number of bytes still to read, encrypted or not; event loops call it before another read."""
         gate = self._gate
         size: int = self._sslobj.pending() + self._released.pending
         return size + gate.held_bytes if gate.busy else size
@@ -241,7 +241,7 @@ class ScreenedSSLObject(ssl.SSLObject):
 
 
 def _checked_by(reference: weakref.ref[ScreenedSSLObject]) -> Callable[[tuple[bytes, ...]], None]:
-    """Return a check by a connection that owns the screen: the reference is weak, so that no cycle arises."""
+    """Return the certificate check of a screen's connection; weakly referenced, so that no cycle arises."""
 
     def check(certificates: tuple[bytes, ...]) -> None:
         connection = reference()

@@ -75,7 +75,7 @@ class Stage:
 
 
 def first_to_evict(stages: Iterable[Stage], now: float, host: str | None = None) -> Arrival | None:
-    """Find the connection whose patience was over first. Examines one of each stage."""
+    """Return the connection that has been evictable for longest, else None. Examines one of each stage."""
     found, earliest = None, now
     for stage in stages:
         first = stage.first(host)

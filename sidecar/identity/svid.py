@@ -59,7 +59,7 @@ class VerifiedPeer:
 
     @property
     def trust_domain(self) -> TrustDomain:
-        """The trust domain whose bundle vouched."""
+        """The trust domain, whose bundle verified the chain."""
         return self.spiffe_id.trust_domain
 
 
@@ -67,7 +67,7 @@ class VerifiedPeer:
 class Proof:
     """The proof of a ``peer`` by a ``bundle``, valid from ``not_before`` and before ``until`` (seconds).
 
-    ``chain`` are the certificates that it is of: one copy for all connections of the peer.
+    ``chain``: the certificates presented, one copy for all connections of the peer.
     """
 
     peer: VerifiedPeer

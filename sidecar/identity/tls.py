@@ -109,7 +109,7 @@ def guard_of(transport: asyncio.BaseTransport) -> PeerGuard:
 
 
 def shown_on(transport: asyncio.BaseTransport) -> str | None:
-    """Return the SHA-256 (hexadecimal) of the certificate that we showed on a connection; None: we showed no SVID."""
+    """Return the SHA-256 (hexadecimal) of the SVID that we presented on a connection; None if we presented none."""
     ssl_object = transport.get_extra_info("ssl_object")
     return ssl_object.shown if isinstance(ssl_object, VerifyingSSLObject) else None
 

@@ -21,7 +21,7 @@ class UpdateError(ValueError):
 
 
 class WithdrawnError(Exception):
-    """The update is good and does not have our SVID: it was withdrawn."""
+    """The update is valid and lacks our SVID, which was thereby withdrawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,8 @@ def choose(
     is the SPIFFE ID in use.
 
     Raises:
-        UpdateError: there is none, or several match.
-        WithdrawnError: none has the configured SPIFFE ID and hint, or none is the one in use.
+        UpdateError: ``names`` is empty, or several SPIFFE IDs match.
+        WithdrawnError: none matches the configured SPIFFE ID and hint, or several match and none is ``held``.
     """
     if not names:
         raise UpdateError("no SVID")  # PERMISSION_DENIED means withdrawal, an empty list never does
@@ -70,5 +70,5 @@ def known_or_parsed(trust_domain: TrustDomain, der: bytes, known: Mapping[TrustD
 
 
 def last_good(trust_domain: TrustDomain, known: Mapping[TrustDomain, Kept]) -> dict[TrustDomain, Kept]:
-    """Return the known entry of a trust domain whose bundle is malformed now. Only absence is withdrawal."""
+    """Return the known entry of a trust domain whose bundle is malformed now: only a missing bundle is withdrawn."""
     return {trust_domain: known[trust_domain]} if trust_domain in known else {}

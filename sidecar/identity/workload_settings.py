@@ -1,4 +1,4 @@
-"""Settings of a SPIFFE Workload API, apart from its client: who reads PEM files need not hold gRPC in memory."""
+"""Settings of a SPIFFE Workload API, separate from its client so that a source of PEM files does not load gRPC."""
 
 from __future__ import annotations
 

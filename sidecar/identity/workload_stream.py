@@ -50,8 +50,8 @@ class Subscription:
 async def follow(client: WorkloadApiClient, stream: Subscription, backoff: Backoff, pause: Pause) -> NoReturn:
     """Keep a stream open until cancelled. Every failure is retried, PERMISSION_DENIED too: entries come back.
 
-    Messages are taken in their order, and all of them before a failure is reported. They are not taken inside the
-    call: grpclib would cancel that half done when the connection is lost.
+    Messages are processed in order, and all of them before a failure is reported. This happens outside of the call:
+    grpclib would cancel the processing halfway when the connection is lost.
     """
     while True:
         arrived: asyncio.Queue[Any] = asyncio.Queue()

@@ -89,7 +89,7 @@ def _key_set(document: bytes | None) -> KeySet:
 
 
 def _by_domain(bundles: Mapping[str, bytes]) -> tuple[dict[TrustDomain, bytes | None], int]:
-    """Return the bundles by trust domain, and the number of other entries: no trust domain's, or its second one.
+    """Return the bundles by trust domain, and the number of entries left out: invalid names and duplicates.
 
     Keys are trust domains as ``spiffe://name``; SPIRE's tools write the bare name too. With both, neither counts
     (None).

@@ -146,7 +146,7 @@ class AccessLog:
 
     @property
     def filling(self) -> SinkSpace | None:
-        """Free space of the sink's file system; None if the sink is not a file."""
+        """Free space of the sink's file system; None if the sink is not a file, or the space is unknown."""
         return self.writer.filling
 
     @property
@@ -246,7 +246,7 @@ class AccessLog:
         self.writer.flush(partial(loop.call_soon_threadsafe, end, None))
 
     def refused(self, direction: Direction, fields: RecordFields) -> str:
-        """Record a request that ``reserve`` refused, from a separate reserve. Returns its request id.
+        """Record a request that ``reserve`` refused, within a separate reserve. Return its request id.
 
         Beyond ``MAX_REFUSALS``, or twice the bytes at which requests are refused, the record is lost and counted. The
         reserve is refilled once half of the log is written, so that many refusals leave a slow sink time for requests.

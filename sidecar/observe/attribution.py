@@ -24,7 +24,7 @@ def facts_of(permit: Permit) -> RecordFields:
 
 
 def facts_of_call(permit: Permit) -> RecordFields:
-    """Return the facts of a permitted inbound request that its token does not hold: peer, route, scopes."""
+    """Return the facts of a permitted inbound request besides its token's: decision, peer, route, required scopes."""
     return _facts_of_call(permit.peer, permit.route.name, permit.route.scopes)
 
 
@@ -34,7 +34,7 @@ def _facts_of_call(peer: str, route: str, scopes: ScopeSet) -> RecordFields:
 
 
 def facts_of_issued(permit: IssuedPermit) -> RecordFields:
-    """Return the facts of a permitted outbound call, from its issued token. Immutable."""
+    """Return the facts of a permitted outbound call: route, decision and issued token. Do not modify."""
     issued, plan = permit.token, permit.plan
     jti_in = None if plan.subject_token is None else plan.subject_token.jti
     facts: RecordFields = {

@@ -185,7 +185,7 @@ class Entry:
             self.decide_ms = None
 
     def refuse(self, error: SidecarError) -> None:
-        """Note a failure. After a permit only ``reason`` changes, unless the permit was withdrawn."""
+        """Note a failure in ``reason`` or ``detail``. A permit's ``decision`` stays unless it was withdrawn."""
         withdrawn = getattr(self, "_withdrawn", None)
         if withdrawn is not None and withdrawn in (error, error.__cause__) and self.decision == "allow":
             self.decision = "deny"
@@ -240,8 +240,8 @@ class Entry:
 class UnprovenEntry(Entry):
     """The record of a request whose caller proved no identity.
 
-    Records of served requests are always written. Records of refusals and of public answers are limited by their
-    listener's rate, but always counted.
+    Records of served requests, and of verified users, are always written. Records of other refusals and of public
+    answers are limited by the listener's rate; their requests are always counted.
     """
 
     __slots__ = ("_closed", "_proven", "_unproven")
@@ -263,7 +263,7 @@ class UnprovenEntry(Entry):
         self._proven = True
 
     def opened(self) -> None:
-        """Write ``request.opened`` once the request is permitted; earlier it would evade the rate limit."""
+        """Write ``request.opened`` only for a verified user or a permitted request: it has no rate limit."""
         if self._proven or self._passed:
             super().opened()
 

@@ -177,7 +177,7 @@ def _number(value: float) -> str:
 
 
 def process_metrics(prefix: str, proc: Path = Path("/proc")) -> Iterator[Metric]:
-    """Return memory, CPU time, start and descriptors of this process; omits values unknown to the kernel."""
+    """Yield memory, CPU time, start and descriptors of this process; nothing if ``proc`` cannot be read."""
     try:
         began = next(line for line in (proc / "stat").read_text().splitlines() if line.startswith("btime "))
         fields = (proc / "self/stat").read_text().rpartition(")")[2].split()

@@ -23,7 +23,7 @@ _one_at_a_time: Final = threading.Lock()  # each takes 16 MiB
 
 
 def secret_fingerprint(secret: bytes) -> str | None:
-    """Return a 128-bit fingerprint in hex; None for a secret too short to fingerprint. Slow: call it in a thread."""
+    """Return a 128-bit fingerprint in hex; None for a short secret or if scrypt fails. Slow: call it in a thread."""
     if len(secret) < MIN_BYTES:
         return None
     with _one_at_a_time:

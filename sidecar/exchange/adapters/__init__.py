@@ -50,7 +50,7 @@ def find_adapter(name: str) -> Adapter:
     """Return the adapter of this name: a built-in one, or one that an installed distribution registers.
 
     Raises:
-        ValueError: there is none, there are two, or it cannot be loaded. The text names the fix.
+        ValueError: there is none, there are several, or it is not a loadable ``Adapter`` of this name.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]

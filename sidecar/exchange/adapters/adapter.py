@@ -64,7 +64,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One token to request, and our credentials. ``jwt_svid``: ours, with the issuer as audience.
+    """One token to request, and our credentials. ``jwt_svid``: ours with the issuer as audience; None if not needed.
 
     ``client_id``: our name at the token service; ``options``: from the settings.
     """
@@ -108,8 +108,8 @@ class Adapter:
     ``required_options`` must be set.
     ``endpoints``: besides the token endpoint; settings may omit those in ``discovered``, which maps them to members of
     the server's metadata (RFC 8414). ``exchange`` trades the token of a request or a login; without it ``login`` asks a
-    user. ``own`` requests a token of the workload's own; None if the dialect has none. ``actor_token`` returns True if
-    the options require a JWT-SVID of ours.
+    user. ``own`` requests a token of the workload's own; None if the dialect has none. ``needs_jwt_svid`` returns
+    True if the options require a JWT-SVID of ours.
     """
 
     name: str

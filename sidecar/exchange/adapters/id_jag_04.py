@@ -22,7 +22,7 @@ _REQUIRED: Final = frozenset({"sub", "client_id", "jti", "exp", "iat"})  # besid
 
 
 def exchange(wanted: Wanted) -> Steps:
-    """Ask for an ID-JAG (section 4.3), and show it to the target's authorization server (section 4.4)."""
+    """Request an ID-JAG (section 4.3), and send it to the target's authorization server (section 4.4)."""
     plan, login = wanted.plan, wanted.subject_token
     request = ExchangeRequest(
         subject_token=login.raw,
@@ -42,10 +42,10 @@ def exchange(wanted: Wanted) -> Steps:
 
 
 def _check(claims: Mapping[str, object], wanted: Wanted) -> None:
-    """Return if the ID-JAG is for this user, this client and this target.
+    """Refuse an ID-JAG that is not for this user, this client and this target.
 
-    The draft allows another ``sub`` than that of the ID token (section 5). The issued token would then name a user whom
-    nobody can compare, so it is refused before another server learns of it.
+    The draft allows another ``sub`` than that of the ID token (section 5). The issued token would then name a user that
+    cannot be compared, so the ID-JAG is refused before another server learns of it.
     """
     if not claims.keys() >= _REQUIRED:
         raise Denied(Reason.STS_BAD_RESPONSE, "the ID-JAG lacks a required claim")

@@ -26,7 +26,7 @@ _TYP: Final = frozenset({None, "jwt", "authorization-grant+jwt"})
 
 
 def exchange(wanted: Wanted) -> Steps:
-    """Ask at home for a grant (section 2.3), and show it to the target's authorization server (section 2.4)."""
+    """Request a grant at home (section 2.3), and send it to the target's authorization server (section 2.4)."""
     plan, subject, options = wanted.plan, wanted.subject_token, wanted.options
     by_audience, at_both = options["target"] == "audience", options["scope"] == "both"
     request = ExchangeRequest(

@@ -23,7 +23,7 @@ NO_ACCESS_TOKEN: Final = "N_A"  # noqa: S105 - the token_type of a grant (RFC 86
 
 
 def parse_grant(raw: str, *, typ: frozenset[str | None], issuer: str, audience: str) -> Bearer:
-    """Parse a grant of type ``typ``, by ``issuer``, with ``audience`` as its only audience and no ``cnf``.
+    """Parse a grant with one of the header types ``typ``, issued by ``issuer`` for ``audience`` alone, without ``cnf``.
 
     A bound grant (``cnf``, RFC 7800) needs a proof of possession of its key; without one the second server must refuse
     it (draft-ietf-oauth-identity-assertion-authz-grant-04). No adapter here has that key.
@@ -53,7 +53,7 @@ def parse_grant(raw: str, *, typ: frozenset[str | None], issuer: str, audience: 
 
 
 def check_scope(claims: Mapping[str, object], scope: ScopeSet) -> None:
-    """Refuse a grant wider than ``scope``. Without the claim the second server decides.
+    """Refuse a grant wider than ``scope``. Without a ``scope`` claim the second server decides.
 
     Raises:
         Denied: STS_SCOPE_WIDENED or STS_BAD_RESPONSE.

@@ -14,7 +14,7 @@ from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth,
 
 
 def exchange(wanted: Wanted) -> Steps:
-    """Ask for the planned token. Without ``scope`` Keycloak gives all default scopes; ``resource`` it does not read."""
+    """Request the planned token. Without ``scope`` Keycloak grants all default scopes; it ignores ``resource``."""
     plan = wanted.plan
     request = ExchangeRequest(
         subject_token=wanted.subject_token.raw,

@@ -19,7 +19,7 @@ from sidecar.exchange.adapters.step import Answer, Step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedLogin:
-    """One login, and our credentials. ``jwt_svid``: ours, with the issuer as audience, at the completion.
+    """One login, and our credentials. ``jwt_svid``: ours with the issuer as audience; set only for ``complete``.
 
     ``state`` and ``verifier`` are unguessable and belong to this login alone. ``authorization_endpoint`` is for a
     ``browser`` flow, with ``redirect_uri``, where the browser comes back. ``reason`` is for the user to read.
@@ -39,7 +39,7 @@ class WantedLogin:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A login that waits for its user: at ``url`` in the browser, or elsewhere, until the token service answers for
-    ``code``. Ask it no sooner than every ``poll_s``; it drops the login after ``expires_in_s`` (None if unknown).
+    ``code``. Poll at most every ``poll_s``; the token service drops the login after ``expires_in_s`` (None: unknown).
     """
 
     url: str | None = field(default=None, repr=False)

@@ -17,7 +17,7 @@ from sidecar.exchange.adapters.login import Beginning, Completion, Started, User
 
 
 def begin(wanted: WantedLogin) -> Beginning:
-    """Make the URL of the authorization request (section 4.1). Nobody is asked."""
+    """Build the URL of the authorization request (section 4.1). Sends nothing."""
     yield from ()
     endpoint = _required(wanted.authorization_endpoint)
     request = {

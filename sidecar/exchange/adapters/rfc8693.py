@@ -32,7 +32,7 @@ _REQUESTED: Final[Mapping[str, str | None]] = {
 
 
 def exchange(wanted: Wanted) -> Steps:
-    """Ask for the planned token (RFC 8693 section 2.1), with an actor token of our own."""
+    """Request the planned token (RFC 8693 section 2.1), with the actor token that the options choose."""
     plan, subject, options = wanted.plan, wanted.subject_token, wanted.options
     actor_token, actor_token_type = wanted.jwt_svid, TOKEN_TYPE_JWT
     if options["actor_token"] == "own-token":  # noqa: S105 - an option

@@ -55,7 +55,7 @@ class Answer:
         )
 
     def members(self) -> AnswerMembers:
-        """Parse the members of a success without a token.
+        """Parse a successful answer that holds no token.
 
         Raises:
             SidecarError: as ``token``.

@@ -1,4 +1,4 @@
-"""Google's workload identity federation: token exchange (RFC 8693), then perhaps a service account's token for it.
+"""Google's workload identity federation: token exchange (RFC 8693), then optionally a service account's token for it.
 
 After "Method: token" of the Security Token Service API v1 and "Method: projects.serviceAccounts.generateAccessToken"
 of the IAM Service Account Credentials API v1 (docs.cloud.google.com/iam/docs/reference), as read in November 2026.

@@ -73,13 +73,13 @@ class FederatedTokens:
         self._flights: dict[_Key, asyncio.Task[FederatedToken | SidecarError]] = {}
 
     def cached(self, key: FederatedKey) -> FederatedToken | None:
-        """Find the token kept for us. None: await ``of``."""
+        """Return the cached token for our SPIFFE ID; None: await ``of``."""
         identity = self._source.current
         kept = None if identity is None else self._kept.get((key, identity.spiffe_id))
         return kept if kept is not None and self._clock() < kept.usable_until else None
 
     async def of(self, key: FederatedKey) -> FederatedToken:
-        """Get the token, by one trade however many callers need it.
+        """Return the token, cached or new; concurrent callers share one trade.
 
         Raises:
             Unavailable: CREDENTIAL_UNAVAILABLE, the provider gave none; NOT_READY, we have no identity.
@@ -102,12 +102,12 @@ class FederatedTokens:
         return outcome
 
     def reject(self, token: FederatedToken) -> None:
-        """Forget a token that the provider's host answered with 401, unless it is new."""
+        """Remove a token that the provider's host answered with 401, unless it is younger than ``REJECTION_S``."""
         if self._kept.get(token.of) is token and self._clock() - token.traded_at >= REJECTION_S:
             del self._kept[token.of]
 
     async def _fly(self, of_us: _Key) -> FederatedToken | SidecarError:
-        """Trade and keep. A failure is the outcome, and is kept nowhere."""
+        """Trade, and cache the token. Returns a failure instead of raising it, and does not cache it."""
         try:
             async with asyncio.timeout(TRADE_S):
                 token = await self._trade(of_us)

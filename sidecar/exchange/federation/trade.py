@@ -61,7 +61,7 @@ def members_of(answer: bytes) -> dict[str, object]:
     """Read an answer's JSON object.
 
     Raises:
-        Unavailable: CREDENTIAL_UNAVAILABLE, it is none.
+        Unavailable: CREDENTIAL_UNAVAILABLE: the answer is not a JSON object.
     """
     try:
         return parse_object(answer, max_bytes=MAX_ANSWER_BYTES)
@@ -73,7 +73,7 @@ def oauth_token(answer: bytes) -> Traded:
     """Read the answer of an OAuth token endpoint (RFC 6749 section 5.1): a bearer token with ``expires_in``.
 
     Raises:
-        Unavailable: CREDENTIAL_UNAVAILABLE, it has no such token, or no time of expiry.
+        Unavailable: CREDENTIAL_UNAVAILABLE: as ``members_of`` and ``traded``, or the token is not a bearer token.
     """
     members = members_of(answer)
     kind = members.get("token_type")
@@ -83,10 +83,10 @@ def oauth_token(answer: bytes) -> Traded:
 
 
 def traded(token: object, life_s: object) -> Traded:
-    """Make the result of a trade from what an answer says.
+    """Check the token and lifetime of an answer, and return them as the result of a trade.
 
     Raises:
-        Unavailable: CREDENTIAL_UNAVAILABLE, there is no token, no lifetime, or one of a static key.
+        Unavailable: CREDENTIAL_UNAVAILABLE: no token, no lifetime, or a lifetime outside of 1 to ``MAX_LIFE_S``.
     """
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         raise refused("the answer holds no token")
@@ -101,7 +101,7 @@ def seconds_to(timestamp: object, now: float) -> int:
     """Return the seconds to an RFC 3339 time, rounded down.
 
     Raises:
-        Unavailable: CREDENTIAL_UNAVAILABLE, it is none, or has no zone.
+        Unavailable: CREDENTIAL_UNAVAILABLE: ``timestamp`` is not such a time, or has no zone.
     """
     try:
         ends_at = datetime.fromisoformat(timestamp if isinstance(timestamp, str) else "")

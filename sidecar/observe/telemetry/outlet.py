@@ -1,6 +1,6 @@
 """A bounded queue and the thread that sends it to a collector in batches.
 
-Calls never wait for a collector. Items without space, and batches that the collector refuses, are dropped and counted.
+Calls never wait for a collector. Items without space are counted as dropped, unaccepted batches as failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _log: Final = logging.getLogger("sidecar.telemetry")
 
 
 class Outlet(Generic[T]):
-    """Sends items of one kind. ``send`` blocks for a limited time; it returns False if the collector refused the batch.
+    """Sends items of one kind. ``send`` blocks for a limited time; it returns False unless the collector accepted them.
 
     ``sent``, ``failed`` and ``dropped`` count items.
     """

@@ -209,7 +209,7 @@ def _of_operation(op: str | None) -> dict[str, Value]:
 
 
 def _is_error(record: Record) -> bool:
-    """True for an error by the conventions: a status from 500 on for servers, from 400 on for clients.
+    """True for an error by the conventions: inbound a status from 500 on, outbound one from 400 on or a refusal.
 
     A call of A2A that is refused by an error of JSON-RPC has status 200.
     """
