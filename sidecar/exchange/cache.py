@@ -145,7 +145,7 @@ class IssuedTokens:
         self.kept.drop(key)
 
     def postpone(self, key: Hashable, issued: Issued, *, until: int) -> None:
-        """Refresh this token no earlier than ``until``. Without effect if another has taken its place."""
+        """Refresh this token no earlier than ``until``. Without effect if it has been replaced or evicted."""
         kept = self.kept.get(key)
         if kept is not None and kept.permit is issued.permit:
             self.kept.replace(key, replace(kept, refresh_at=until))

@@ -44,7 +44,7 @@ _Outcome: TypeAlias = "Issued | SidecarError"
 _Flight: TypeAlias = "asyncio.Task[_Landed]"
 
 Fact: TypeAlias = tuple[object, str, object]
-"""An object, the name of an attribute, and its value: decisions hold while the attribute has this value."""
+"""An object, an attribute of it, and the value that it has: something else is decided with any other one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Users' logins at one token service, counted and recorded as exchanges are. Their tokens are kept as any other."""
+"""Users' logins at one token service, counted and recorded as exchanges. Their tokens are cached like any other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sidecar.observe.metrics import Metrics
 
 
 class Logins:
-    """Begins and completes logins. ``keep`` keeps a granted token for calls; a poll that finds nothing leaves no event.
+    """Begins and completes logins. ``keep`` caches a granted token; a poll without an answer writes no event.
 
     ``settings`` are those of the token service: a login that began under others cannot be completed here.
 

@@ -44,7 +44,7 @@ class TxnTokenSettings:
 
 
 class TxnTokenService:
-    """Asks for transaction tokens. ``clock`` is wall time in seconds."""
+    """Requests transaction tokens. ``clock`` is wall time in seconds."""
 
     def __init__(
         self,

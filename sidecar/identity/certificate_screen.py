@@ -38,7 +38,7 @@ Check = Callable[[tuple[bytes, ...]], object]  # raises Denied
 
 
 class Screen:
-    """The peer's bytes of one handshake. ``check`` verifies its certificates; None if none are requested.
+    """The peer's bytes of one handshake. ``check`` checks its certificates' limits; None if none are requested.
 
     Records are released only up to the end of a complete handshake message, so OpenSSL gets no byte that was not parsed
     here. After the certificates everything is released.

@@ -1,7 +1,7 @@
 """The SPIFFE check inside the TLS handshake: no protocol object sees a connection whose peer is not proven.
 
 ``ssl`` has no verify callback. So the presented certificates are bounded first (``ssl_object``), OpenSSL then accepts
-or refuses them against all bundles together, and ``do_handshake`` judges them against the bundle of their trust domain.
+or refuses them by all bundles together, and ``do_handshake`` verifies them by the bundle of their trust domain alone.
 A refusal there is a failed handshake for asyncio, uvloop and aiohttp alike. After OpenSSL's refusal no path is
 searched.
 """
@@ -157,7 +157,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
             self.binding.on_refused(reason, detail, self.address)
 
     def getpeercert(self, binary_form: bool = False) -> Any:  # noqa: FBT001, FBT002 - the base class's signature
-        """Return the leaf's DER, never the text form that event loops ask for: names are read from bytes only."""
+        """Return the leaf's DER; {} for the parsed form that event loops request: names are read from bytes only."""
         return super().getpeercert(binary_form=True) if binary_form else {}
 
     def _prove(self, binding: Binding) -> PeerGuard:

@@ -1,4 +1,4 @@
-"""Our own JWT-SVIDs: one per audience, kept for half of its remaining life, one call at a time per audience."""
+"""Our own JWT-SVIDs: one per audience, cached for half of its remaining life, one call at a time per audience."""
 
 from __future__ import annotations
 

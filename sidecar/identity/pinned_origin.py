@@ -40,7 +40,7 @@ class OriginKey(NamedTuple):
     """Everything that shared connections must have in common. Plain members: it is hashed for every call.
 
     ``own``: the leaf of our SVID, None if not presented. ``trust`` is the SPIFFE ID or the CA file's context that
-    judges the other end. ``bound_to``: the thumbprint of our SVID, for calls with a token bound to it.
+    verifies the other end. ``bound_to``: the thumbprint of our SVID, for calls with a token bound to it.
     ``http2``: the upstream may choose HTTP/2; without TLS it always speaks it.
     """
 

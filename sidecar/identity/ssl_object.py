@@ -195,7 +195,7 @@ class ScreenedSSLObject(ssl.SSLObject):
             raise
 
     def tell_refused(self, reason: Reason, detail: str) -> None:
-        """Report that the peer is refused after its handshake. The base class reports to nobody."""
+        """Report that the peer is refused after its handshake. The base class does nothing."""
 
     def _let_through(self, released: bytes) -> None:
         """Pass on bytes that the screen has released."""

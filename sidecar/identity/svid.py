@@ -87,8 +87,8 @@ def prove(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, 
 
     Raises:
         Denied: as ``check_chain``; BAD_SVID (the leaf is not an SVID), UNKNOWN_TRUST_DOMAIN (no bundle),
-        UNTRUSTED_CHAIN
-            (the domain's bundle does not vouch), SVID_EXPIRED (not valid yet, or expired; there is no leeway).
+            UNTRUSTED_CHAIN (the domain's bundle does not vouch), SVID_EXPIRED (not valid yet, or expired; without
+            leeway).
     """
     outlines = check_chain(chain)
     leaf = parse_leaf(chain[0])

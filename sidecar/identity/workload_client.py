@@ -33,7 +33,7 @@ class IdentityDeniedError(WorkloadApiError):
 
 
 class WorkloadApiClient:
-    """The calls of the sidecar. Times in seconds."""
+    """Client of a Workload API. Times in seconds."""
 
     def __init__(self, address: WorkloadAddress, *, first_message_timeout_s: float, call_timeout_s: float) -> None:
         self._address = address

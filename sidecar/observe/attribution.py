@@ -1,4 +1,4 @@
-"""Record fields of tokens and permits. Pure; computed once per token or permit, not per request."""
+"""Record fields of tokens and permits. Pure; computed once per token or permit, which may serve many requests."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class StillPending:
-    """The user has not answered yet. Ask again ``slower_s`` later than so far."""
+    """The user has not answered yet. ``slower_s``: seconds to add to the poll interval."""
 
     slower_s: int = 0
 

@@ -39,7 +39,7 @@ class Answer:
     def token(
         self, *, scope: ScopeSet | None, issued_token_type: str | None = None, token_type: str = BEARER
     ) -> TokenResponse:
-        """Read the token in it: one of the types asked for, with no scope beyond ``scope`` (None: not compared).
+        """Parse the token: of the types given, with no scope beyond ``scope`` (None: not compared).
 
         Raises:
             SidecarError: EXCHANGE_DENIED, STS_ERROR, STS_UNAVAILABLE, STS_BAD_RESPONSE, STS_TOKEN_TYPE, STS_TOO_LARGE

@@ -1,4 +1,4 @@
-"""A trade with a provider, as the steps of an adapter: pure, from what is asked to what was answered.
+"""A trade with a provider, as the steps of a pure adapter: builders of requests and parsers of answers.
 
 An adapter yields each ``Ask`` and is sent the body of its answer, whose status was 200. It returns a ``Traded``.
 """
