@@ -12,7 +12,6 @@ from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import Direction
-from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.journeys.journey import Waiter
 from sidecar.proxy.journeys.revalidation import (
     Served,
@@ -68,17 +67,6 @@ class Way(NamedTuple):
     target: bytes
     edits: Edits
     served: Served | None = None
-
-
-class Sent(NamedTuple):
-    """A request that the native engine has sent and that is not answered yet. ``trace`` went along with it."""
-
-    stream: Stream
-    head: Request
-    entry: Entry
-    origin: Origin
-    forwarding: Forwarding
-    trace: TraceContext
 
 
 class Forwarding(Pump):

@@ -28,7 +28,7 @@ from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Sent, Way
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.headers import CALL_ID, call_id, source_of, to_agent, to_observed_agent
 from sidecar.proxy.journeys.journey import Async, Journey, OnDemand, Tasks
@@ -68,7 +68,7 @@ class Inbound:
         remote_handles: RemoteHandles | None = None,
         edits: Callable[..., Edits] = to_agent,
     ) -> None:
-        self._edits = edits
+        self.edits = edits
         memory = memory or MemoryLimits()
         self.snapshots = snapshots
         self.log = log
@@ -155,7 +155,7 @@ class Inbound:
             entry.permitted(facts, of_token)
             trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
             _, entry.trace_id, entry.span_id, _ = trace
-            edits = self._edits(
+            edits = self.edits(
                 head,
                 permit,
                 identity,
@@ -189,41 +189,6 @@ class Inbound:
         finally:
             self.handles.end(handle)
             close(stream, entry)
-
-    def resume(self, sent: Sent, given: Given, handle: str, asked: Operation | None) -> tuple[Way, Journey[None]]:
-        """Return the way of a request that the native engine has sent, and the rest of its journey."""
-        stream, head, entry, agent, _, trace = sent
-        permit = given.permit
-        edits = self._edits(
-            head,
-            permit,
-            given.identity,
-            entry=entry,
-            handle=handle,
-            trace=trace,
-            host=agent.authority,
-            source=source_of(stream.remote_address) if permit.route.forwarded else None,
-        )
-        way = Way(self.forwarder, permit, stream, head, entry, agent, head.target, edits)
-        return way, self._rest(sent, permit.route, handle, asked)
-
-    def _rest(self, sent: Sent, route: InboundRoute, handle: str, asked: Operation | None) -> Journey[None]:
-        """Serve the rest of ``journey``, from the wait for the agent on."""
-        try:
-            yield sent.forwarding
-        except SidecarError as error:
-            refuse(
-                sent.stream,
-                error,
-                sent.entry,
-                scope=route.scopes_of_any,
-                human=route.human,
-                resource=route.resource,
-                asked=asked,
-            )
-        finally:
-            self.handles.end(handle)
-            close(sent.stream, sent.entry)
 
     def _forwarding(
         self, protocol: InboundProtocol | None, asked: Operation | None, session: object, way: Way, policy: Policy

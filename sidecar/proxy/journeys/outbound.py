@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Plan
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import OWN_PATHS, CanonicalTarget, canonical_target
@@ -26,13 +25,12 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.journeys.call_authority import CallAuthority
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Sent, Way
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
 from sidecar.proxy.journeys.handles import Handles
 from sidecar.proxy.journeys.headers import new_call_id, to_next_hop, to_observed_next_hop
 from sidecar.proxy.journeys.journey import Async, Journey, OnDemand, Tasks
 from sidecar.proxy.journeys.origins import Origins
 from sidecar.proxy.journeys.plans import Plans
-from sidecar.proxy.journeys.revalidation import Served
 from sidecar.proxy.journeys.snapshot import Snapshot, Snapshots
 from sidecar.proxy.listening.memory_pressure import MIB, MemoryLimits
 from sidecar.wire.message import Edits, Request
@@ -72,7 +70,7 @@ class Outbound:
         memory: MemoryLimits | None = None,
         edits: Callable[..., Edits] = to_next_hop,
     ) -> None:
-        self._edits = edits
+        self.edits = edits
         self.memory = memory = memory or MemoryLimits()
         self.snapshots = snapshots
         self.forwarder = forwarder
@@ -175,7 +173,7 @@ class Outbound:
                 _, entry.trace_id, entry.span_id, _ = trace
                 try:
                     origin = self.origins.of(route, policy.workload, issued.bound_to, stream)
-                    edits = self._edits(issued, plan, entry, call=entry.call_out, trace=trace, host=origin.authority)
+                    edits = self.edits(issued, plan, entry, call=entry.call_out, trace=trace, host=origin.authority)
                     if asked is None:
                         forwarding = Forwarding(
                             self.forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
@@ -198,29 +196,6 @@ class Outbound:
             self._refuse(stream, error, entry, asked)
         finally:
             close(stream, entry)
-
-    def resume(
-        self, sent: Sent, issued: Issued, target: bytes, served: Served, tokens: TokenExchange, asked: Operation | None
-    ) -> tuple[Way, Journey[None]]:
-        """Return the way of a call that the native engine has sent to ``target``, and the rest of its journey."""
-        stream, head, entry, origin, _, trace = sent
-        permit = issued.permit
-        edits = self._edits(issued, permit.plan, entry, call=entry.call_out or "", trace=trace, host=origin.authority)
-        way = Way(self.forwarder, permit, stream, head, entry, origin, target, edits, served)
-        return way, self._rest(sent, permit, tokens, asked)
-
-    def _rest(self, sent: Sent, permit: IssuedPermit, tokens: TokenExchange, asked: Operation | None) -> Journey[None]:
-        """Serve the rest of ``journey``, from the wait for the next hop on."""
-        try:
-            status = yield sent.forwarding
-            if asked is not None:
-                self.features[asked.protocol].note_answer(sent.forwarding.response, sent.entry)
-            if status == 401:
-                tokens.reject(permit)
-        except SidecarError as error:
-            self._refuse(sent.stream, error, sent.entry, asked)
-        finally:
-            close(sent.stream, sent.entry)
 
     def _refuse(self, stream: Stream, error: SidecarError, entry: Entry, asked: Operation | None) -> None:
         refuse(stream, error, entry, allow=SUBJECT_METHODS, asked=asked)

@@ -26,7 +26,7 @@ from sidecar.observe.record import FIELDS, Direction, Record
 from sidecar.observe.record_text import MAX_TEXT
 from sidecar.observe.tracing import TraceContext
 from sidecar.observe.writer import AT_ONCE as AT_ONCE_WRITTEN
-from sidecar.proxy.journeys.forward import Forwarding, Sent
+from sidecar.proxy.journeys.forward import Forwarding
 from sidecar.proxy.journeys.inbound import Inbound
 from sidecar.proxy.journeys.journey import Drive, Journey
 from sidecar.proxy.journeys.outbound import Outbound
@@ -39,7 +39,7 @@ from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import ServerConnection, Share
 from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.limits import ClientLimits, ServerLimits
-from sidecar.wire.message import Field
+from sidecar.wire.message import Field, Request
 from sidecar.wire.teardown import Phase
 
 # The keys of a record that differ by request, in its order. The native engine writes their values.
@@ -196,6 +196,17 @@ class Noted(NamedTuple):
     forwarded_at: float
     traceparent: str
     keys: dict[str, Any]
+
+
+class Sent(NamedTuple):
+    """A request in flight that is an object of the engine in Python again. ``trace`` went along with it."""
+
+    stream: H1Stream
+    head: Request
+    entry: Entry
+    origin: Origin
+    forwarding: Forwarding
+    trace: TraceContext
 
 
 class InFlight(NamedTuple):

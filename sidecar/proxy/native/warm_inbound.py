@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -11,6 +12,7 @@ from sidecar.delegation.bearer import bearer_of
 from sidecar.delegation.permit import Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.engine import PREPARED_BYTES, require_native
+from sidecar.errors import SidecarError
 from sidecar.features.a2a.answers import EXTENDED_CARD, NOT_ASKED_FOR, TaskForwarding
 from sidecar.features.a2a.forwarding import principal_of
 from sidecar.features.a2a.operation import A2aOperation
@@ -23,13 +25,15 @@ from sidecar.features.operations.operation import Operation
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.tls import guard_of
 from sidecar.observe.entry import request_record
+from sidecar.proxy.journeys.answers import close, refuse
 from sidecar.proxy.journeys.feature import Features
-from sidecar.proxy.journeys.forward import Forwarding
+from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.headers import IDENTITY, passes_to_mesh, source_of, told_by_route, without
 from sidecar.proxy.journeys.inbound import Inbound
+from sidecar.proxy.journeys.journey import Journey
 from sidecar.proxy.journeys.verdicts import Given, new_call
 from sidecar.proxy.native.ghosts import new_forwarding, new_mcp_forwarding, new_request, new_task_forwarding
-from sidecar.proxy.native.warm import InFlight, Parts, prepare
+from sidecar.proxy.native.warm import InFlight, Parts, Sent, prepare
 from sidecar.proxy.native.warm_operations import (
     HandedOver,
     OperationRead,
@@ -139,7 +143,7 @@ class WarmInbound:
         if ways is None:
             return False
         fields, kind, state = ways
-        told = told_by_route(given.permit, head, _source(given.permit, connection))
+        told = told_by_route(given.permit, head, _source(given.permit, connection.transport))
         return given, found.op, b"".join([b"%b: %b\r\n" % field for field in (*told, *fields)]), kind, state
 
     def _noted(self, permit: Permit) -> Callable[[], None]:
@@ -199,20 +203,50 @@ class WarmInbound:
         given, message = flight.given, flight.message
         record = request_record("inbound", self._log.run) | given.of_token | given.facts
         sent, read = flight.begin(self._log, self._grammar, record), message.read
-        asked = None if read is None else read.message
-        assert message.handle is not None  # noqa: S101 - for the type only: every request of a peer has one
-        way, rest = self._inbound.resume(sent, given, message.handle, asked)
+        stream, head, entry, agent, _, trace = sent
+        permit, handle = given.permit, message.handle
+        assert handle is not None  # noqa: S101 - for the type only: every request of a peer has one
+        edits = self._inbound.edits(
+            head,
+            permit,
+            given.identity,
+            entry=entry,
+            handle=handle,
+            trace=trace,
+            host=agent.authority,
+            source=_source(permit, stream.transport),
+        )
+        way = Way(self._inbound.forwarder, permit, stream, head, entry, agent, head.target, edits)
         made: tuple[Any, ...] = Forwarding, *way
         if read is not None and read.session is not None:
             made = McpForwarding, way, read.session
         elif read is not None and read.making is not None:
             made = TaskForwarding, way, read.making
+        rest = self._rest(sent, permit.route, handle, None if read is None else read.message)
         flight.wait_for_answer(rest, *made)
 
+    def _rest(self, sent: Sent, route: InboundRoute, handle: str, asked: Operation | None) -> Journey[None]:
+        """Serve the rest of ``Inbound.journey``, from the wait for the agent on."""
+        try:
+            yield sent.forwarding
+        except SidecarError as error:
+            refuse(
+                sent.stream,
+                error,
+                sent.entry,
+                scope=route.scopes_of_any,
+                human=route.human,
+                resource=route.resource,
+                asked=asked,
+            )
+        finally:
+            self._inbound.handles.end(handle)
+            close(sent.stream, sent.entry)
 
-def _source(permit: Permit, connection: ServerConnection) -> str | None:
-    """The peer's address, where the route says that the agent is told it."""
-    return source_of(connection.transport.get_extra_info("peername")) if permit.route.forwarded else None
+
+def _source(permit: Permit, transport: asyncio.BaseTransport) -> str | None:
+    """Return the peer's address, where the route says that the agent is told it."""
+    return source_of(transport.get_extra_info("peername")) if permit.route.forwarded else None
 
 
 def _keys_of(keys: IssuerKeys) -> list[object]:

@@ -8,11 +8,13 @@ from typing import Final
 
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.outbound_routes import CallRoute
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Delegation, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.engine import PLANNED_BYTES, require_native
+from sidecar.errors import SidecarError
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.features.a2a.agent_cards import is_card_of_next_hop
@@ -22,12 +24,14 @@ from sidecar.features.mcp.operation import McpOperation
 from sidecar.features.operations.operation import Operation
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import RecordFields
-from sidecar.proxy.journeys.forward import Forwarding
+from sidecar.proxy.journeys.answers import close, refuse
+from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.headers import passes_to_mesh
-from sidecar.proxy.journeys.outbound import Outbound
+from sidecar.proxy.journeys.journey import Journey
+from sidecar.proxy.journeys.outbound import SUBJECT_METHODS, Outbound
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.proxy.native.ghosts import new_forwarding
-from sidecar.proxy.native.warm import InFlight, Parts, prepare
+from sidecar.proxy.native.warm import InFlight, Parts, Sent, prepare
 from sidecar.proxy.native.warm_operations import HandedOver, WarmMessage, WholeMessage, head_of, read_operation
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_head import RequestGrammar
@@ -189,10 +193,27 @@ class WarmOutbound:
         issued, served, tokens = flight.given
         record = request_record("outbound", self._log.run) | served.facts | issued.facts
         sent, message = flight.begin(self._log, self._grammar, record), flight.message
-        asked = None if message.read is None else message.read.message
+        stream, head, entry, origin, _, trace = sent
+        permit, outbound = issued.permit, self._outbound
+        call, host = entry.call_out or "", origin.authority
+        edits = outbound.edits(issued, permit.plan, entry, call=call, trace=trace, host=host)
         assert message.target is not None  # noqa: S101 - for the type only: every call has one
-        way, rest = self._outbound.resume(sent, issued, message.target, served, tokens, asked)
+        way = Way(outbound.forwarder, permit, stream, head, entry, origin, message.target, edits, served)
+        rest = self._rest(sent, permit, tokens, None if message.read is None else message.read.message)
         flight.wait_for_answer(rest, Forwarding, *way)
+
+    def _rest(self, sent: Sent, permit: IssuedPermit, tokens: TokenExchange, asked: Operation | None) -> Journey[None]:
+        """Serve the rest of ``Outbound.journey``, from the wait for the next hop on."""
+        try:
+            status = yield sent.forwarding
+            if asked is not None:
+                self._outbound.features[asked.protocol].note_answer(sent.forwarding.response, sent.entry)
+            if status == 401:
+                tokens.reject(permit)
+        except SidecarError as error:
+            refuse(sent.stream, error, sent.entry, allow=SUBJECT_METHODS, asked=asked)
+        finally:
+            close(sent.stream, sent.entry)
 
 
 def _find(own_authorities: Container[str], policy: Policy, host: str, path: str) -> tuple[CallRoute, int, bool]:
