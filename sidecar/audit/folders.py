@@ -1,4 +1,4 @@
-"""Files that paths name, and those below folders: bounded, without following links, folders of tools left out."""
+"""Lists files that paths name and files below folders: bounded, without symbolic links and folders of tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SKIPPED_FOLDERS: Final = frozenset(
         "__pycache__", "node_modules", "venv",
     }
 )  # fmt: skip
-# Reasons to skip, as they are counted.
+# Reasons to skip a file or folder: keys of the counters.
 LEFT_OUT: Final = "folders of tools, or too deep"
 SPECIAL: Final = "no regular files"
 UNREADABLE: Final = "unreadable"
@@ -30,24 +30,24 @@ RECORDS: Final = (*LINES, ".parquet")
 
 
 class TooLargeError(OSError):
-    """A path that was given is beyond a limit; the message names it and the fix."""
+    """An input has too many files or is too large; the message names the input and the fix."""
 
 
 class File(NamedTuple):
-    """A file. ``named``: its own path was given; it was not found in a folder."""
+    """A file. ``named``: True if its own path was given, False if it was found below a folder."""
 
     path: str
     named: bool
 
 
 def find_files(paths: Sequence[str], skipped: Counter[str] | None = None) -> Iterator[File]:
-    """Yield the files that the paths name, ``-`` too, and the regular files below those that are folders, sorted.
+    """Yield each path that is no folder, ``-`` too, and the regular files below each folder, sorted by folder.
 
-    ``skipped`` counts what is left out by its reason.
+    ``skipped`` counts omitted files and folders by reason; unreadable ones count as well.
 
     Raises:
-        TooLargeError: a folder holds too many files.
-        OSError: a folder cannot be read, and nobody counts what is skipped.
+        TooLargeError: the folders hold more than MAX_FILES files.
+        OSError: a folder or file cannot be read, and ``skipped`` is None.
     """
     skipped, strict = (Counter(), True) if skipped is None else (skipped, False)
     count = 0
@@ -88,10 +88,10 @@ def _below(folder: str, skipped: Counter[str], *, strict: bool) -> Iterator[str]
 
 
 def record_files(paths: Sequence[str], *, endings: tuple[str, ...] = LINES) -> list[str]:
-    """Return the files of records that paths name, each once: files, ``-``, patterns, and in folders by their endings.
+    """Return the record files that paths name, each once: files, ``-``, glob matches; below folders by ``endings``.
 
     Raises:
-        OSError: a path names no file, a folder holds none, or too many; the text names it.
+        OSError: a path or pattern matches nothing, or a folder holds no record file or too many; the text names it.
     """
     found: list[str] = []
     for path in paths:

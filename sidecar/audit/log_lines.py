@@ -1,4 +1,4 @@
-"""Reads log files line by line, at any size: one file after the other, with a progress bar."""
+"""Reads log files of any size line by line, one file after the other, with a progress bar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LINES_PER_STEP: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line without its end. ``content`` is None where the line is longer than a megabyte."""
+    """One line without its line ending. ``content`` is None if the line exceeds MAX_LINE_BYTES."""
 
     file: str
     number: int
@@ -36,13 +36,13 @@ class _Stream(Protocol):
 
 
 def read_lines(files: Sequence[str]) -> Iterator[Line]:
-    """Yield all lines of all files that are not blank. ``-`` is standard input, ``.gz`` and ``.zst`` are unpacked.
+    """Yield the non-blank lines of all files. ``-`` is standard input; ``.gz`` and ``.zst`` are decompressed.
 
-    Progress goes to standard error, only if that is a terminal and the input is long.
+    Shows progress on standard error if that is a terminal and the input is long.
 
     Raises:
-        OSError: a file cannot be read, or a compressed one is broken, ends early or unpacks to too much; the text names
-            it.
+        OSError: a file cannot be read, or a compressed file is corrupt, truncated or beyond a limit of ``unpacking``;
+            the text names the file.
         ArchiveError: a file is an archive.
     """
     with shown_progress(files) as advance:
@@ -55,7 +55,7 @@ def read_lines(files: Sequence[str]) -> Iterator[Line]:
 
 
 def lines_of(file: str, stream: _Stream) -> Iterator[Line]:
-    """Yield the lines of one open file that are not blank."""
+    """Yield the non-blank lines of one open file."""
     for number, content in enumerate(_read_bounded(stream), 1):
         if content is None or content.strip():
             yield Line(file, number, content)
@@ -73,7 +73,7 @@ def _read_bounded(stream: _Stream) -> Iterator[bytes | None]:
 
 @contextlib.contextmanager
 def opened(file: str) -> Iterator[tuple[Stream, Callable[[], int]]]:
-    """Open a file; return its stream, and a function for the number of bytes read. ``.gz`` and ``.zst`` are unpacked.
+    """Open and decompress a file; yield its stream and a function that returns the position in the file in bytes.
 
     Raises:
         OSError, ArchiveError: see ``read_lines``.
@@ -103,8 +103,8 @@ def _size(file: str) -> int:
 
 @contextlib.contextmanager
 def shown_progress(files: Sequence[str]) -> Iterator[Callable[[str, int], None]]:
-    """Show a bar on a terminal, for long input and if rich is installed; yields the function to advance it, which takes
-    a file and the bytes read of it.
+    """Show a bar if standard error is a terminal, the input long and rich installed; yield a function that advances
+    the bar, given a file and the number of bytes read of it.
     """
     sizes = [0 if file == "-" else _size(file) for file in files]
     if sum(sizes) < _LONG_INPUT_BYTES or not sys.stderr.isatty() or find_spec("rich") is None:

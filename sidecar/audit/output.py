@@ -1,7 +1,7 @@
-"""Output of the audit commands: tables for people, drawn by rich on a terminal that has it, JSON for machines.
+"""Output of the audit commands: text and tables (by rich on a terminal, if installed), and JSON.
 
-The text comes from logs, and anybody in a log may have chosen it: control characters are made visible, so that nothing
-acts on a terminal.
+The text comes from logs, so an attacker may have chosen it: control characters are escaped, so that none acts on the
+terminal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar.observe.record_text import escape
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a command that finds weaknesses: ``--json`` or ``--sarif``, and ``--ignore``."""
+    """Add the options of a command that reports weaknesses: ``--json`` or ``--sarif``, and ``--ignore``."""
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument("--json", action="store_true", help="for machines")
     formats.add_argument("--sarif", action="store_true", help="for code scanning services (SARIF 2.1.0)")
@@ -33,7 +33,7 @@ def add_logs(parser: argparse.ArgumentParser) -> None:
 
 
 def print_line(text: str = "", *, style: str = "") -> None:
-    """Print one line of text; ``style`` is for terminals."""
+    """Print one line of text, control characters escaped; ``style`` is a style of rich for terminals."""
     if not _draws():
         print(visible(text))  # noqa: T201
         return
@@ -44,7 +44,7 @@ def print_line(text: str = "", *, style: str = "") -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; an absent cell is a dash."""
+    """Print a table, control characters in its cells escaped; None is printed as a dash."""
     cells = [tuple("-" if cell is None else visible(str(cell)) for cell in row) for row in rows]
     if not _draws():
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
@@ -66,27 +66,27 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def _draws() -> bool:
-    """Tell if rich draws the output: on a terminal, if it is installed (the extra ``pretty``)."""
+    """Return True if rich draws the output: on a terminal, if rich is installed (the extra ``pretty``)."""
     return sys.stdout.isatty() and find_spec("rich") is not None
 
 
 def print_json(value: object) -> None:
-    """Print one document."""
+    """Print a value as one indented JSON document."""
     print(json.dumps(value, indent=2))  # noqa: T201
 
 
 def complain(command: str, text: str) -> int:
-    """Print to standard error why nothing was done: exit code 2."""
+    """Print an error of a command to standard error; return exit code 2."""
     print(f"{command}: {visible(text)}", file=sys.stderr)  # noqa: T201
     return 2
 
 
 def hang_up() -> int:
-    """Handle a closed pipe, as ``head`` leaves it: write nothing more, at exit neither."""
+    """Redirect standard output to /dev/null after its pipe closed, so that the flush at exit succeeds; return 1."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
 
 def visible(text: str) -> str:
-    """Make control characters visible."""
+    """Escape control characters."""
     return escape(text)

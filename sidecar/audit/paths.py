@@ -1,4 +1,4 @@
-"""Ids in paths: the segments in which paths of one kind differ. Pure."""
+"""Finds ids in URL paths: segments that are numbers, UUIDs, long hexadecimal or random text. Pure."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LONG: Final = re.compile(
 
 
 class IdInPath(NamedTuple):
-    """The first id of a path: the path ``before`` it, and True if the id is ``long``, so that it may be a secret."""
+    """The first id of a path. ``before``: the path up to the id. ``long``: True unless it is a short number."""
 
     before: str
     long: bool
 
 
 def first_id(path: str) -> IdInPath | None:
-    """Find the first segment that is a number, a UUID, long hexadecimal or long random text; None without one."""
+    """Return the first segment that is a number, a UUID, long hexadecimal or long random text; None without one."""
     end = 0
     for segment in path.split("/")[1:]:
         if _LONG.fullmatch(segment):
@@ -37,6 +37,6 @@ def first_id(path: str) -> IdInPath | None:
 
 
 def without_ids(path: str) -> str:
-    """Return the path with ``*`` for each id, so that calls of one kind have one text."""
+    """Replace each id in a path by ``*``, so that calls of one operation have the same path."""
     segments = path.split("/")
     return "/".join(ANY_ID if _LONG.fullmatch(one) or _NUMBER.fullmatch(one) else one for one in segments)

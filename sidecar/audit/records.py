@@ -1,4 +1,4 @@
-"""Strict parser for one line of a record stream, as evidence: a forger writes lines too."""
+"""Strict parser for one line of a record stream. A line may be forged."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MAX_LINE_BYTES: Final = 1 << 20  # two scope lists of 64 items at their limit fi
 
 
 class RecordError(ValueError):
-    """The line is no record. The message never quotes it."""
+    """The line is no record. The message never quotes the line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """The part of a record that audit reads; keys and their types are those of ``observe.record``, None if absent.
+    """The keys of a record that audit reads, with the types of ``observe.record``; None if absent.
 
-    ``digest`` covers the whole record; ``scope_cut`` says that the list of scopes was truncated. ``permitted``: by
-    its times and status, the request was permitted, whatever ended it.
+    ``digest`` covers the whole record. ``scope_cut``: the list of scopes was truncated. ``permitted``: ``decide_ms``
+    and the statuses show that the request was permitted, even if ``decision`` is deny.
     """
 
     event: str
@@ -72,34 +72,34 @@ class Record:
 
     @property
     def name(self) -> str:
-        """Name of the record: its run, and its number in it."""
+        """Name of the record: ``RUN/SEQ``."""
         return f"{self.run}/{self.seq}"
 
     @property
     def allowed(self) -> bool:
-        """True if the request was permitted, also if a later decision ended it."""
+        """True if the request was permitted, even if a later decision ended it."""
         return self.decision == "allow" or (self.decision == "deny" and self.permitted)
 
 
 def is_login(direction: object, op: object, path: object) -> bool:
-    """True if a front app showed a user's login to its own sidecar: no request of an agent, and no hop."""
+    """Return True for a front app's call of its own sidecar to log a user in: no agent's request, and no hop."""
     return direction == "outbound" and (op == "login" or (isinstance(path, str) and path.startswith("/.sidecar/")))
 
 
 def is_card(op: object) -> bool:
-    """True if a sidecar served its copy of an agent's card: no request of the agent's, and nobody's authority."""
+    """Return True for an agent card that the sidecar served itself: no agent's request, on no authority."""
     return op == "GetAgentCard"
 
 
 def is_own(record: Record) -> bool:
-    """True if an agent made the call for itself, by the workload handle: no user is behind it.
+    """Return True for an outbound call that an agent made for itself, by the workload handle, for no user.
 
-    On a route of MCP or A2A the record names the operation, and the workload as subject of its own call.
+    On MCP and A2A routes ``op`` is the protocol's operation; there the subject of an own call is the workload.
     """
     if record.event != "request" or record.direction != "outbound":
         return False
     by_subject = record.actor is None and record.subject is not None and record.subject == record.workload
-    claimed = record.subject_iss is not None and not record.verified  # of a token that anybody may have written
+    claimed = record.subject_iss is not None and not record.verified  # from an unverified token
     return record.op == "own" or (by_subject and not claimed)
 
 
@@ -107,7 +107,7 @@ def parse_record(line: bytes) -> Record:
     """Parse one line.
 
     Raises:
-        RecordError: no JSON object by the strict rules, an unknown event, or a key of another type than its own.
+        RecordError: the line is no strict JSON object, or a key is missing, of the wrong type or of an unknown value.
     """
     try:
         return record_of(parse_object(line, max_bytes=MAX_LINE_BYTES))
@@ -116,7 +116,7 @@ def parse_record(line: bytes) -> Record:
 
 
 def record_of(members: Mapping[str, object]) -> Record:
-    """Build a record from its parsed members. Keys that audit does not know count in the digest only.
+    """Build a record from its parsed members. Keys that audit does not read are covered by the digest only.
 
     Raises:
         RecordError: see ``parse_record``.
@@ -140,7 +140,7 @@ def record_of(members: Mapping[str, object]) -> Record:
 
 
 def _is_permitted(members: Mapping[str, object]) -> bool:
-    """Tell by its times if a request was permitted. If its answer had begun, its status is that of the upstream."""
+    """Return True if a request was decided and then not refused: both statuses agree, or no upstream answered."""
     if not is_short_number(members.get("decide_ms")):
         return False
     if members.get("upstream_status") is None:
@@ -149,7 +149,7 @@ def _is_permitted(members: Mapping[str, object]) -> bool:
 
 
 def is_short_number(value: object) -> bool:
-    """Tell if a value of a record is a number in the form of our writer: not negative, without an exponent."""
+    """Return True for a number as our writer formats it: not negative, no exponent, at most 16 characters."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     text = json.dumps(value)

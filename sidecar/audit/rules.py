@@ -1,4 +1,4 @@
-"""Rules that the auditing commands share: a rule, a place, and a weakness that breaks the rule at the place."""
+"""Types that the audit commands share: a rule, a place, and a weakness: the rule broken at the place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NO_FACTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Severity(StrEnum):
-    """Stable words, worst first."""
+    """Severity of a weakness, worst first. The words are stable."""
 
     CRITICAL = "critical"
     HIGH = "high"
@@ -22,12 +22,12 @@ class Severity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The order: 0 is the worst."""
+        """Sort key: 0 is the worst."""
         return tuple(Severity).index(self)
 
 
 class Confidence(StrEnum):
-    """Stable words for the certainty of a weakness, the most certain first."""
+    """Certainty of a weakness or verdict, highest first. The words are stable."""
 
     HIGH = "high"
     MEDIUM = "medium"
@@ -36,7 +36,7 @@ class Confidence(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The place of a weakness: a file as it was given, and the object in it that a person would look for."""
+    """Location of a weakness: a file as it was given, the position, and the name of the object for a person."""
 
     file: str
     line: int | None = None
@@ -71,9 +71,9 @@ class Rule:
         fix: str | None = None,
         facts: Mapping[str, str] = _NO_FACTS,
     ) -> Weakness:
-        """Return the weakness at a place. Severity and fix are by default the rule's.
+        """Return the weakness at a place. Severity and fix default to the rule's.
 
-        By default the fingerprint is of the rule, the file and the object, or the line where no object is named.
+        The default fingerprint hashes the rule, the file and the object, or the line if the place names no object.
         """
         where = place.object if place.object is not None else str(place.line)
         return Weakness(
@@ -90,7 +90,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weakness:
-    """A rule broken at a place, made by ``Rule.broken``. ``text`` is one sentence; ``fix`` may hold settings."""
+    """A rule broken at a place, made by ``Rule.report``. ``text`` is one sentence; ``fix`` may hold settings."""
 
     rule: Rule
     place: Place
@@ -103,7 +103,7 @@ class Weakness:
 
 
 def fingerprint_of(*parts: str) -> str:
-    """Return 32 hex digits that stand for the parts. Not for secrets: the hash has no key."""
+    """Return a hash of the parts: 32 hex digits. Not for secrets: the hash has no key."""
     digest = hashlib.sha256()
     for part in parts:
         content = part.encode("utf-8", "surrogatepass")
@@ -112,7 +112,7 @@ def fingerprint_of(*parts: str) -> str:
 
 
 def worst_first(weaknesses: Iterable[Weakness]) -> list[Weakness]:
-    """Return the weaknesses in the order of severity, rule and place."""
+    """Sort weaknesses by severity (worst first), rule and place."""
     return sorted(weaknesses, key=_order)
 
 
@@ -122,7 +122,7 @@ def _order(one: Weakness) -> tuple[object, ...]:
 
 
 def unknown_rules(ignored: Sequence[str], rules: Iterable[Rule]) -> str | None:
-    """Return the complaint about words of ``--ignore`` that name no rule, or None."""
+    """Return an error message for values of ``--ignore`` that name no rule; None if all name one."""
     known = [rule.id for rule in rules]
     unknown = sorted(set(ignored) - set(known))
     if not unknown:

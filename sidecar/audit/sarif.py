@@ -13,7 +13,7 @@ from sidecar.audit.rules import Place, Rule, Severity, Weakness
 
 SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _FINGERPRINT: Final = "delegationSidecar/v1"
-_STDIN: Final = "stdin"  # a URI for the input that is named - on the command line
+_STDIN: Final = "stdin"  # the URI of standard input, which is - on the command line
 
 _LEVELS: Final = {
     Severity.CRITICAL: "error",
@@ -21,18 +21,17 @@ _LEVELS: Final = {
     Severity.MEDIUM: "warning",
     Severity.LOW: "note",
 }
-# The number by which code scanning services rank a security rule: from 9.0 critical, 7.0 high, 4.0 medium.
+# "security-severity", by which code scanning services rank rules: from 9.0 critical, 7.0 high, 4.0 medium.
 _SCORES: Final = {Severity.CRITICAL: "9.5", Severity.HIGH: "8.0", Severity.MEDIUM: "5.5", Severity.LOW: "2.0"}
 
 
 def sarif(command: str, rules: Sequence[Rule], weaknesses: Sequence[Weakness]) -> dict[str, object]:
-    """Return the document of one run. ``command`` names the tool, as in ``sidecar audit selectors``.
+    """Return the SARIF document of one run. ``command`` names the tool, as in ``sidecar audit selectors``.
 
-    Files keep the form in which they were given: a relative path stays relative, only an absolute one gives an
-    absolute URI.
+    A relative path gives a relative URI, an absolute path an absolute one.
 
     Raises:
-        ValueError: a weakness breaks a rule that is not among the rules.
+        ValueError: the rule of a weakness is not in ``rules``.
     """
     indexes = {rule.id: index for index, rule in enumerate(rules)}
     driver = {"name": command, "version": __version__, "rules": [_rule(rule) for rule in rules]}
@@ -104,7 +103,7 @@ def _location(place: Place) -> dict[str, object]:
 
 
 def _uri(file: str) -> str:
-    """Return a URI reference. ``./`` is dropped, and a colon is escaped: it would end a scheme."""
+    """Return a URI reference. Drops ``./`` and escapes colons: a colon could end a scheme."""
     if file == "-":
         return _STDIN
     path = PurePath(file)

@@ -1,8 +1,8 @@
-"""Streams of compressed files, for all commands of the audit: bounded in ratio, bytes and time. Archives are refused.
+"""Decompressing streams for all audit commands, bounded in ratio, bytes and CPU time. Archives are refused.
 
-A few kilobytes may unpack to terabytes. Logs and records compress to between a tenth and a fiftieth; a file above
-``MAX_RATIO`` is read to ``FREE_BYTES`` only. Time is CPU time of this process, so that a starved machine or a slow
-reader does not end the work.
+A few kilobytes may decompress to terabytes. Logs and records compress to between a tenth and a fiftieth; a file above
+``MAX_RATIO`` is read to ``FREE_BYTES`` only. Time is CPU time of this process, so that a busy machine or a slow
+consumer causes no error.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from sidecar.extras import needs
 
 _GZIP: Final = (".gz", ".tgz")
 ENDINGS: Final = (*_GZIP, ".zst", ".tzst")
-BLOCK_BYTES: Final = 512  # of a tar; the first one begins with its first header
-_TAR: Final = (b"ustar\0", b"ustar  \0")  # POSIX, GNU. JSON text holds no NUL, so a caller's words are no tar
+BLOCK_BYTES: Final = 512  # of a tar; the first block is a header
+_TAR: Final = (b"ustar\0", b"ustar  \0")  # POSIX, GNU. JSON text holds no NUL: logged text never looks like a tar
 _TAR_AT: Final = 257
-FREE_BYTES: Final = 16 << 20  # unpacked, whatever the ratio
+FREE_BYTES: Final = 16 << 20  # decompressed, at any ratio
 MAX_RATIO: Final = 200
 MAX_BYTES: Final = 1 << 38  # 256 GiB
 FREE_SECONDS: Final = 10.0
-BYTES_PER_SECOND: Final = 64 << 10  # compressed: a further second for each
+BYTES_PER_SECOND: Final = 64 << 10  # compressed bytes that extend FREE_SECONDS by one second
 _STEP_BYTES: Final = 1 << 16
 _STEP_READS: Final = 256
 
 
 class Stream(Protocol):
-    """An open file, unpacked."""
+    """An open file, decompressed."""
 
     def read(self, size: int, /) -> bytes:
         """Return at most ``size`` bytes, none at the end."""
@@ -43,11 +43,11 @@ class Stream(Protocol):
 
 
 class ArchiveError(OSError):
-    """A file is an archive: headers between its members would be read as lines. The text names the file and the fix."""
+    """A file is an archive, whose headers would be read as lines. The text names the file and the fix."""
 
 
 class Rewound:
-    """A stream whose first bytes were read already."""
+    """A stream with the bytes ``head``, which were already read from it, put back in front."""
 
     def __init__(self, head: bytes, stream: Stream) -> None:
         self._head = head
@@ -72,15 +72,15 @@ class Rewound:
 
 
 def is_tar(head: bytes) -> bool:
-    """Tell by its first block if content is a tar."""
+    """Return True if ``head``, the first BLOCK_BYTES of a file, is the header of a tar."""
     return head.startswith(_TAR, _TAR_AT)
 
 
 def require_no_archive(file: str, stream: Stream) -> Rewound:
-    """Return the stream from its beginning.
+    """Return the stream, rewound to its beginning.
 
     Raises:
-        ArchiveError: it is a tar.
+        ArchiveError: the content is a tar.
     """
     head = stream.read(BLOCK_BYTES)
     if is_tar(head):
@@ -89,7 +89,7 @@ def require_no_archive(file: str, stream: Stream) -> Rewound:
 
 
 class Meter:
-    """Counter of the unpacked bytes of a compressed file. ``consumed`` returns the bytes read of the file itself."""
+    """Limiter of one decompression. ``consumed`` returns the number of compressed bytes read so far."""
 
     def __init__(self, file: str, consumed: Callable[[], int]) -> None:
         self._file = file
@@ -98,10 +98,10 @@ class Meter:
         self._began = time.process_time()
 
     def add(self, made: int) -> None:
-        """Count bytes that were unpacked.
+        """Count decompressed bytes; check the limits every _STEP_BYTES or _STEP_READS.
 
         Raises:
-            OSError: there are too many, or the work on them takes too long; the text names the file and the fix.
+            OSError: the ratio, the bytes or the CPU time exceed a limit; the text names the file and the fix.
         """
         self._made += made
         self._reads += 1
@@ -119,10 +119,10 @@ class Meter:
 
 
 class Unpacked:
-    """The unpacked bytes of a file, metered.
+    """Decompressed bytes of a file, limited by a ``Meter``.
 
     Raises:
-        OSError: on reading, as ``Meter`` does, or because the file is broken or ends early; the text names it.
+        OSError: on reading, beyond a limit of ``Meter``, or if the file is corrupt or truncated; the text names it.
     """
 
     def __init__(self, file: str, raw: BinaryIO) -> None:
@@ -158,7 +158,7 @@ class Unpacked:
 
 
 def _open(file: str, raw: BinaryIO) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
-    """Return a stream of the unpacked bytes, and the errors that it raises for a broken file."""
+    """Return a stream of the decompressed bytes, and the errors that it raises for a corrupt file."""
     if file.endswith(_GZIP):
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), (gzip.BadGzipFile, zlib.error)
     try:

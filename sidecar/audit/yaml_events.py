@@ -1,7 +1,7 @@
-"""Builds trees from the events of a YAML parser: without recursion, within limits. Nothing is executed or expanded.
+"""Builds trees from the events of a YAML parser, without recursion, within limits. Executes and expands nothing.
 
-An alias is a reference to the same value, so a document of a few lines may describe a tree of billions: those who walk
-a tree bound their steps. The form of a tree is its reader's.
+An alias is a reference to the same value, so a document of a few lines may describe a tree of billions of values: a
+caller that walks a tree must limit its steps. A ``Form`` makes the values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 
 class RefusedError(Exception):
-    """A document is beyond a limit, or has what its reader refuses, at a line. The message quotes nothing of it."""
+    """A document exceeds a limit, or the form refuses it, at ``line``. The message quotes nothing of the document."""
 
     def __init__(self, line: int, text: str) -> None:
         super().__init__(text)
@@ -26,39 +26,39 @@ class RefusedError(Exception):
 
 
 class Form(Protocol[V]):
-    """The form of a tree: how its values are made. Each method may raise RefusedError."""
+    """Factory of a tree's values. Each method may raise RefusedError."""
 
     def scalar(self, event: yaml.ScalarEvent, line: int, /) -> V:
-        """Return the value of a text."""
+        """Return the value of a scalar."""
         ...
 
     def collection(self, line: int, /, *, mapping: bool) -> V:
-        """Return a mapping or a list that is still empty."""
+        """Return an empty mapping or list."""
         ...
 
     def name(self, mapping: V, key: V, line: int, /) -> str:
-        """Return the name of a member by its key."""
+        """Return the name of a member whose key was parsed to ``key``."""
         ...
 
     def add(self, parent: V, name: str | None, value: V, /) -> None:
-        """Add a member, or an item, which has no name."""
+        """Add a member to a mapping, or an item, whose ``name`` is None, to a list."""
         ...
 
     def closed(self, mapping: V, /) -> V:
-        """Return a mapping that is complete, with its merge keys resolved."""
+        """Return a complete mapping, with its merge keys resolved."""
         ...
 
     def alias_of_nothing(self, line: int, /) -> V:
-        """Return the value of an alias whose anchor is unknown, or is that of a value around it."""
+        """Return the value of an alias whose anchor is unknown, or belongs to a collection that is still open."""
         ...
 
 
 def documents(text: str, form: Form[V], *, max_values: int) -> Iterator[tuple[int, V]]:
-    """Yield the line and the root of each document that is not empty.
+    """Yield the line and the root of each non-empty document.
 
     Raises:
-        yaml.YAMLError: it is no YAML; the text of the error quotes the input.
-        RefusedError: it is nested deeper than MAX_DEPTH, holds more than ``max_values``, or the form refuses it.
+        yaml.YAMLError: the text is not YAML; the message quotes it.
+        RefusedError: the nesting exceeds MAX_DEPTH, the text holds more than ``max_values``, or the form refuses it.
     """
     builder = _Builder(form, max_values)
     for event in yaml.parse(text, Loader=_LOADER):
@@ -69,7 +69,7 @@ def documents(text: str, form: Form[V], *, max_values: int) -> Iterator[tuple[in
 
 @dataclass(slots=True)
 class _Open(Generic[V]):
-    """A collection that is being read. ``awaiting`` is the name whose value comes next."""
+    """A collection not yet complete. ``awaiting``: the name of the member whose value comes next."""
 
     value: V
     line: int
@@ -79,7 +79,7 @@ class _Open(Generic[V]):
 
 
 class _Builder(Generic[V]):
-    """Builds one document after the other."""
+    """Builds the documents of one text, one after the other."""
 
     def __init__(self, form: Form[V], max_values: int) -> None:
         self._form = form
@@ -110,7 +110,7 @@ class _Builder(Generic[V]):
         elif isinstance(event, yaml.CollectionEndEvent):
             closed = self._open.pop()
             value = self._form.closed(closed.value) if closed.mapping else closed.value
-            self._finish(value, closed.anchor, closed.line)  # known from here on: no value contains itself
+            self._finish(value, closed.anchor, closed.line)  # registers the anchor only now: no value contains itself
 
     def _finish(self, value: V, anchor: str | None, line: int) -> None:
         if anchor is not None:

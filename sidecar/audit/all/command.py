@@ -1,7 +1,7 @@
 """``sidecar audit all``: runs every audit over a folder and prints one page.
 
-Exit codes: 0 all five numbers were told and nothing was found, 1 something was found, 2 a path cannot be used,
-3 nothing was found, and a number cannot be told.
+Exit codes: 0 every part ran, all five numbers are known and nothing was found; 1 something was found; 2 a path cannot
+be used; 3 nothing was found, but a number is unknown or a part did not run to its end.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Audit and print."""
+    """Audit the paths, or a sample, and print the overview. Returns the exit code."""
     paths = list(arguments.paths)
     if not paths and not arguments.sample:
         return complain(_COMMAND, "name a folder, or --sample to see what a report looks like")
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _written_sample(folder: str | None = None) -> str:
-    """Write the sample and return its folder: the one that is named if it is new or empty, or a temporary one."""
+    """Write the sample to ``folder``, or to a temporary one if None; return it. Raises OSError if it is not empty."""
     if folder is None:
         folder = tempfile.mkdtemp(prefix="sidecar-sample-")
     elif Path(folder).exists() and any(Path(folder).iterdir()):
@@ -79,7 +79,7 @@ def _written_sample(folder: str | None = None) -> str:
 
 
 def _progress(step: str) -> None:
-    """Show the step that runs, on a terminal; an empty step clears the line."""
+    """Show the current step on standard error if it is a terminal; an empty step clears the line."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\033[K{f'auditing: {step} …' if step else ''}")
         sys.stderr.flush()
@@ -107,7 +107,7 @@ def _show(overview: Overview) -> None:
 
 
 def _show_outcome(overview: Overview) -> None:
-    """Print the answer where no list of things to do tells it."""
+    """Print the outcome unless it is FOUND, which numbers and actions show already."""
     if overview.outcome is Outcome.FINE:
         print_line("Nothing was found.", style="green")
     elif overview.outcome is Outcome.CANNOT_TELL:

@@ -1,4 +1,4 @@
-"""Runs every audit over what a folder holds, and makes the overview. Prints nothing."""
+"""Runs every audit over folders and files, and builds the overview. Prints nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _IMPERSONATION, _KEY, _WEAK, _TAMPERED, _BROKEN, _MANY = range(6)
 
 
 def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _step: None) -> Overview:
-    """Examine folders and files. ``progress`` is told each step before it begins.
+    """Examine folders and files. Calls ``progress`` with the name of each step before it begins.
 
     Raises:
         OSError: a path cannot be read, or holds too much; the text names it.
@@ -79,7 +79,7 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
     ]
     if streams is not None:
         tampered = [one for one in streams.findings if one.kind not in (Broken.UNCHAINED, Broken.UNREADABLE)]
-        tampered.sort(key=lambda one: list(Broken).index(one.kind))  # what was changed comes before what is there twice
+        tampered.sort(key=lambda one: list(Broken).index(one.kind))  # worst kind first
         actions += [
             Action(of="broken chains", urgency=_TAMPERED, text=one.text, fix="compare with another copy of the records")
             for one in tampered[:1]
@@ -101,7 +101,7 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
 
 
 class _Parts:
-    """Runs the parts; one that cannot be run is a trouble and stops no other."""
+    """Runs the parts; adds a part that fails to ``troubles``, and still runs the others."""
 
     def __init__(self, progress: Callable[[str], None]) -> None:
         self.troubles: list[str] = []
@@ -114,7 +114,7 @@ class _Parts:
         self._progress(name)
         try:
             return work()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts have their results
+        except Exception as error:  # noqa: BLE001 - no error of one part may stop the others
             ours = isinstance(error, OSError) or type(error).__module__.startswith("sidecar.")  # others quote the input
             text = (ours and str(error)) or type(error).__name__
             self.troubles.append(f"audit {name} could not be run: {text}")
@@ -122,7 +122,7 @@ class _Parts:
             return None
 
     def number(self, name: str, number: Number) -> Number:
-        """Return the number of a part; that of a part that failed does not say that nothing was there."""
+        """Return ``number``; if the part failed, an unknown one, which does not claim that there was no input."""
         return _missing(number.name, "it could not be counted, see below") if name in self._failed else number
 
 
@@ -268,7 +268,7 @@ def _commands(
 
 
 def _words(files: Sequence[str]) -> str:
-    """Return the files as words of a shell command: a pattern where it stands for exactly the files of a folder."""
+    """Return the files as shell words, at most _MOST_WORDS: a glob pattern if it matches exactly a folder's files."""
     groups: dict[tuple[Path, str], list[str]] = {}
     for file in files:
         groups.setdefault((Path(file).parent, Path(file).suffix), []).append(file)

@@ -1,7 +1,7 @@
-"""Finds what a folder holds that can be audited: records, foreign logs, directories of people, keys, a list of agents.
+"""Finds the files that can be audited: records, foreign logs, directories of people, keys, a list of agents.
 
-A file is judged by its first lines, whatever its name. Manifests, registration entries and credentials need no search
-here: their commands read a whole folder.
+Records are recognised by their first lines alone; the other kinds need a matching name as well. Manifests, registration
+entries and credentials need no search here: their commands read whole folders.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _AGENTS: Final = ("agents.txt", "agents.list")
 
 @dataclass(slots=True)
 class Found:
-    """The files of a folder, by what they hold."""
+    """The files that were found, by kind. ``files``: number of all files. ``skipped``: counts by reason."""
 
     records: list[str] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Found:
 
     @property
     def sentence(self) -> str:
-        """Sentence that names what was found."""
+        """Sentence with the number of files of each kind."""
         parts = (
             (len(self.records), "file of records", "files of records"),
             (len(self.logs), "log", "logs"),
@@ -58,16 +58,16 @@ class Found:
 
 
 def find(paths: Sequence[str]) -> Found:
-    """Look at every file below the paths.
+    """Classify every file that the paths name or that lies below them.
 
     Raises:
-        OSError: a path cannot be read, or holds too many files; the text names it.
+        OSError: a path does not exist, or holds too many files; the text names it.
     """
     found = Found()
     readers = [Reader(one, Fields()) for one in mapping_files.load(())]
     for file, named in find_files(paths, found.skipped):
         if named:
-            Path(file).stat()  # names what is not there
+            Path(file).stat()  # raises an error that names a missing path
         found.files += 1
         name = Path(file).name.lower()
         if name in _AGENTS:
@@ -90,7 +90,7 @@ def find(paths: Sequence[str]) -> Found:
 
 
 def _holds_records(file: str) -> bool:
-    """Tell by the first lines. Raises ArchiveError."""
+    """Return True if most of the first lines are records; False if the file is unreadable. Raises ArchiveError."""
     try:
         lines = list(islice(read_lines([file]), _SNIFFED))
     except ArchiveError:

@@ -1,4 +1,4 @@
-"""The overview of an audit: five numbers, the first three things to do, where to read on. Pure."""
+"""Overview of an audit: five numbers, the three most urgent actions, and the commands for details. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_ACTIONS: Final = 3
 
 
 class Outcome(StrEnum):
-    """The answer of the whole audit. Nothing found, with a number that nobody could tell, is not all fine."""
+    """Outcome of the whole audit. CANNOT_TELL: nothing was found, but a number is unknown or a part failed."""
 
     FINE = "nothing_found"
     FOUND = "found"
@@ -20,9 +20,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
-    """One of the five numbers. ``value`` is None where there was nothing to look at; ``sentence`` then says what is
-    missing.
-    """
+    """One of the five numbers. ``value`` is None if it is unknown; ``sentence`` then says what is missing."""
 
     name: str
     value: int | None
@@ -33,7 +31,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """Something to do. ``urgency``: the smaller, the sooner; ``of`` is the number that it is about."""
+    """An action to take. ``urgency``: 0 is the most urgent. ``of`` groups actions by the number that they concern."""
 
     of: str
     urgency: int
@@ -43,30 +41,30 @@ class Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """Everything that the page shows. ``troubles`` are parts that could not be run, each with its fix."""
+    """Content of the page. ``troubles``: messages about parts that failed and about files that were not read."""
 
     paths: Sequence[str]
     found: str
     numbers: Sequence[Number]
     actions: Sequence[Action]
-    commands: Sequence[tuple[str, str]]  # a command to read on, and what it tells
+    commands: Sequence[tuple[str, str]]  # a command for details, and a description of its output
     troubles: Sequence[str] = ()
 
     @property
     def unknown(self) -> int:
-        """Number of numbers that cannot be told."""
+        """Count of the numbers without a value."""
         return sum(number.value is None for number in self.numbers)
 
     @property
     def outcome(self) -> Outcome:
-        """Found, if a number is bad or something is to do; fine only if every number was told and every part ran."""
+        """FOUND if a number is bad or there is an action; FINE if all numbers are known and there is no trouble."""
         if self.actions or any(number.bad for number in self.numbers):
             return Outcome.FOUND
         return Outcome.CANNOT_TELL if self.unknown or self.troubles else Outcome.FINE
 
 
 def first_actions(actions: Sequence[Action]) -> list[Action]:
-    """Return the first three things to do: the most urgent of each number, then the next ones."""
+    """Return the first MOST_ACTIONS: the most urgent action of each group, then the others, by urgency."""
     ordered = sorted(actions, key=lambda one: (one.urgency, one.text))
     first: dict[str, Action] = {}
     for action in ordered:

@@ -1,7 +1,7 @@
-"""A sample set: the files of a small company whose agents do everything that the audit finds.
+"""Sample data: the files of a small made-up company, with findings for every audit.
 
-Written when it is asked for. Its keys are made up on the spot and open nothing. So is the key that countersigns its
-records: the public half is written, the private one is forgotten.
+All keys are random and open nothing. The key that countersigns the records is generated as well: its public half is
+written, its private half discarded.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ support-bot/2.1
 
 
 def _support_log() -> str:
-    """Write an access log as nginx does by default: the user is named, the agent only by its own word."""
+    """Return an access log in nginx's default format, which names the user, and the agent only by its User-Agent."""
     lines = (
         f"10.0.7.{number % 3 + 1} - {_USERS[number % 3]} [24/Nov/2026:21:{number % 60:02}:10 +0000]"
         f' "GET /customers/{number} HTTP/1.1" 200 512 "-" "support-bot/2.1"'
@@ -70,7 +70,7 @@ def _support_log() -> str:
 
 
 def _gateway_log() -> str:
-    """Write a log whose lines hold the verified token's claims: this agent is named beside the user."""
+    """Return a log whose lines hold the claims of a verified token: they name the agent beside the user."""
     return "".join(
         json.dumps(
             {
@@ -160,12 +160,12 @@ class _Stream:
 
     @property
     def head(self) -> Head:
-        """The newest line, to be countersigned."""
+        """Head of the stream, for countersigning: run, number and hash of the newest line."""
         return Head(run=self.run, seq=self._seq, hash=line_hash(self.lines.splitlines()[-1]))
 
 
 class _TokenService:
-    """The token service's side of countersigning: it signs heads, and records that it did."""
+    """Signer of stream heads, which the token service is: signs each head and records the checkpoint."""
 
     def __init__(self, stream: _Stream) -> None:
         self._stream = stream
@@ -173,7 +173,7 @@ class _TokenService:
         self._kid = secrets.token_hex(8)
 
     def countersign(self, stream: _Stream, at: str) -> None:
-        """Sign the head of a stream. A sidecar records the checkpoint as well."""
+        """Sign the head of a stream; write the checkpoint to that stream and to the token service's own."""
         seconds = int(datetime.fromisoformat(at).timestamp())
         checkpoint = countersign(
             stream.head, issuer=_STS, workload=stream.workload, at=seconds, alg="EdDSA", kid=self._kid,
@@ -187,16 +187,16 @@ class _TokenService:
             stream.write("records.countersigned", at, checkpoint=checkpoint.text())
 
     def jwks(self) -> str:
-        """Return the published key."""
+        """Return the public key as a JWKS document."""
         public = urlsafe_b64encode(self._key.public_key().public_bytes_raw()).rstrip(b"=").decode()
         key = {"kty": "OKP", "crv": "Ed25519", "x": public, "kid": self._kid, "alg": "EdDSA", "use": "sig"}
         return json.dumps({"keys": [key]}) + "\n"
 
 
 def _records() -> dict[str, str]:
-    """Write the records of three calls of three users through a mesh; the second lost a hop, the third was refused.
+    """Return the records of three users' calls through a mesh; the second lost a hop, the third was refused.
 
-    In the end every stream is countersigned.
+    Each stream ends with a countersigned checkpoint.
     """
     names = ("front", "planner", "writer", "crm")
     streams = {name: _Stream(f"{_TD}/{'tool' if name == 'crm' else 'agent'}/{name}") for name in names}
@@ -206,7 +206,7 @@ def _records() -> dict[str, str]:
     for number, user in enumerate(_USERS):
         _call(streams, number, user)
     service = _TokenService(streams["sts"])
-    for stream in streams.values():  # the token service's own comes last, and covers what it tells of the others
+    for stream in streams.values():  # the token service's own comes last, and covers its records of the others
         service.countersign(stream, "2026-11-24T21:03:00.000000Z")
     return {"jwks.json": service.jwks()} | {
         f"records/{name}.jsonl": stream.lines.decode() for name, stream in streams.items()
@@ -214,7 +214,7 @@ def _records() -> dict[str, str]:
 
 
 def _call(streams: dict[str, _Stream], number: int, user: str) -> None:
-    """Write what everybody records of one user's call through the mesh."""
+    """Write the records of every workload for one user's call through the mesh."""
     txn, parent, call_in = f"txn-{number}", None, None
     chain: list[str] = []
     for depth, (caller, callee) in enumerate(_HOPS):

@@ -1,7 +1,7 @@
-"""``sidecar audit attribution``: tells from existing logs if agents impersonate users or delegate.
+"""``sidecar audit attribution``: judges from existing logs if agents impersonate users or delegate.
 
-Exit codes: 0 every agent delegates or acts on its own authority, 1 some agent does not or cannot be told, 2 a file
-cannot be used or holds no requests.
+Exit codes: 0 every agent delegates or acts on its own authority, 1 some agent impersonates or cannot be judged, 2 a
+file cannot be used, or no entry is a request.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge the log files."""
+    """Judge the log files and print the result. Returns the exit code."""
     rows = _Rows() if arguments.json else None
     try:
         result = examine(
@@ -86,7 +86,7 @@ def _is_fine(agent: Agent) -> bool:
 
 
 class _Rows:
-    """One JSON document, written while reading: the requests need not fit into memory."""
+    """Writer of one JSON document, row by row while the logs are read: the requests need not fit into memory."""
 
     def __init__(self) -> None:
         self._before = '{"requests": [\n'
@@ -201,7 +201,7 @@ def _left(no_requests: int, not_understood: int) -> str:
 
 
 def _rows(agent: Agent) -> list[tuple[object, ...]]:
-    """Return a row for each outcome of an agent; the verdict stands in the first."""
+    """Return one row for each outcome of an agent; only the first row names agent, verdict and confidence."""
     rows: list[tuple[object, ...]] = []
     for kind, evidence in sorted(agent.evidence.items(), key=lambda one: list(Kind).index(one[0])):
         head = (agent.name, _words(agent.verdict), agent.confidence) if not rows else ("", "", "")

@@ -1,7 +1,7 @@
-"""Reads the entries of log files: lines, or the objects of a JSON document, at any size and in constant memory.
+"""Reads the entries of log files of any size, in constant memory: lines, or the objects of a JSON document.
 
-Clouds and identity providers export one document: an array, or an object whose ``Records`` or ``value`` is one. A file
-whose first line is no whole object is read as such a document; every other file is read line by line.
+Clouds and identity providers export one document: an array, or an object that holds one, such as ``Records``. A file is
+read as such a document if it begins with an array of objects, or with ``{`` and its first line does not end with ``}``.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _SNIFFED_BYTES: Final = 1024
 _CHUNK_BYTES: Final = 1 << 18
 _ENTRIES_PER_STEP: Final = 2048
 CONTAINERS: Final = ("records", "value", "items", "events")
-_UNFINISHED: Final = re.compile(r"[0-9.eE+-]*+")  # a number may go on in what is not read yet
+_UNFINISHED: Final = re.compile(r"[0-9.eE+-]*+")  # a number may continue in the next chunk
 _SPACE: Final = re.compile(r"[\s,]*+")
 _BLANK: Final = re.compile(r"\s*+")
 
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One entry: the text of a line, or a JSON object. ``content`` is None where it is larger than a megabyte, or
-    broken.
+    """One entry: the text of a line, or a JSON object. ``content`` is None if it is malformed or exceeds the size limit
+    of about MAX_LINE_BYTES. ``item`` numbers the entries of a document from 1; None for a line.
     """
 
     file: str
@@ -43,15 +43,15 @@ class Element:
 
     @property
     def place(self) -> str:
-        """The place as ``file:line``, in a document with the number of the object."""
+        """The place as ``file:line``, and in a document the number of the entry."""
         return f"{self.file}:{self.line}" + ("" if self.item is None else f", item {self.item}")
 
 
 def read_elements(paths: Sequence[str]) -> Iterator[Element]:
-    """Yield the entries of all files, and of those in folders that are neither hidden nor binary.
+    """Yield the entries of all files. Below folders, skips hidden files, binary files and archives.
 
     Raises:
-        OSError: a file cannot be read, or a compressed one is broken or ends early; the text names it.
+        OSError: a file cannot be read, or a compressed file is corrupt, truncated or too large; the text names it.
         ArchiveError: a path is an archive.
     """
     found = find_files(paths)
@@ -76,7 +76,7 @@ def read_elements(paths: Sequence[str]) -> Iterator[Element]:
 
 
 def entries_of(file: str, head: bytes, stream: Stream) -> Iterator[Element]:
-    """Yield the entries of a stream whose first bytes are ``head``."""
+    """Yield the entries of a file; ``head`` holds its first bytes, which were already read from ``stream``."""
     rewound = Rewound(head, stream)
     return Document(file, rewound).entries() if _is_document(head) else _lines(file, rewound)
 
@@ -88,7 +88,7 @@ def _lines(file: str, stream: Stream) -> Iterator[Element]:
 
 def _is_document(head: bytes) -> bool:
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    if text.startswith(b"["):  # Envoy begins a line of text with a time in brackets
+    if text.startswith(b"["):  # a text line of Envoy begins with a time in brackets
         return text[1:].lstrip()[:1] in {b"{", b"]", b""}
     if not text.startswith(b"{"):
         return False
@@ -96,7 +96,7 @@ def _is_document(head: bytes) -> bool:
 
 
 class Document:
-    """The objects of a JSON document, or of several one after the other."""
+    """Incremental parser for the objects of one JSON document, or of several in sequence."""
 
     def __init__(self, file: str, stream: Stream) -> None:
         self._file = file
@@ -107,14 +107,14 @@ class Document:
         self._line = 1
         self._item = 0
         self._ended = False
-        self._null = False  # the value just read is ``null``
+        self._null = False  # the last value read was ``null``
 
     def entries(self) -> Iterator[Element]:
-        """Yield the objects, and lines of text between them."""
+        """Yield the objects, and the lines of text between them."""
         while character := self._next():
             if character == "{":
                 yield from self._object()
-            elif character == "[" and self._within() in "{[]":  # Envoy begins a line of text with a time in brackets
+            elif character == "[" and self._within() in "{[]":  # a text line of Envoy begins with a time in brackets
                 self._at += 1
                 yield from self._array()
             else:
@@ -133,7 +133,7 @@ class Document:
             yield self._make_finding() if value is None and not self._null else self._entry(value)
 
     def _object(self) -> Iterator[Element]:
-        """Yield the elements of an object's list of records, or the object itself where it has none."""
+        """Yield the elements of an object's list of records, or the object itself if it has no such list."""
         line = self._line
         members: dict[str, object] = {}
         doubled = contained = closed = False
@@ -169,7 +169,7 @@ class Document:
             yield Element(self._file, line, self._item, Ambiguous(members) if doubled else members)
 
     def _value(self) -> object:
-        """Return the next JSON value; None where there is none, or ``null`` (then ``_null``)."""
+        """Return the next JSON value; None for ``null`` (``_null`` is then True), or if it cannot be parsed."""
         while True:
             try:
                 value, end = DECODER.raw_decode(self._text, self._at)
@@ -185,7 +185,7 @@ class Document:
             return value
 
     def _within(self) -> str:
-        """Return the first character inside the list that begins here; empty at the end."""
+        """Return the first non-blank character inside the list that begins here; "" at the end of the file."""
         while True:
             at = _BLANK.match(self._text, self._at + 1).end()  # type: ignore[union-attr]
             if at < len(self._text):
@@ -198,11 +198,11 @@ class Document:
         return Element(self._file, self._line, self._item, value if isinstance(value, dict) else None)
 
     def _make_finding(self) -> Element:
-        """Skip the rest of the line."""
+        """Skip the rest of the line; return an entry without content for it."""
         return replace(self._text_line(), content=None)
 
     def _text_line(self) -> Element:
-        """Return the rest of the line as text; None where it is longer than a megabyte."""
+        """Return an entry with the rest of the line; its content is None if the line exceeds the buffer's limit."""
         self._item += 1
         line, whole = self._line, True
         while (end := self._text.find("\n", self._at)) < 0:
@@ -216,7 +216,7 @@ class Document:
         return Element(self._file, line, self._item, text.encode() if whole else None)
 
     def _next(self) -> str:
-        """Return the next character that is no space and no comma; empty at the end."""
+        """Skip spaces and commas; return the next character, "" at the end of the file."""
         while True:
             self._move(_SPACE.match(self._text, self._at).end())  # type: ignore[union-attr]
             if self._at < len(self._text):
@@ -229,7 +229,7 @@ class Document:
         self._at = at
 
     def _more(self) -> bool:
-        """Read more text; False at the end, and where one value is larger than a megabyte."""
+        """Read more text. Returns False at the end, and while more than MAX_LINE_BYTES characters are pending."""
         if self._ended or len(self._text) - self._at > MAX_LINE_BYTES:
             return False
         chunk = self._stream.read(max(_CHUNK_BYTES, len(self._text) - self._at))

@@ -1,4 +1,4 @@
-"""Examines log files: each entry recognised, read, judged and counted. Prints nothing."""
+"""Examines log files: recognises, reads, judges and counts each entry. Prints nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNKNOWABLE: Final = (
 
 @dataclass(slots=True)
 class FileReport:
-    """One file: entries by format, and those that are no requests or were not understood."""
+    """Counts of one file: entries by format, entries that are no requests, and entries that fit no mapping."""
 
     formats: Counter[str] = field(default_factory=Counter)
     no_requests: int = 0
@@ -38,7 +38,7 @@ class FileReport:
 
 @dataclass(slots=True)
 class Result:
-    """Outcome over all files."""
+    """Result over all files."""
 
     tally: Tally = field(default_factory=Tally)
     files: dict[str, FileReport] = field(default_factory=dict)
@@ -46,12 +46,12 @@ class Result:
 
     @property
     def agents(self) -> list[Agent]:
-        """The agents, the worst first."""
+        """The agents, worst verdict first."""
         return self.tally.ranked()
 
     @property
     def summary(self) -> tuple[int, str]:
-        """The number of agents that impersonate, and one sentence."""
+        """Number of agents that impersonate in at least one request, and a sentence."""
         counts = self.tally.verdicts()
         agents = sum(counts.values())
         number = sum(
@@ -66,12 +66,12 @@ class Result:
 
     @property
     def not_understood(self) -> int:
-        """Entries that fit no mapping, over all files."""
+        """Number of entries that fit no mapping, over all files."""
         return sum(report.not_understood for report in self.files.values())
 
     @property
     def no_requests(self) -> int:
-        """Entries that tell of no request, over all files."""
+        """Number of entries that are no requests, over all files."""
         return sum(report.no_requests for report in self.files.values())
 
 
@@ -84,11 +84,11 @@ def examine(
     actor: Sequence[str] = (),
     seen: Callable[[Element, Reading, Judged], None] | None = None,
 ) -> Result:
-    """Examine log files; ``seen`` is called for each request.
+    """Examine log files. Calls ``seen`` for each request.
 
     Raises:
-        OSError: a file cannot be read.
-        MappingError, RosterError: a file of the operator cannot be used.
+        OSError: a log file cannot be read.
+        MappingError, RosterError: a mapping or the list of agents cannot be used.
     """
     result = Result(listed=agents is not None)
     roster = None if agents is None else rosters.load(agents)
@@ -110,7 +110,7 @@ def _judge(
     recognisers: dict[str, Recogniser] = {}
     for element in read_elements(paths):
         if element.file not in recognisers:
-            recognisers = {element.file: Recogniser(readers)}  # files come one after the other
+            recognisers = {element.file: Recogniser(readers)}  # only one: files are read in sequence
         report = result.files.setdefault(element.file, FileReport())
         for found in recognisers[element.file].recognise(element.content):
             if found.format is None:

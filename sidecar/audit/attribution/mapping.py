@@ -1,7 +1,7 @@
-"""Mapping: data that tells a log format, and where user, actor and agent stand in it.
+"""Mapping: data that recognises a log format and locates user, actor and agent in its fields.
 
-Field names are those of a split line: lower case, dots for nesting. A tuple inside a list of fields holds several names
-of one party.
+Field names are those of a split line: lower case, dots for nesting. A tuple inside a list of fields names several
+fields of one party.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Condition = tuple[Mapping[str, tuple[str, ...]], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldNames:
-    """The fields of a format, by what they tell."""
+    """The fields of a format, by their meaning."""
 
-    user: Parties = ()  # authenticated, in the server's opinion
-    on_behalf_of: Parties = ()  # the user whose rights are used; the one in ``user`` is then the actor
+    user: Parties = ()  # authenticated by the server
+    on_behalf_of: Parties = ()  # the user whose rights are used; ``user`` then names the actor
     actor: Parties = ()  # evidence of delegation
     claims: Names = ()  # objects with the claims of a verified token: sub, act, client_id
-    client: Parties = ()  # the OAuth client that got the token
+    client: Parties = ()  # the OAuth client that obtained the token
     peer: Parties = ()  # authenticated at the transport
     forwarded_cert: Names = ()  # x-forwarded-client-cert
-    declared: Parties = ()  # what an agent says of itself: recognises it, proves nothing
+    declared: Parties = ()  # an agent's own statement: identifies it, proves nothing
     user_agent: Names = ()
     address: Names = ()
     method: Names = ()
@@ -55,13 +55,13 @@ class LogFormat:
     extends: str | None = None
     recognise: Condition = ()
     requests: Condition = ()  # without it, every line is a request
-    own: Condition = ()  # the client acts for itself, whatever stands in the field of the user
-    client_acts: Condition = ()  # the log says that the client is an agent which acts for the user
-    doubtful: Condition = ()  # the actor's field cannot be relied upon
+    own: Condition = ()  # the client acts for itself, whatever the user's field says
+    client_acts: Condition = ()  # the client is an agent that acts for the user
+    doubtful: Condition = ()  # the actor's field may be forged
     refused: Condition = ()
     none: tuple[str, ...] = ("", "-")
-    lead: tuple[str, ...] = ()  # templates of what may stand in front of the pairs of logfmt; else nothing may
-    embedded: Names = ()  # fields whose text is a JSON object, besides those of ``claims``
+    lead: tuple[str, ...] = ()  # templates of the text allowed before the pairs of logfmt; without any, none is allowed
+    embedded: Names = ()  # fields whose text is a JSON object, in addition to ``claims``
     fields: FieldNames = FieldNames()
     compiled: tuple[Template, ...] = field(init=False, default=(), compare=False)
     _leads: tuple[Template, ...] = field(init=False, default=(), compare=False)
@@ -71,16 +71,16 @@ class LogFormat:
         object.__setattr__(self, "_leads", tuple(map(Template, self.lead)))
 
     def fits(self, flat: Flat) -> bool:
-        """Tell if a line is of this format."""
+        """Return True if a line is of this format."""
         return not self.recognise or self.holds(self.recognise, flat)
 
     def leads(self, text: str) -> bool:
-        """Tell if a text may stand in front of the pairs: a User-Agent with pairs inside a line makes no such line."""
+        """Return True if ``text`` may precede logfmt pairs; else a User-Agent could smuggle pairs into another line."""
         return not text or any(template.match(text) is not None for template in self._leads)
 
     def holds(self, condition: Condition, flat: Flat) -> bool:
-        """Tell if one table of a condition holds: ``"*"`` any value, ``""`` none, ``"@"`` any or none, but the field is
-        there; else one of the patterns.
+        """Return True if a table of the condition holds: each of its fields matches a pattern. ``"*"``: any value;
+        ``""``: no value; ``"@"``: the field exists, with or without a value.
         """
         return any(all(self._fits(flat, name, patterns) for name, patterns in table.items()) for table in condition)
 
@@ -93,7 +93,7 @@ class LogFormat:
         return any(pattern == "*" or fnmatchcase(value, pattern) for pattern in patterns if pattern)
 
     def extended(self, base: LogFormat) -> LogFormat:
-        """Add the fields of another format behind those of this one."""
+        """Return this format with the fields and ``none`` values of ``base`` appended."""
         merged = {
             one.name: (*getattr(self.fields, one.name), *getattr(base.fields, one.name)) for one in fields(FieldNames)
         }

@@ -1,6 +1,6 @@
 """Reads mappings: the shipped TOML files in ``formats/``, and those of ``--mapping FILE``, which are tried first.
 
-Reports every error of a file at once, with its key and its fix.
+Reports all errors of a file at once, each with its key and its fix.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sidecar.audit.attribution.templates import Template, TemplateError
 
 MAX_FILE_BYTES: Final = 1 << 18
 
-# In this order: a format that says more about itself comes before one that says less.
+# In this order: a format with a narrower condition is tried before a wider one.
 SHIPPED: Final = (
     "kubernetes-audit", "cloudtrail", "entra", "entra-csv", "keycloak", "keycloak-admin", "toolhive",
     "authbridge-outbound", "authbridge-inbound", "agentgateway-json", "istio-json", "envoy-json", "nginx-json",
@@ -35,15 +35,15 @@ _FIELDS: Final = tuple(one.name for one in fields(FieldNames))
 
 
 class MappingError(ValueError):
-    """A mapping file cannot be used. The message names file and key, and the fix; one line for each error."""
+    """A mapping file cannot be used. The message has one line for each error, with file, key and fix."""
 
 
 class _EntryError(ValueError):
-    """One error: its key, and a sentence."""
+    """One error: the key and a sentence."""
 
 
 def shipped() -> list[LogFormat]:
-    """Return the mappings of the product, in the order in which they are tried."""
+    """Return the shipped mappings, in the order in which they are tried."""
     known: dict[str, LogFormat] = {}
     for name in SHIPPED:
         text = files("sidecar.audit.attribution").joinpath("formats", f"{name}.toml").read_text("utf-8")
@@ -55,7 +55,7 @@ def load(paths: Sequence[str]) -> list[LogFormat]:
     """Return the mappings in use: those of the files first, then the shipped ones.
 
     Raises:
-        MappingError: a file is no mapping.
+        MappingError: a file cannot be read or is not a valid mapping.
     """
     base = shipped()
     known = {mapping.name: mapping for mapping in base}
@@ -86,10 +86,10 @@ def _read(path: str) -> LogFormat:
 
 
 def _check(table: Mapping[str, object], place: str) -> LogFormat:
-    """Return the mapping that a file holds.
+    """Return the mapping that a parsed file holds. ``place``: the file's name, for errors.
 
     Raises:
-        MappingError: with every error.
+        MappingError: the table is not a valid mapping; the message lists every error.
     """
     errors: list[str] = []
 

@@ -1,8 +1,8 @@
-"""The parties that one line of a log names, by the mapping of its format. Pure.
+"""Reads the parties that one line of a log names, by the mapping of its format. Pure.
 
-A field counts by what wrote it. An authenticated user, a verified token's ``act`` and the peer of a TLS connection are
-the server's words. A ``User-Agent``, an address and what an agent says of itself recognise an agent, and prove nothing.
-An OAuth client obtained the token, and another party may carry it (RFC 8693 section 4.3).
+A field is as reliable as its author. The server states an authenticated user, a verified token's ``act`` and the peer
+of a TLS connection. A ``User-Agent``, an address and an agent's own statement identify an agent and prove nothing. An
+OAuth client obtained the token, but another party may carry it (RFC 8693 section 4.3).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar.audit.attribution.mapping import LogFormat
 from sidecar.audit.attribution.roster import address_of
 from sidecar.audit.attribution.splitting import Flat, SplitError, flatten, names_somebody, parse_json
 
-# RFC 9110 section 9.1, and the slash of MCP's; longer ones may be tokens
+# RFC 9110 section 9.1, and the slash of MCP's methods; longer text may be a token
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z/]{1,32}")
 _USERINFO: Final = re.compile(r"\A(https?://)[^/]*@", re.IGNORECASE)
 _FORWARDED_URI: Final = re.compile(r"(?i)(?:^|;)uri=\"?([^;,\"]{1,2048})")
@@ -25,7 +25,7 @@ _COMMON_NAME: Final = re.compile(r"(?i)(?:^|[,/]\s?)CN=([^,/+]{1,256})")
 _ACCOUNT: Final = re.compile(r"(?i)(?:acct:|mailto:|user:|oidc:|[^\\@/:]{1,64}\\)")
 _REFUSED: Final = frozenset({"401", "403"})
 
-# The claims of a token, below each object that a mapping lists as ``claims``: parties, with several names each.
+# The claims of a token, below each object that a mapping lists as ``claims``: each tuple names one party.
 _SUBJECT: Final = ("sub", "preferred_username", "email", "upn")
 _ACT: Final = ("act.sub", "act.client_id", "act")
 _ROLES: Final = (
@@ -38,20 +38,20 @@ _CLIENT: Final = ("client_id", "azp", "appid", "cid")
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """One party, by the names that stand for it: ``fields[n]`` holds ``values[n]``."""
+    """One party and its names: the log's field ``fields[n]`` holds the name ``values[n]``."""
 
     fields: tuple[str, ...]
     values: tuple[str, ...]
 
     @property
     def shown(self) -> str:
-        """The name for people."""
+        """The name to display."""
         return self.values[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """Field names that count before the built-in ones: lower case, with dots for nesting."""
+    """Field names from the command line, which precede those of a mapping: lower case, with dots for nesting."""
 
     user: Sequence[str] = ()
     actor: Sequence[str] = ()
@@ -61,8 +61,8 @@ class Fields:
 class Reading:
     """The parties of one request. ``request`` is its method and path, without the query, for display only.
 
-    ``inferred`` says that the actor is the caller, beside a user whose rights the log names apart; ``silent``, that the
-    format has no field for a user; ``doubtful``, that the actor's field may be forged.
+    ``inferred``: the actor is the authenticated caller, and the log names the user in a field of its own. ``silent``:
+    the format has no field for a user. ``doubtful``: the actor's field may be forged.
     """
 
     format: str
@@ -83,7 +83,7 @@ class Reading:
 
 
 class Reader:
-    """Reads split lines of one format. Fields are found by the names that a line has, not by those that it might."""
+    """Reads split lines of one format. ``extra``: field names that precede those of the mapping."""
 
     def __init__(self, mapping: LogFormat, extra: Fields) -> None:
         self.mapping = mapping
@@ -102,10 +102,10 @@ class Reader:
         self._silent = not (extra.user or fields.user or fields.on_behalf_of or fields.claims)
 
     def read(self, flat: Flat) -> Reading | None:
-        """Return the parties that the fields of a line name; None if the line tells of no request.
+        """Return the parties that the fields of a line name; None if the line is no request.
 
         Raises:
-            SplitError: claims that are logged as text contradict others.
+            SplitError: claims that are logged as text are not JSON, or contradict other fields.
         """
         mapping = self.mapping
         flat = _with_embedded(mapping, flat)
@@ -116,7 +116,7 @@ class Reader:
             users = users[:1]
         elif behalf := found["on_behalf_of"]:
             users, actors, inferred = behalf, (*users, *actors), True
-        clients = tuple(party for party in clients if address_of(party.shown) is None)  # some call an address a client
+        clients = tuple(party for party in clients if address_of(party.shown) is None)  # some logs put an address here
         if mapping.requests and not self._is_request(flat, found):
             return None
         own = bool(mapping.own) and mapping.holds(mapping.own, flat)
@@ -172,7 +172,7 @@ def _party(hits: Sequence[tuple[int, str, str]]) -> Party:
 
 
 def same_party(one: Party, other: Party) -> bool:
-    """Tell if two parties share a name, in any usual spelling: an actor that is the user is no second party."""
+    """Return True if two parties share a name in any usual spelling: an actor equal to the user is no second party."""
     return any(_equal(a, b) for a in one.values for b in other.values)
 
 
@@ -189,7 +189,7 @@ def _first(parties: Sequence[Party]) -> str | None:
 
 
 def _with_embedded(mapping: LogFormat, flat: Flat) -> Flat:
-    """Add the members of objects that are logged as text."""
+    """Add the members of JSON objects that are logged as text. Raises SplitError."""
     for place in (*mapping.fields.claims, *mapping.embedded):
         text = flat.get(place, "")
         if text.startswith("{"):
@@ -201,20 +201,20 @@ def _with_embedded(mapping: LogFormat, flat: Flat) -> Flat:
 
 
 def _with_common_name(peer: Party) -> Party:
-    """Add the common name of a certificate's subject: it recognises an agent, and names no actor."""
+    """Add the common name of a certificate's subject as another name of the peer."""
     found = _COMMON_NAME.search(peer.shown)
     return peer if found is None else Party((*peer.fields, peer.fields[0]), (*peer.values, found[1]))
 
 
 def _read_forwarded(headers: Sequence[Party]) -> Iterator[Party]:
-    """Yield the peers of x-forwarded-client-cert, the nearest first: each proxy adds its own at the end."""
+    """Yield the peers of x-forwarded-client-cert, nearest first: each proxy appends its own peer."""
     for header in headers:
         for element in reversed(header.shown.split(",")):
             yield from (Party(header.fields, (uri,)) for uri in _FORWARDED_URI.findall(element))
 
 
 def _addresses(headers: Sequence[Party]) -> Iterator[Party]:
-    """Yield addresses, the nearest first: each proxy adds one at the end of X-Forwarded-For."""
+    """Yield addresses, nearest first: each proxy appends one to X-Forwarded-For."""
     for header in headers:
         yield from (Party(header.fields, (part.strip(),)) for part in reversed(header.shown.split(",")) if part.strip())
 
@@ -227,9 +227,9 @@ def _method_and_path(found: Mapping[str, tuple[Party, ...]]) -> tuple[str | None
 
 
 def shown_request(method: str | None, target: str | None) -> str | None:
-    """Return method and path.
+    """Return method and path as text; None if both are absent.
 
-    Query and user info may hold secrets and are dropped, as is anything that is no method.
+    Drops query and user info, which may hold secrets, and a method of invalid syntax.
     """
     if method is not None and not _METHOD.fullmatch(method):
         method = None

@@ -1,8 +1,8 @@
-"""Recognises the format of each entry of a log, and reads the parties that it names. Pure.
+"""Recognises the format of each entry of a log, and reads the parties that the entry names. Pure.
 
-Every entry is recognised for itself, by the first mapping that fits, so that one file may mix formats and equal lines
-always read equally. What collectors put in front of a line (syslog, CRI, compose, a server-sent event) or around it
-(Docker's ``log``, a JSON logger's ``message``) is taken off.
+Recognises each entry by itself, by the first mapping that fits, so one file may mix formats; only the rows of a CSV
+export depend on a line before, its header. Removes the prefix (syslog, CRI, compose, a server-sent event) or the
+envelope (Docker's ``log``, a JSON logger's ``message``) that a collector added to a line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OURS: Final = "sidecar"
 _OURS_KEYS: Final = ("event", "run", "seq")
 _GENERIC: Final = "json"
 _INNER: Final = ("log", "message", "msg", "textpayload")
-# Fields that collectors add around a line. Without one a message may be what a caller wrote: it is not read.
+# Fields that collectors add to an envelope. Without one of them a caller may have written the message: it is not read.
 _COLLECTORS: Final = frozenset(
     {
         "stream",
@@ -46,7 +46,7 @@ _COLLECTORS: Final = frozenset(
 _MAX_INNER: Final = 8
 
 _ENVELOPES: Final = (
-    # syslog without a tag in front of what says itself what it is
+    # syslog without a tag, in front of CEF or JSON
     re.compile(
         r"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S{1,40}) \S{1,255} ((?:CEF:|\{).*)"
     ),
@@ -62,7 +62,7 @@ _ENVELOPES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """Outcome for one entry: its format, None if it has none; and the request, None for an entry that is none."""
+    """Outcome for one entry: its format, None if unknown; and the request, None if the entry is no request."""
 
     format: str | None
     reading: Reading | None
@@ -73,14 +73,14 @@ UNKNOWN: Final = Recognised(None, None)
 
 @dataclass(slots=True)
 class Recogniser:
-    """Recognises the entries of one file; it remembers the columns of a CSV export."""
+    """Recognises the entries of one file; keeps the columns of a CSV export between its lines."""
 
     readers: Sequence[Reader]
     _columns: list[str] = field(default_factory=list)
     _csv: Reader | None = None
 
     def recognise(self, content: bytes | Mapping[str, object] | None) -> Iterator[Recognised]:
-        """Yield the outcome for an entry; several for a line that holds a list of records."""
+        """Yield the outcome for an entry; several if the entry holds a list of records."""
         try:
             if content is None:
                 yield UNKNOWN
@@ -105,7 +105,7 @@ class Recogniser:
         yield self._line(line) or UNKNOWN
 
     def _line(self, line: str) -> Recognised | None:
-        """Recognise a line of text by the mappings for text."""
+        """Recognise a line of text by the mappings for text; None if no mapping fits. Raises SplitError."""
         if self._csv is not None and (row := self._row(line)) is not None:
             return row
         logfmt: tuple[str, Flat] | None = None
@@ -148,7 +148,7 @@ class Recogniser:
             return None
         flat: Flat = {}
         for name, value in zip(self._columns, values, strict=True):
-            flat.setdefault(name, value)  # exports repeat some titles; the first is the documented one
+            flat.setdefault(name, value)  # exports repeat some column names; the first column is the documented one
         return self._read(self._csv, flat)
 
     def _json(self, members: Mapping[str, object], depth: int) -> Iterator[Recognised]:
@@ -193,7 +193,7 @@ class Recogniser:
 
 
 def _ours(flat: Flat) -> Reading | None:
-    """Read one of our records: only verified claims identify anybody."""
+    """Read one of our records; None if it is no request of an agent. Unverified subjects and actors are ignored."""
     if flat["event"] != "request" or is_card(flat.get("op")):
         return None
     if is_login(*map(flat.get, ("direction", "op", "path"))):
@@ -208,7 +208,7 @@ def _ours(flat: Flat) -> Reading | None:
         peers=_one(flat, "workload" if outbound else "peer"),
         request=shown_request(flat.get("method"), flat.get("path")),
         time=flat.get("ts"),
-        refused=flat.get("decision") in ("deny", "observed_deny"),  # an observed call passed, and had no authority
+        refused=flat.get("decision") in ("deny", "observed_deny"),  # observed_deny: it passed, but without authority
     )
 
 

@@ -1,12 +1,12 @@
-"""The operator's list of agents (``--agents FILE``), and the matching of names, addresses and User-Agents against it.
+"""The operator's list of agents (``--agents FILE``): parses it; matches names, addresses and User-Agents against it.
 
-One agent a line. A line is one identifier, or a name and its identifiers::
+One agent per line: one identifier, or a name and its identifiers::
 
     spiffe://acme.example/agent/planner
     writer = spiffe://acme.example/agent/writer, writer-client, ip:10.0.3.0/24, user-agent:writer/*
 
-An identifier is a SPIFFE ID, a client id, a service account, an ARN (``*`` stands for any text), an address or network,
-or a pattern of a User-Agent.
+An identifier is a SPIFFE ID, a client id, a service account, an ARN (``*`` matches any text), an address or network,
+or a pattern for a User-Agent.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ class RosterError(ValueError):
 
 @dataclass(slots=True)
 class Roster:
-    """The agents. Matching ignores case; an identity that fits a pattern is an agent of its own."""
+    """The agents. Matching ignores case. Each identity that fits a pattern without a name is an agent of its own."""
 
     names: dict[str, str] = field(default_factory=dict)
     patterns: list[tuple[re.Pattern[str], str | None]] = field(default_factory=list)
     user_agents: list[tuple[re.Pattern[str], str]] = field(default_factory=list)
     networks: list[tuple[Network, str]] = field(default_factory=list)
-    broad: set[str] = field(default_factory=set)  # entries without a name that several agents may share
+    broad: set[str] = field(default_factory=set)  # unnamed networks and User-Agent patterns: may fit several agents
     _known: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     def identity(self, value: str) -> str | None:
-        """Return the agent that a user, actor, client or peer is."""
+        """Return the agent that the name of a user, actor, client or peer identifies; None if it is no agent."""
         return self._look_up("identity", value, self._identity)
 
     def user_agent(self, value: str) -> str | None:
-        """Return the agent that a User-Agent claims to be."""
+        """Return the agent that a User-Agent claims to be, or None."""
         return self._look_up("user-agent", value, self._user_agent)
 
     def address(self, value: str) -> str | None:
-        """Return the agent at an address, which may have a port."""
+        """Return the agent at an address, which may have a port; None if there is none."""
         return self._look_up("address", value, self._address)
 
     def _look_up(self, kind: str, value: str, find: Callable[[str], str | None]) -> str | None:
@@ -93,7 +93,7 @@ class Roster:
 
 
 def address_of(value: str) -> IPv4Address | IPv6Address | None:
-    """Return the network address that a text is, with or without a port."""
+    """Parse an IP address, with or without a port; None if the text is no address."""
     port = _PORT.fullmatch(value.strip())
     for text in (value.strip().strip("[]"), port[1] if port else ""):
         try:
@@ -104,7 +104,7 @@ def address_of(value: str) -> IPv4Address | IPv6Address | None:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """Yield the other spellings of one identity in the logs of its platform."""
+    """Yield an identity, then its other spellings in the logs of its platform."""
     yield value
     if value.startswith("spiffe://"):
         yield value.removeprefix("spiffe://")  # Istio's principals
@@ -120,7 +120,7 @@ def load(path: str) -> Roster:
     """Read the list of agents.
 
     Raises:
-        RosterError: it cannot be read, or a line is none.
+        RosterError: the file cannot be read, or see ``parse``.
     """
     try:
         with Path(path).open("rb") as file:
@@ -141,7 +141,7 @@ def parse(text: str, path: str = "agents") -> Roster:
     """Parse the lines of a list.
 
     Raises:
-        RosterError: a line is no agent, one identifier belongs to two agents, or there is none at all.
+        RosterError: a line is invalid, one identifier belongs to two agents, or the list is empty.
     """
     roster = Roster()
     for number, line in enumerate(text.splitlines(), 1):
@@ -203,7 +203,7 @@ def _add_user_agent(roster: Roster, name: str | None, value: str) -> None:
 
 
 def alike(one: str, other: str) -> bool:
-    """Tell if two entries may be one agent by their names, such as ``…/agent/writer`` and ``writer-client``."""
+    """Return True if two names may be of one agent: ``…/agent/writer`` and ``writer-client`` share a word."""
     return one == other or bool(_words(one) & _words(other))
 
 

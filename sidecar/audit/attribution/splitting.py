@@ -1,7 +1,7 @@
 """Splits one line of a log into fields: JSON, logfmt, CEF and the rows of a CSV export. Pure.
 
-Fields have lower-case names, with dots for nesting and numbers for places in a list. A line that gives one field two
-values is ambiguous and refused: a caller who writes ``act`` a second time must not choose the reading.
+Fields have lower-case names, with dots for nesting and numbers for list positions. A line that gives one field two
+values is ambiguous and refused: a caller that injects a second ``act`` must not choose the reading.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_DEPTH: Final = 32
 Flat = dict[str, str]
 
 _CREDENTIAL: Final = re.compile(rf"(?i:(?:bearer|basic|digest|negotiate|dpop) |eyJ)|{TOKEN_PATTERN}")
-_KEY: Final = re.compile(r"(?<!\S)([A-Za-z_][\w.@:/-]{0,127})=")  # a comma begins no key: a path may hold one
+_KEY: Final = re.compile(r"(?<!\S)([A-Za-z_][\w.@:/-]{0,127})=")  # no key begins after a comma: a path may hold one
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"')
 _WORD: Final = re.compile(r"\S*+")
 _CEF_HEADER: Final = re.compile(r"CEF:\d{1,2}" + r"\|((?:[^|\\]|\\.)*+)" * 6 + r"\|")
@@ -31,11 +31,11 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 
 
 class SplitError(ValueError):
-    """The line cannot be split in exactly one way. The message never quotes it."""
+    """The line is malformed or ambiguous. The message never quotes the line."""
 
 
 class Ambiguous(dict[str, object]):
-    """A JSON object with two members of one name."""
+    """A JSON object in which a member name occurs twice."""
 
 
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -47,7 +47,7 @@ def _constant(_name: str) -> NoReturn:
     raise SplitError("NaN and Infinity are not JSON")
 
 
-# Numbers stay text: an identifier of twenty digits is the same identifier afterwards.
+# Numbers stay text, so that an identifier of twenty digits loses none.
 DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_members, parse_int=str, parse_float=str, parse_constant=_constant, strict=False
 )
@@ -57,7 +57,7 @@ def parse_json(text: str) -> dict[str, object]:
     """Parse one JSON object.
 
     Raises:
-        SplitError: it is none.
+        SplitError: the text is no JSON object, or nested too deeply.
     """
     try:
         value = DECODER.decode(text)
@@ -71,10 +71,10 @@ def parse_json(text: str) -> dict[str, object]:
 
 
 def flatten(members: Mapping[str, object]) -> Flat:
-    """Return every text, number and flag of a JSON object under its dotted name, without credentials.
+    """Return every scalar of a JSON object as text under its dotted name; ``null`` as "".
 
     Raises:
-        SplitError: two values have one name, or there are too many.
+        SplitError: one name has two values, the object has more than MAX_FIELDS, or is nested too deeply.
     """
     flat: Flat = {}
     for name, value in _leaves(members, "", 0):
@@ -105,17 +105,17 @@ def _add(flat: Flat, name: str, value: str) -> None:
 
 
 def names_somebody(value: str) -> bool:
-    """Tell a name from a credential, which is no name and must not be displayed."""
+    """Return False for a value that looks like a credential, which is no name and must not be displayed."""
     return not _CREDENTIAL.match(value)
 
 
 def split_logfmt(line: str) -> tuple[str, Flat]:
-    """Split ``key=value key="value" key={"a": 1}``; commas after quotes are skipped, as are words without ``=``.
+    """Split ``key=value key="value" key={"a": 1}``; skips commas after quotes, and words without ``=``.
 
-    Returns the words in front of the first pair, one space between them, and the pairs.
+    Returns the words before the first pair, joined by one space, and the pairs.
 
     Raises:
-        SplitError: a key has two values.
+        SplitError: a key has two values, or there are more than MAX_FIELDS.
     """
     flat: Flat = {}
     at = 0
@@ -139,7 +139,7 @@ def split_logfmt(line: str) -> tuple[str, Flat]:
 
 
 def _document(line: str, at: int) -> tuple[dict[str, object], int] | None:
-    """Return the JSON object that begins here, and its end."""
+    """Return the JSON object that begins at ``at`` and the position of its end; None if there is none."""
     if not line.startswith("{", at):
         return None
     try:
@@ -150,10 +150,10 @@ def _document(line: str, at: int) -> tuple[dict[str, object], int] | None:
 
 
 def split_cef(line: str) -> Flat:
-    """Split a CEF event; a custom string is also found by its label, as ``label.actor``.
+    """Split a CEF event; a custom field appears under its label as well, such as ``label.actor``.
 
     Raises:
-        SplitError: it is no CEF, or a key has two values.
+        SplitError: the line is no CEF, or a key has two values.
     """
     header = _CEF_HEADER.match(line)
     if header is None:
@@ -176,7 +176,7 @@ def split_row(line: str) -> list[str]:
     """Split a row of CSV.
 
     Raises:
-        SplitError: it is none.
+        SplitError: the line is no valid row.
     """
     try:
         return next(csv.reader([line], strict=True), [])

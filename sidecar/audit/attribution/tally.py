@@ -1,4 +1,4 @@
-"""Adds up judged requests to a verdict for each agent, in bounded memory. Pure."""
+"""Aggregates judged requests to a verdict for each agent, in bounded memory. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS: Final = (Kind.IMPERSONATES, Kind.DELEGATES, Kind.OWN_AUTHORITY, Kind.CAN
 
 @dataclass(slots=True)
 class Evidence:
-    """Requests of one agent that were judged alike: their number, the first places, the fields that say so."""
+    """Requests of one agent with the same outcome: their number, the first places, fields, reasons and formats."""
 
     requests: int = 0
     refused: int = 0
@@ -54,15 +54,15 @@ class Agent:
 
     @property
     def requests(self) -> int:
-        """Number of its requests."""
+        """Number of requests."""
         return sum(one.requests for one in self.evidence.values())
 
     @property
     def verdict(self) -> Kind:
-        """Verdict over all requests.
+        """Verdict over all requests; MIXED if they have several outcomes.
 
-        Requests that tell too little lower the confidence; requests in which something contradicts the actor outweigh
-        every request that seems to delegate.
+        Requests that cannot be judged lower only the confidence. But if one of them contradicts its actor, an agent
+        that otherwise delegates cannot be judged.
         """
         told = [kind for kind in _KINDS[:3] if kind in self.evidence]
         if not told:
@@ -75,7 +75,7 @@ class Agent:
 
     @property
     def confidence(self) -> Confidence:
-        """Confidence in the verdict: that of the best evidence, lower where much cannot be told."""
+        """Confidence in the verdict: the lowest of its outcomes, lower still if requests cannot be judged."""
         if self.verdict is Kind.CANNOT_TELL:
             return Confidence.LOW
         told = [self.evidence[kind].confidence for kind in _KINDS[:3] if kind in self.evidence]
@@ -96,7 +96,7 @@ class Agent:
 
 @dataclass(slots=True)
 class Tally:
-    """All agents, and the entries that belong to none."""
+    """All agents, and the number of requests that belong to none."""
 
     agents: dict[str, Agent] = field(default_factory=dict)
     requests: int = 0
@@ -116,10 +116,10 @@ class Tally:
         evidence.add(judged, place, format_name, refused=refused)
 
     def verdicts(self) -> Counter[Kind]:
-        """Return the number of agents with each verdict; callers without a name are no agent."""
+        """Return the number of agents with each verdict; UNNAMED is no agent."""
         return Counter(agent.verdict for agent in self.agents.values() if agent.name != UNNAMED)
 
     def ranked(self) -> list[Agent]:
-        """Return the agents, the worst verdicts first, then by the number of requests."""
+        """Sort the agents: worst verdict first, then by number of requests, most first."""
         order = (Kind.IMPERSONATES, Kind.MIXED, Kind.CANNOT_TELL, Kind.OWN_AUTHORITY, Kind.DELEGATES)
         return sorted(self.agents.values(), key=lambda one: (order.index(one.verdict), -one.requests, one.name))

@@ -1,8 +1,7 @@
-"""Line templates: the text of a log line with ``{field}`` where a value stands. Pure.
+"""Line templates: the text of a log line with ``{field}`` in place of each value. Pure.
 
-A template is all that a mapping says about a line of text, so that no mapping holds a regular expression. Each field
-ends before the first occurrence of the text that follows it, and gives nothing back: matching takes linear time, and a
-line reads in one way or in none.
+Mappings describe text by templates, never by regular expressions. Each field ends before the first occurrence of the
+literal that follows it, without backtracking: matching takes linear time, and a line matches in one way or not at all.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Final
 _FIELD: Final = re.compile(r"\{([^{}]*)\}|\{\{|\}\}|[{}]")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _ANY: Final = r"[^\n]"
-# Values with a form of their own, so that other text is no request.
+# Fields whose values have a fixed syntax; a line with another value does not match.
 _SPECIAL: Final[Mapping[str, str]] = {
     "status": r"(-?\d{1,3}|-)",
     "port": r"(\d{1,5})",
@@ -27,8 +26,8 @@ class TemplateError(ValueError):
 
 
 class Template:
-    """A compiled template. ``{_}`` skips a value, ``{{`` and ``}}`` are braces, ``{status}`` and ``{port}`` are
-    numbers, and ``{address}`` is a host's name or an address.
+    """A compiled template. ``{_}`` skips a value; ``{{`` and ``}}`` are braces; ``{status}`` and ``{port}`` match
+    numbers (a status may be ``-``); ``{address}`` matches a host name or an address.
     """
 
     def __init__(self, text: str) -> None:
@@ -36,7 +35,7 @@ class Template:
         self._pattern = re.compile(self._compile(text))
 
     def match(self, line: str) -> dict[str, str] | None:
-        """Return the fields of a line that is described from its first to its last character."""
+        """Return the fields of a line; None unless the template matches the whole line."""
         found = self._pattern.fullmatch(line)
         return None if found is None else dict(zip(self._names, found.groups(), strict=True))
 
@@ -63,14 +62,14 @@ class Template:
 
 
 def _value(before: str, after: str) -> str:
-    """Return the expression of one value: everything before ``after``, and inside quotes an escaped quote too."""
+    """Return the regular expression of a value: all text before ``after``; inside quotes, escaped quotes too."""
     escaped = r"\\." if before.endswith('"') and after.startswith('"') else ""
     stop = f"[^{re.escape(after)}\\n]" if len(after) == 1 else f"(?!{re.escape(after)}){_ANY}" if after else _ANY
     return f"(?:{escaped}|{stop})*+" if escaped else f"(?:{stop})*+"
 
 
 def _pieces(text: str) -> list[tuple[str | None, str]]:
-    """Split a template into fields, each with the literal text behind it; the first piece may be text alone."""
+    """Split a template into pairs of a field and the literal after it; the first pair has None for the field."""
     pieces: list[tuple[str | None, str]] = [(None, "")]
     at = 0
     for found in _FIELD.finditer(text):

@@ -1,8 +1,8 @@
 """Judges one request: does an agent impersonate the user, delegate, or act on its own authority? Pure.
 
-RFC 8693 section 1.1: an impersonator *is* the user to everybody else; a delegate is named beside the user. The order of
-the checks is the safety of the audit: a request counts as delegating only if a field that counts as evidence names the
-very agent that sent it, beside a user who is somebody else, and nothing in the line contradicts it.
+RFC 8693 section 1.1: to others, an impersonator *is* the user; a delegate is named beside the user. The verdicts depend
+on the order of the checks: a request is a delegation only if a field that is evidence names an agent as the actor,
+beside another party as the user, and nothing in the line contradicts it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sidecar.audit.attribution.roster import Roster, address_of, alike
 from sidecar.audit.rules import Confidence
 
 UNNAMED: Final = "(not named)"
-# Identities that only workloads have, on the platforms that the mappings know.
+# Prefixes of workload identities, on the platforms that the mappings cover.
 _WORKLOAD: Final = re.compile(r"spiffe://|system:serviceaccount:|service-account-")
 
 
@@ -45,7 +45,7 @@ MEANINGS: Final[dict[Kind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Outcome of one request. ``fields`` are the evidence; ``reason`` is a sentence of a small fixed set."""
+    """Outcome of one request. ``fields`` are the evidence; ``reason`` is one of a small fixed set of phrases."""
 
     kind: Kind
     agent: str
@@ -56,7 +56,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Sender:
-    """The agent that sent the request, and the kind of field that says so."""
+    """The agent that sent the request, the kind of the field that identifies it, and the field."""
 
     agent: str
     by: str
@@ -95,7 +95,7 @@ def judge(reading: Reading, roster: Roster | None) -> Judged:
 
 
 def _with_actor(reading: Reading, roster: Roster, sender: _Sender | None, user: Party) -> Judged:
-    """Judge a request with a user and an actor who is somebody else."""
+    """Judge a request with a user and an actor that is another party."""
     named = [(actor, agent) for actor in reading.actors if (agent := _identity(actor, roster))]
     if len(named) < len(reading.actors) and (named or _differ(reading.actors)):
         return _contradiction(reading, named, sender)
@@ -117,12 +117,12 @@ def _with_actor(reading: Reading, roster: Roster, sender: _Sender | None, user: 
 
 
 def _of_another(sender: _Sender, agent: str, parties: Sequence[Party]) -> Judged:
-    """Judge a request whose actor is another entry of the list than its sender: another agent, unless their names are
-    alike or the sender is recognised by what it says of itself.
+    """Judge a request whose actor and sender are different entries of the list. Impersonation, unless the names are
+    alike, the sender is identified by a forgeable field, or by the address alone.
     """
     doubt = sender.by in _FORGEABLE or alike(sender.agent, agent)
     if sender.by == "address" and address_of(sender.agent) is not None:
-        doubt = True  # an entry without a name does not say which agent it is
+        doubt = True  # an address without a name may be of the agent that is the actor
     kind = Kind.CANNOT_TELL if doubt else Kind.IMPERSONATES
     confidence = Confidence.HIGH if sender.by == "peer" and not doubt else Confidence.LOW
     return replace(_find(kind, sender, parties, "the actor named is another agent"), confidence=confidence)
@@ -137,7 +137,7 @@ def _contradiction(reading: Reading, named: Sequence[tuple[Party, str]], sender:
 
 
 def _own(principal: tuple[Party, str], sender: _Sender | None) -> Judged:
-    """Judge a request whose only principal is an agent: its own, unless another agent presents it."""
+    """Judge a request whose only principal is an agent: own authority, unless the peer is another agent."""
     user, agent = principal
     if sender is not None and sender.by == "peer" and not alike(sender.agent, agent):
         return _find(Kind.IMPERSONATES, sender, [user], "only another agent is named")
@@ -145,7 +145,7 @@ def _own(principal: tuple[Party, str], sender: _Sender | None) -> Judged:
 
 
 def _userless(reading: Reading, roster: Roster, sender: _Sender | None) -> Judged:
-    """Judge a request without a user: an actor alone acts for itself; of anybody else, the log says too little."""
+    """Judge a request without a user: an actor alone acts for itself; any other sender cannot be judged."""
     for actor in reading.actors:
         if (agent := _identity(actor, roster)) and (sender is None or sender.agent == agent):
             return Judged(Kind.OWN_AUTHORITY, agent, actor.fields[:1], "no user is named", Confidence.LOW)
@@ -155,7 +155,7 @@ def _userless(reading: Reading, roster: Roster, sender: _Sender | None) -> Judge
 
 
 def _judge_unlisted(reading: Reading) -> Judged:
-    """Judge without a list of agents: a peer, a client or a caller may be an agent, an app or a person."""
+    """Judge without a list of agents. A peer, a client or a caller may then be an agent, an app or a person."""
     user, actor = next(iter(reading.users), None), next(iter(reading.actors), None)
     other = next(iter((*reading.peers, *reading.clients, *reading.declared)), None)
     workload = user is not None and (reading.own or _is_workload(user))
@@ -172,7 +172,7 @@ def _judge_unlisted(reading: Reading) -> Judged:
             Kind.OWN_AUTHORITY, user.shown, user.fields[:1], "the agent is the only principal", Confidence.MEDIUM
         )
     fields = (*user.fields[:1], *actor.fields[:1])
-    if reading.inferred and not _is_workload(actor):  # a person may use another's rights, too
+    if reading.inferred and not _is_workload(actor):  # a person may use another person's rights as well
         return Judged(
             Kind.CANNOT_TELL, actor.shown, fields, "without --agents nobody is known as an agent", Confidence.LOW
         )
@@ -187,7 +187,7 @@ def _judge_unlisted(reading: Reading) -> Judged:
 
 
 def _sender(reading: Reading, roster: Roster) -> _Sender | None:
-    """Return the agent that sent the request, by the strongest field that recognises one."""
+    """Return the agent that sent the request, by the strongest field that identifies one; None without one."""
     return next(_senders(reading, roster), None)
 
 
@@ -220,7 +220,7 @@ def _differ(parties: Sequence[Party]) -> bool:
 
 
 def _by_field(actor: Party) -> Confidence:
-    """Rate an actor's field: the claim of a token was verified by whoever logged it, more likely than a log's own."""
+    """Rate an actor's field: high for a token's ``act`` claim, which the logger probably verified, else medium."""
     return Confidence.HIGH if any("act." in f"{field}." for field in actor.fields) else Confidence.MEDIUM
 
 

@@ -1,7 +1,7 @@
-"""Joins calls to hops, and hops to their parents: each step is one table, read from top to bottom.
+"""SQL that joins calls to hops, and hops to their parents. Each step makes one table; the steps run in order.
 
-A hop is a call with its token and its chain (``joins.py``). It holds numbers, the texts that join it to others, and
-what its records contradict; all other texts of its records are looked up for the few hops that are told of.
+A hop is a call with its token and its chain (``joins.py``). Its row holds record places, the texts for joins, and flags
+for contradictions; all other texts of its records are looked up only for the few hops that are reported.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Final
 
 
 def details(hops: str) -> str:
-    """Return the query for hops of this table with what their records tell: wide, so few are looked at in this way.
+    """Return a query for the hops in table ``hops`` with columns of their records. Rows are wide: use it for few hops.
 
-    ``c_`` is of the caller's record, ``e_`` of the callee's, ``i_`` of the exchange, ``t_`` of the token. Names that
-    two joined tables have are written out: ClickHouse names those of a star ``h.name``.
+    Prefixes: ``c_`` the caller's record, ``e_`` the callee's, ``i_`` the exchange, ``t_`` the token. Column names that
+    two joined tables share are listed one by one: from a star, ClickHouse would name them ``h.name``.
     """
     return f"""
         SELECT h.* EXCLUDE (token, chain, ts), h.token, h.chain, h.ts,
@@ -38,7 +38,7 @@ def details(hops: str) -> str:
 
 
 def _at(hops: str, place: str) -> str:
-    """Return the query for the records in these places: said here, as an engine may hash all records otherwise."""
+    """Return a query for the records at ``place`` of these hops, so that no engine hashes all records for the join."""
     return f"SELECT * FROM records WHERE place IN (SELECT {place} FROM {hops})"
 
 
@@ -48,7 +48,7 @@ CALLS: Final[tuple[str, ...]] = (
     CREATE VIEW requests AS
     SELECT * FROM records WHERE event IN ('"request"', '"request.opened"') AND NOT outside
     """,
-    # --- calls: the two ends of a call by its id; a second end with the same id is a call of its own
+    # --- calls: both ends of a call, joined by its id; a second record of the same end counts as another call
     """
     CREATE TABLE second_ends AS
     SELECT e.place, e.call, s.first
@@ -82,7 +82,7 @@ CALLS: Final[tuple[str, ...]] = (
     FROM requests AS r LEFT JOIN told AS t ON t.place = r.place LEFT JOIN second_ends AS s ON s.place = r.place
     WHERE NOT r.outbound
     """,
-    # --- issues: the token service's record of a token, and the caller's own; and if the actor of the token asked
+    # --- issues: the token service's record of a token and the caller's own; true if the token's actor requested it
     """
     CREATE TABLE issues AS
     SELECT token, min(issued) AS issued, min(exchanged) AS exchanged,
@@ -94,9 +94,9 @@ CALLS: Final[tuple[str, ...]] = (
         FROM records AS r JOIN told AS t ON t.place = r.place WHERE r.event = '"token.exchanged"'
     ) AS i GROUP BY token
     """,
-    # --- hops: a call, its token, and the chain that it belongs to. `c_` is of the caller's record, `e_` of the
-    # callee's, `other_` says that they contradict each other or the token. A call that `c_left` the mesh carries no
-    # token: only the caller tells of it
+    # --- hops: a call, its token and its chain. `c_`: the caller's record. `e_`: the callee's. `other_`: these two
+    # contradict each other or the token. A call that left the mesh (`c_left`) carries no token: only the caller has a
+    # record of it
     """
     CREATE TABLE hops AS
     SELECT p.hop, p.call, p.token, p.c_place, p.e_place, i.issued, i.exchanged, p.c_call_in, p.c_jti_in,
@@ -131,7 +131,7 @@ CALLS: Final[tuple[str, ...]] = (
     """,
     "DROP TABLE callers",
     "DROP TABLE callees",
-    # --- tokens that no known call has carried
+    # --- tokens that no known call carried
     """
     INSERT INTO hops (hop, token, issued, exchanged, chain, ts, unused, seeks, unattested)
     SELECT coalesce(i.issued, i.exchanged), i.token, i.issued, i.exchanged, w.chain,
@@ -146,14 +146,14 @@ CALLS: Final[tuple[str, ...]] = (
     LEFT JOIN claims AS t ON t.token = i.token
     LEFT JOIN way AS w ON w.token = i.token
     """,
-    # --- doubts: the hops that some verdict or the search of their parents looks at
+    # --- doubts: the hops that a verdict or the search for parents reads
     """
     CREATE TABLE doubtful AS
     SELECT * FROM hops WHERE chain IS NOT NULL AND (denied OR other_token OR other_caller OR other_callee
         OR other_method OR other_path OR other_parent_token OR other_actor OR seeks)
     """,
     f"CREATE TABLE doubts AS {details('doubtful')}",
-    # --- parents: the request that a caller was serving, by the call id in its record
+    # --- parents: the request that the caller was serving, by the call id in the caller's record
     """
     CREATE TABLE parents AS
     SELECT h.hop, p.hop AS parent, h.c_call_in AS missing
@@ -162,7 +162,7 @@ CALLS: Final[tuple[str, ...]] = (
         ON p.call = h.c_call_in
     WHERE h.chain IS NOT NULL AND h.c_call_in IS NOT NULL
     """,
-    # --- else by the token alone, if just one request had it; a trace id only tells such requests apart
+    # --- without a call id: by the token, if exactly one request carried it; a trace id may choose among several
     """
     CREATE TABLE seekers AS
     SELECT hop, coalesce(t_head, actor) AS actor, c_place IS NOT NULL AS known,
@@ -183,7 +183,7 @@ CALLS: Final[tuple[str, ...]] = (
     LEFT JOIN records AS e ON e.place = h.e_place
     WHERE h.chain IS NOT NULL AND (h.e_place IS NULL OR h.e_allowed)
     """,
-    # how many there are, less the hop itself, and the least and the greatest of them: no pair of hops is compared
+    # number of possible parents without the hop itself, their minimum and maximum: avoids comparing pairs of hops
     """
     CREATE TABLE possible AS
     SELECT s.hop, sum(o.number) - max(CASE WHEN own.hop IS NULL THEN 0 ELSE 1 END) AS number,
@@ -232,7 +232,7 @@ CALLS: Final[tuple[str, ...]] = (
     ) AS t ON t.hop = s.hop
     WHERE s.jti IS NOT NULL
     """,
-    # --- hops without any record, which others refer to: named by the call or the token that leads there
+    # --- hops without a record, inferred from hops that refer to them by a call id or a token
     """
     CREATE TABLE parentless AS
     SELECT h.*, p.missing FROM parents AS p JOIN hops AS h ON h.hop = p.hop
@@ -255,7 +255,7 @@ CALLS: Final[tuple[str, ...]] = (
     FROM parents AS p LEFT JOIN made AS m ON m.missing = p.missing AND p.parent IS NULL
     WHERE p.parent IS NOT NULL OR m.hop IS NOT NULL
     """,
-    # --- the ends of actor chains that are the chain of no token: of each, every end that begins with another actor
+    # --- tails of actor chains that are the chain of no recorded token
     """
     CREATE TABLE remembered AS
     SELECT DISTINCT w.chain AS name, c.chain FROM claims AS c JOIN way AS w ON w.token = c.token

@@ -1,4 +1,4 @@
-"""List of chains: one line for each, with its verdict and the option that chooses it."""
+"""Table of chains: one row each, with its verdict and the option that selects it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sidecar.audit.chains.hops import Chain
 from sidecar.audit.counts import counted
 from sidecar.audit.output import print_line, print_table
 
-_PREFIX: Final = "jti:"  # name of a chain whose records name none: that of its first token
+_PREFIX: Final = "jti:"  # of the name of a chain without a txn, which is named after its first token
 
 
 def show_list(audit: Audit) -> None:
-    """Print the chains of an audit as a table, the worst first."""
+    """Print the chains of an audit as a table, worst first."""
     of = f" of {audit.all_chains}" if audit.all_chains > len(audit.chains) else ""
     print_line(f"{counted(len(audit.chains), 'chain')}{of}, the worst first:", style="bold")
     chains = {chain.name: chain for chain in audit.chains}
@@ -32,12 +32,12 @@ def _row(chain: Chain, audit: Audit) -> tuple[object, ...]:
 
 
 def depth_of(chain: Chain) -> int:
-    """Return the number of agents one after another."""
+    """Return the depth of the deepest hop, counted from 1."""
     return max((depth for depth, _ in chain.hops), default=-1) + 1
 
 
 def is_broken(chain: Chain, audit: Audit) -> bool:
-    """Tell if a finding breaks the chain."""
+    """Return True if a finding breaks the chain."""
     return audit.verdicts[chain.name][1] > 0
 
 
@@ -49,7 +49,7 @@ def _verdict(chain: Chain, audit: Audit) -> str:
 
 
 def _option(name: str) -> str:
-    """Return the option that chooses a chain."""
+    """Return the command-line option that selects a chain."""
     if name.startswith(_PREFIX):
         return f"--jti={shlex.quote(name.removeprefix(_PREFIX))}"
     return f"--txn={shlex.quote(name)}"  # with =, since an id may begin with a dash

@@ -1,4 +1,4 @@
-"""Chooses chains by what an investigator knows: a subject, an actor, a time, a trace. All records are judged first."""
+"""Filters chains by what an investigator knows: subject, actor, time, trace. All records are judged before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sidecar.audit.chains.findings import Kind, breaks
 if TYPE_CHECKING:
     from sidecar.audit.chains.engine import Engine
 
-# Which hops a value chooses: each filter is one condition, its value a parameter.
+# Condition on records for each filter; the filter's value is a parameter.
 _CONDITIONS: Final = {
     "subject": "subject = $subject",
     "actor": "(actor = $actor OR peer = $actor OR workload = $actor OR contains(chain, $actor))",
@@ -29,7 +29,7 @@ _CONDITIONS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Filters that one record of a chain has to satisfy together. ``host`` is the target of a call."""
+    """Filters for chains: at least one record of a hop must satisfy all of them. ``host``: the target of a call."""
 
     subject: str | None = None
     actor: str | None = None
@@ -42,8 +42,8 @@ class Choice:
     host: str | None = None
 
     def apply(self, database: Engine, ignored: Sequence[str]) -> None:
-        """Fill ``chosen`` (chains, the worst first by ``worst``; ``breaking`` counts the findings that break one) and
-        ``chosen_findings`` of a judged database.
+        """Create the tables ``chosen`` (chains; ``worst``: rank of the worst finding, 0 is the worst; ``breaking``:
+        number of findings that break the chain) and ``chosen_findings``, without kinds in ``ignored``.
         """
         given = {name: value for name in _CONDITIONS if (value := getattr(self, name)) is not None}
         values: dict[str, object] = {name: json.dumps(value, ensure_ascii=False) for name, value in given.items()}

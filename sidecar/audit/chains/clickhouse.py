@@ -1,7 +1,7 @@
-"""ClickHouse, reached through Ibis: judges the records of one table where they are, by the statements of the judge.
+"""ClickHouse, through Ibis: judges the records of one table inside ClickHouse, by the same statements as DuckDB.
 
-The table is read once, into a scratch database that is made for it and dropped. No text of a record and no filter is
-put into a statement: texts go as parameters, lists as columns of a table.
+Reads the table once, into a scratch database that is created for the audit and dropped. No text of a record and no
+filter becomes part of a statement: texts are sent as parameters, lists as columns of a table.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from sidecar.observe.record import FIELDS, KEYS
 NEEDED: Final = f"--engine {needs('clickhouse')}"
 _NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]{0,63}")
 _LONGEST_S: Final = 86400  # of one statement
-_MOST_TOLD: Final = 500  # characters of an error that the engine tells
+_MOST_TOLD: Final = 500  # characters of an engine's error message
 _LISTS: Final = ("chain", "scope", "scope_needed")
-# The first of two records in one place of a run is the earlier one by its own time.
+# Of two records with one run and seq, the one with the earlier ts comes first.
 _KEEP: Final = f"""
     INSERT INTO kept
     SELECT v.digest, {lines.COLUMNS}, ({lines.typed(lines.READ)}) IS TRUE,
@@ -42,14 +42,14 @@ _KEEP: Final = f"""
 
 
 class EngineError(Exception):
-    """The engine cannot be reached, or its table cannot be used. The text names it and the fix."""
+    """The engine cannot be reached, or its table cannot be used. The text names the error and the fix."""
 
 
 def client_options(url: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return how to reach the engine of a URL; the user and the password are the environment's.
+    """Parse the URL of an engine to connection options; user and password are read from the environment.
 
     Raises:
-        EngineError: it is no URL of an engine, or holds a password.
+        EngineError: the URL is invalid, or holds a user or a password.
     """
     try:
         parts = urlsplit(url)
@@ -68,7 +68,7 @@ def client_options(url: str, environment: Mapping[str, str] = os.environ) -> dic
     return {
         "interface": "https" if secure else "http",
         "ca_cert": environment.get("SSL_CERT_FILE"),
-        "query_retries": 0,  # an INSERT that is sent twice counts twice
+        "query_retries": 0,  # a repeated INSERT would insert the rows twice
         "send_receive_timeout": _LONGEST_S,
         "host": parts.hostname,
         "port": port or (8443 if secure else 8123),
@@ -80,11 +80,11 @@ def client_options(url: str, environment: Mapping[str, str] = os.environ) -> dic
 
 @contextlib.contextmanager
 def open_engine(url: str, *, scratch: str | None = None) -> Iterator[ClickHouse]:
-    """Connect, and make a scratch database, which is dropped at the end.
+    """Connect, and create a scratch database, which is dropped at the end.
 
     Raises:
-        MissingError: Ibis is not installed.
-        EngineError: the URL, the connection or a statement fails.
+        MissingError: ibis or clickhouse_connect is not installed.
+        EngineError: the URL or the scratch name is invalid, or the connection or a statement fails.
     """
     options = client_options(url)
     name = scratch or f"sidecar_audit_{secrets.token_hex(8)}"
@@ -96,12 +96,12 @@ def open_engine(url: str, *, scratch: str | None = None) -> Iterator[ClickHouse]
     import ibis
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
-    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # its errors are told once, here
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # its errors are reported below, once
 
     try:
         with contextlib.closing(clickhouse_connect.get_client(**options, settings=dict(SETTINGS))) as client:
             connection = ibis.clickhouse.from_connection(client)
-            connection.raw_sql(f"CREATE DATABASE {name}")  # one that is there already is somebody's: refused
+            connection.raw_sql(f"CREATE DATABASE {name}")  # fails if it exists: it may be somebody else's
             try:
                 yield ClickHouse(connection, name)
             finally:
@@ -119,7 +119,7 @@ def examine_table(
     ignore: Sequence[str] = (),
     most_chains: int = MOST_CHAINS,
 ) -> tuple[Audit, list[Finding]]:
-    """Judge the records of a table in its engine. Return what is chosen, and all its findings.
+    """Judge the records of a table in its engine. Returns the audit of the chosen chains, and the findings.
 
     Raises:
         MissingError, EngineError: see ``open_engine`` and ``ClickHouse.read``.
@@ -149,7 +149,7 @@ class ClickHouse(Engine):
         self.unreadable = 0
 
     def rows(self, statement: str, values: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
-        """Return the rows of a query. A text among the values is JSON text, which the engine writes in its own way."""
+        """Run a query and return its rows. Text values are JSON texts; decodes them, and the engine encodes them."""
         single: dict[str, object] = {}
         for name, value in (values or {}).items():
             if isinstance(value, list):
@@ -166,7 +166,7 @@ class ClickHouse(Engine):
             self._connection.raw_sql(translate(statement, self._scratch))
 
     def insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """Insert many rows in one statement, as columns: no text becomes SQL."""
+        """Insert rows in one statement, as an Arrow table: no text becomes SQL."""
         if rows:
             import pyarrow
 
@@ -175,16 +175,16 @@ class ClickHouse(Engine):
             self._connection.insert(table, pyarrow.table(columns), database=self._scratch)
 
     def _give(self, name: str, items: Sequence[object]) -> None:
-        """Write a parameter that is a list into a table."""
+        """Write a list parameter to the table ``given_NAME``."""
         kind = "BIGINT" if items and isinstance(items[0], int) else "VARCHAR"
         self.run((f"DROP TABLE IF EXISTS given_{name}", f"CREATE TABLE given_{name} (item {kind})"))
         self.insert(f"given_{name}", [(item,) for item in items])
 
     def read(self, table: str) -> None:
-        """Read a table of records, ``DATABASE.TABLE`` or ``TABLE``. Rows that are no records are counted.
+        """Read a table of records, ``DATABASE.TABLE`` or ``TABLE``. Counts rows that are no records.
 
         Raises:
-            EngineError: it lacks a column, or has one of another type.
+            EngineError: the table does not exist, lacks a column, or has a column of another type.
         """
         from ibis.common.exceptions import TableNotFound
 
@@ -202,7 +202,7 @@ class ClickHouse(Engine):
         self._keep_records()
 
     def _keep_records(self) -> None:
-        """Keep the rows that are records, and count the others."""
+        """Delete rows that are no records from ``kept``, and count them."""
         total = self.rows("SELECT count(*) FROM kept")[0][0]
         news: list[List] = []
         found = " UNION ".join(f"SELECT {name} FROM kept WHERE sure AND {name} IS NOT NULL" for name in _LISTS)
@@ -218,7 +218,7 @@ class ClickHouse(Engine):
 
 
 def _view(schema: Any, table: str, scratch: str) -> str:
-    """Return the view of a table with its values as JSON texts, as they are in a line."""
+    """Return the statement for the view ``ours``: the table's values as JSON texts, as in a record line."""
     missing = [name for name in lines.READ if name not in schema]
     if missing:
         raise EngineError(f"--table: it has no column {', '.join(missing)}; each key of a record is a column")
@@ -228,7 +228,7 @@ def _view(schema: Any, table: str, scratch: str) -> str:
 
 
 def _json_text(name: str, kind: Any) -> str:
-    """Return a column as JSON text, as in a line. In a column that cannot be NULL the empty value is no value."""
+    """Return an expression for a column as JSON text. In a column without NULL, an empty value counts as absent."""
     value = f"t.`{name}`"
     if name in _LISTS:
         return _list_text(name, kind)
@@ -244,7 +244,7 @@ def _json_text(name: str, kind: Any) -> str:
 
 
 def _list_text(name: str, kind: Any) -> str:
-    """Return a list as JSON text. An array cannot be NULL: an empty one is a list in a chain that was verified."""
+    """Return an expression for a list as JSON text. An empty array is NULL, except ``chain`` of a verified record."""
     value = f"t.`{name}`"
     if kind.is_array() and kind.value_type.is_string():
         empty = "if(t.`verified`, '[]', NULL)" if name == "chain" else "NULL"

@@ -1,4 +1,4 @@
-"""``sidecar audit chains``: rebuilds every chain from the records of all witnesses and prints the contradictions.
+"""``sidecar audit chains``: rebuilds every chain from the records of all witnesses and prints contradictions.
 
 Exit codes: 0 no findings, 1 findings, 2 a file or an engine cannot be read, or there is no record.
 """
@@ -26,7 +26,7 @@ from sidecar.examples import add_examples
 
 _COMMAND: Final = "sidecar audit chains"
 _MOST_PLACES: Final = 5
-_MOST_WHOLE: Final = 5  # chains that are shown hop by hop though nobody chose any
+_MOST_WHOLE: Final = 5  # without filters, at most so many chains are printed hop by hop
 _FILTERS: Final = {
     "subject": "chains for this subject (`sub`)",
     "actor": "chains in which this workload acted, called or was called",
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose chains and limit the work."""
+    """Add the options that filter chains and limit output and memory."""
     parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding to ignore")
     for name, text in _FILTERS.items():
         parser.add_argument(f"--{name}", help=f"show only {text}")
@@ -86,7 +86,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Audit the record files, or the table of an engine."""
+    """Audit record files or the table of an engine, and print the result. Returns the exit code."""
     unknown = unknown_kinds(arguments.ignore)
     if unknown is not None:
         return complain(_COMMAND, unknown)
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             _show(audit, findings, chosen=choice_of(arguments) is not EVERYTHING)
     except BrokenPipeError:
         return hang_up()
-    if not audit.records:  # no records is not the same as no findings
+    if not audit.records:  # an audit without records must not pass as one without findings
         return complain(_COMMAND, "no row of the table is a record" if arguments.engine else "no line is a record")
     return 1 if findings else 0
 
@@ -124,13 +124,13 @@ def _examine(arguments: argparse.Namespace) -> tuple[Audit, list[Finding]]:
 
 
 def unknown_kinds(ignored: Sequence[str]) -> str | None:
-    """Return the complaint about words of ``--ignore`` that name no kind of finding, or None."""
+    """Return an error message for values of ``--ignore`` that name no kind of finding; None if all name one."""
     unknown = sorted(set(ignored) - set(Kind))
     return f"{', '.join(unknown)} is not a kind of finding; there are {', '.join(Kind)}" if unknown else None
 
 
 def choice_of(arguments: argparse.Namespace) -> Choice:
-    """Return the filters that were given."""
+    """Return the filters of the command line; ``EVERYTHING`` itself if there is none."""
     choice = Choice(**{name: getattr(arguments, name) for name in (*_FILTERS, "since", "until")})
     return EVERYTHING if choice == EVERYTHING else choice
 
@@ -143,7 +143,7 @@ def examine_files(
     most_chains: int = MOST_CHAINS,
     memory_mib: int | None = None,
 ) -> tuple[Audit, list[Finding]]:
-    """Read and judge record files. Return what is chosen, and all its findings.
+    """Read and judge record files. Returns the audit of the chosen chains, and the findings.
 
     Raises:
         OSError: a file cannot be read; the text names it.
@@ -162,7 +162,7 @@ def _since(text: str) -> str:
 
 
 def _until(text: str) -> str:
-    return _time(text) + ("~" if len(text) == len("2026-11-24") else "")  # that whole day
+    return _time(text) + ("~" if len(text) == len("2026-11-24") else "")  # ~ sorts after every time of that day
 
 
 def _time(text: str) -> str:
@@ -177,7 +177,7 @@ def _time(text: str) -> str:
 
 
 def _unreadable(database: Database, files: Sequence[str]) -> list[Finding]:
-    """Return the finding of lines that are no records: their number, and the places of the first few."""
+    """Return one finding for all lines that are no records, with the places of the first few; none if there is none."""
     places = sorted(database.unreadable)
     if not places:
         return []
@@ -238,7 +238,7 @@ def _hop_document(hop: Hop, depth: int) -> dict[str, object]:
 
 
 def _show(audit: Audit, findings: Sequence[Finding], *, chosen: bool) -> None:
-    """Print chains and findings. Of many chains that nobody chose, only the list: it says how to choose one."""
+    """Print chains and findings. Without filters, prints many chains only as a list with the option for each."""
     if not chosen and len(audit.chains) > 1:
         show_list(audit)
     if chosen or len(audit.chains) <= _MOST_WHOLE:
@@ -288,7 +288,7 @@ def _show_chain(chain: Chain) -> None:
 
 
 def _common_prefix(chain: Chain) -> str:
-    """Return ``spiffe://`` and the trust domain, if all workloads of the chain share one."""
+    """Return ``spiffe://`` and the trust domain if all SPIFFE IDs of the chain share one, else ""."""
     names = {name for _, hop in chain.hops for name in (hop.actor, hop.audience) if name is not None}
     domains = {"/".join(name.split("/")[:3]) for name in names if name.startswith("spiffe://")}
     return domains.pop() if len(domains) == 1 else ""
@@ -314,6 +314,6 @@ def _evidence(hop: Hop) -> str:
 
 
 def _witnesses(hop: Hop) -> dict[str, Record | None]:
-    """Return the record of each witness. For an unused token the caller's evidence is its record of the exchange."""
+    """Return each witness's record or None. For an unused token, the caller's record is that of the exchange."""
     caller = hop.caller or (None if hop.callee else hop.exchanged)
     return {"caller": caller, "token service": hop.issued, "callee": hop.callee}

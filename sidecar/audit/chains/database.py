@@ -1,7 +1,7 @@
-"""DuckDB, embedded and locked in: reads blocks of lines, joins them, and judges all of them in set operations.
+"""DuckDB, embedded and sandboxed: reads blocks of lines, joins them, and judges all of them in set operations.
 
-Nothing reaches its SQL but parameters: no file's name and no text of a user or a record. It opens no file but the copy
-of a block and what it spills, both in a folder of its own; it loads no extension and has no network.
+Texts of users and records reach its SQL as parameters only. DuckDB may open the given record files and its own folder,
+which holds the copy of a block and spilled data; it loads no extension and has no network.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 NEEDED: Final = f"this {needs('audit')}"
-_HALF: Final = "50%"  # of the memory of the machine, or of the container: DuckDB reads its limit
-_SMALL_BYTES: Final = 1 << 16  # so few lines are read one by one
-_RETURN: Final = b"\r"  # the reader of files takes it for the end of a line
+_HALF: Final = "50%"  # of the memory of the machine, or of the container, whose limit DuckDB reads
+_SMALL_BYTES: Final = 1 << 16  # smaller blocks are read line by line
+_RETURN: Final = b"\r"  # DuckDB's reader takes it for the end of a line
 _PIECE_BYTES: Final = 1 << 20
 _NEWLINE: Final = b"\n"
 
 
 class MissingError(Exception):
-    """DuckDB is not installed."""
+    """A library that the command needs is not installed. The text says how to install it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines. ``first`` is the place before the first: places are numbers that grow with file and line."""
+    """Whole lines. ``first``: the place before that of the first line; a place is a number that encodes file, line."""
 
     first: int
     content: bytes
@@ -47,7 +47,7 @@ def require() -> None:
     """Check that DuckDB is installed.
 
     Raises:
-        MissingError: it is not; the text says how to install it.
+        MissingError: DuckDB is missing; the text says how to install it.
     """
     if find_spec("duckdb") is None:
         raise MissingError(NEEDED)
@@ -55,9 +55,9 @@ def require() -> None:
 
 @contextlib.contextmanager
 def open_database(*, files: Sequence[str] = (), memory_mib: int | None = None, threads: int = 2) -> Iterator[Database]:
-    """Open an empty database that spills to a folder of its own, which is gone with it. It may read these files.
+    """Open an empty database that may read ``files``. It spills to a temporary folder, which is deleted at the end.
 
-    Its memory is half of the machine's, or of the container's, unless it is given.
+    ``memory_mib`` limits its memory in MiB; None is half of the machine's or the container's. Raises MissingError.
     """
     require()
     import duckdb
@@ -90,13 +90,13 @@ class Database(Engine):
             connection.execute(statement)
 
     def read(self, blocks: Iterable[Block]) -> None:
-        """Read blocks. Lines that are no records are noted by their places."""
+        """Read blocks of lines. Adds the places of lines that are no records to ``unreadable``."""
         for block in blocks:
             if len(block.content) < _SMALL_BYTES or not self._read_at_once(block):
                 self._read_line_by_line(block)
 
     def rows(self, statement: str, values: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
+        """Run a query and return its rows."""
         return self._connection.execute(statement, values).fetchall()
 
     def run(self, statements: Iterable[str]) -> None:
@@ -105,7 +105,7 @@ class Database(Engine):
             self._connection.execute(statement)
 
     def read_files(self, files: Sequence[str]) -> bool:
-        """Keep whole files of nothing but surely lawful lines. False if one line is none: then nothing is kept."""
+        """Read files at once, if every line is surely a record. Returns False, and keeps nothing, if one is not."""
         return not any(_has_return(file) for file in files) and self._keep_whole(files)
 
     def _read_at_once(self, block: Block) -> bool:
@@ -160,7 +160,7 @@ class Database(Engine):
             self._keep_lines()
 
     def _keep_lines(self) -> None:
-        """Keep the sure lines of the block, unless a list in one is none."""
+        """Keep the sure lines of the block; a line with an invalid list becomes unreadable."""
         columns = ("chain", "scope", "scope_needed")
         found = " UNION ".join(f"SELECT {name} FROM block WHERE sure AND {name} IS NOT NULL" for name in columns)
         news: list[List] = []
@@ -176,7 +176,7 @@ class Database(Engine):
         self._count()
 
     def insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """Insert many rows in one statement."""
+        """Insert rows in one statement."""
         if rows:
             columns = [list(column) for column in zip(*rows, strict=True)]
             values = ", ".join(f"unnest(${number})" for number in range(1, len(columns) + 1))
@@ -184,7 +184,7 @@ class Database(Engine):
 
 
 def _literal(text: str) -> str:
-    """Return a text as SQL: a setting takes no parameter."""
+    """Quote a text as an SQL literal, for settings, which take no parameters."""
     return "'" + text.replace("'", "''") + "'"
 
 

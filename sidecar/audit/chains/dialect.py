@@ -1,6 +1,6 @@
-"""Translates the statements of the judge, written for DuckDB, to ClickHouse: sqlglot, and a rule for each difference.
+"""Translates the judge's statements from DuckDB's dialect to ClickHouse's: by sqlglot, and a rule for each difference.
 
-ClickHouse runs them with ``SETTINGS``: an outer join fills with NULL, as everywhere else.
+ClickHouse runs them with ``SETTINGS``, for example so that an outer join fills with NULL, as in standard SQL.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any, Final
 SETTINGS: Final[Mapping[str, str]] = {
     "join_use_nulls": "1",
     "prefer_column_name_to_alias": "1",
-    "default_table_engine": "MergeTree",  # scratch tables lie on the disk
+    "default_table_engine": "MergeTree",  # keeps scratch tables on disk
     "create_table_empty_primary_key_by_default": "1",
-    "mutations_sync": "1",  # a DELETE or UPDATE is done when it returns
+    "mutations_sync": "1",  # a DELETE or UPDATE returns when it is complete
     "lightweight_deletes_sync": "2",
     "allow_experimental_correlated_subqueries": "1",
-    "output_format_json_escape_forward_slashes": "0",  # texts as Python writes them
+    "output_format_json_escape_forward_slashes": "0",  # JSON texts as Python writes them
 }
-_Rule = Callable[[Any, Any], str]  # a generator of SQL, a node: the node as SQL
+_Rule = Callable[[Any, Any], str]  # (generator of SQL, node) -> the node as SQL
 
 
 def translate(statement: str, database: str, types: Mapping[str, str] | None = None) -> str:
-    """Return a statement for ClickHouse, its tables in ``database`` by name; ``types`` are those of its parameters.
+    """Return a statement in ClickHouse's dialect, with tables qualified by ``database``.
 
-    A parameter that is a list is the table ``given_NAME``.
+    ``types``: ClickHouse types of scalar parameters. A list parameter is read from the table ``given_NAME``.
     """
     from sqlglot import exp, parse_one
 
@@ -50,7 +50,7 @@ def translate(statement: str, database: str, types: Mapping[str, str] | None = N
 
 
 def _name_columns(select: Any) -> None:
-    """Name each column as it is written; else one of a name that two joined tables have is named ``table.name``."""
+    """Alias each column to its plain name: ClickHouse would call a column that two tables have ``table.name``."""
     from sqlglot import exp
 
     names = Counter(one.alias_or_name for one in select.expressions)
@@ -63,7 +63,7 @@ def _name_columns(select: Any) -> None:
 
 @cache
 def _generator() -> Any:
-    """Return the generator of ClickHouse's SQL, with our rules."""
+    """Return a factory of generators for ClickHouse's SQL, with our rules."""
     from sqlglot import exp
     from sqlglot.dialects.clickhouse import ClickHouse
 
@@ -84,7 +84,7 @@ def _generator() -> Any:
 
 
 def _concat_ws(of: Any, node: Any) -> str:
-    """Join the values that are not NULL; ClickHouse's own function is NULL if one is."""
+    """Join the values that are not NULL; ClickHouse's function returns NULL if one value is NULL."""
     separator, *values = map(of.sql, node.expressions)
     texts = ", ".join(f"CAST({value} AS Nullable(String))" for value in values)
     return f"arrayStringConcat(arrayMap(x -> assumeNotNull(x), arrayFilter(x -> isNotNull(x), [{texts}])), {separator})"
@@ -100,7 +100,7 @@ def _split_part(of: Any, node: Any) -> str:
 
 
 def _seconds(of: Any, node: Any) -> str:
-    """Take the seconds between two times, of which a difference is no number."""
+    """Return the seconds between two times; ClickHouse's ``-`` on times gives no number."""
     later, earlier = of.sql(node.this, "this"), of.sql(node.this, "expression")
     return f"dateDiff('second', {earlier}, {later})"
 
@@ -114,7 +114,7 @@ def _try_cast(of: Any, node: Any) -> str:
 
 
 def _update(of: Any, node: Any) -> str:
-    """Change rows in the older form, for which a table needs no preparation."""
+    """Write UPDATE in its older form, for which a table needs no preparation."""
     changes = ", ".join(map(of.sql, node.expressions))
     return f"ALTER TABLE {of.sql(node, 'this')} UPDATE {changes}{of.sql(node, 'where')}"
 
@@ -125,7 +125,7 @@ def _rename(of: Any, node: Any) -> str:
 
 
 def _column(of: Any, node: Any) -> str:
-    """Name a column: there is no number of a row, so the place of a record is a column of ``kept``."""
+    """Replace ``rowid``, which ClickHouse lacks, by the column ``place`` of ``kept``, less 1."""
     return "(place - 1)" if node.name == "rowid" else str(of.column_sql(node))
 
 

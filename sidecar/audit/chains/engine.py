@@ -1,6 +1,6 @@
-"""The judge: runs the statements of ``joins``, ``calls`` and ``verdicts`` in whatever engine holds the records.
+"""The judge: runs the statements of ``joins``, ``calls`` and ``verdicts`` in the engine that holds the records.
 
-Lists (actors, scopes) are read by Python, once each: SQL joins their texts to what is known of them.
+Python parses each distinct list (actors, scopes) once; SQL joins its text to the table ``lists``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Engine(ABC):
 
     @abstractmethod
     def rows(self, statement: str, values: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
+        """Run a query and return its rows."""
 
     @abstractmethod
     def run(self, statements: Iterable[str]) -> None:
@@ -36,10 +36,10 @@ class Engine(ABC):
 
     @abstractmethod
     def insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """Insert many rows in one statement."""
+        """Insert rows in one statement."""
 
     def judge(self) -> None:
-        """Join all records and judge them: afterwards there are ``hops``, ``made``, ``family`` and ``findings``."""
+        """Join all records and judge them. Creates the tables ``hops``, ``made`` and ``family``; fills ``findings``."""
         self.run(joins.STEPS)
         for _ in range(64):
             if not self.rows(joins.NAMELESS)[0][0]:
@@ -48,17 +48,17 @@ class Engine(ABC):
         self.run((joins.CIRCLES, *calls.CALLS))
         self.run((calls.OUTSIDE,))
         self._compare_scopes()
-        # planning is most of the cost of a small set: all at once; of a large one each statement has the memory alone
+        # few records: one statement, because planning costs most; many: one after the other, each with all memory
         small = self.records < _FEW_RECORDS
         together = [" UNION ALL ".join(verdicts.VERDICTS)] if small else verdicts.VERDICTS
         self.run("INSERT INTO findings " + verdict for verdict in together)
 
     def bad_lists(self, found: Iterable[tuple[str]], news: list[List]) -> list[str]:
-        """Return the lists that are no lists of texts, and note the new ones that are."""
+        """Return the texts that are no lists of strings; append rows of ``lists`` for new valid ones to ``news``."""
         return [text for (text,) in found if not self._is_known(text, news)]
 
     def _is_known(self, text: str, news: list[List]) -> bool:
-        """Note a list, and every list that ends it."""
+        """Return False unless the text is a list of strings; append new rows for the list and its tails to ``news``."""
         if text in self._lists:
             return self._lists[text]
         self._lists[text] = lines.is_list_of_texts(text)
@@ -75,7 +75,7 @@ class Engine(ABC):
         return False
 
     def forget_lists(self, news: Iterable[List]) -> None:
-        """Forget lists of lines that were not kept."""
+        """Forget the lists of lines that were not kept."""
         for text, *_ in news:
             del self._lists[text]
 
@@ -87,7 +87,7 @@ class Engine(ABC):
 
 
 def _cut(text: str) -> tuple[str | None, str]:
-    """Return the first item of a list, and the list of the others, as they are written."""
+    """Return the first item of a JSON list, and the list without that item, both as texts; (None, "[]") if empty."""
     if text == "[]":
         return None, text
     _, end = _DECODER.raw_decode(text, 1)

@@ -1,6 +1,6 @@
-"""Takes what is shown from a judged database: the chains that are asked for, with their hops, and the findings.
+"""Reads the result from a judged database: the chosen chains with their hops, and the findings.
 
-A small set is shown whole, of a large one the worst chains. Python shapes; the judging is done (``verdicts.py``).
+Returns all chains of a small set, the worst ones of a large set. ``verdicts.py`` has judged them before.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _NUMBERS: Final = frozenset({"seq", "chain_depth", "status", "upstream_status"})
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The chains shown, by start time, and their findings; of all chains and findings, how many there are.
+    """The chains returned, by start time, with findings, and the numbers of all chosen chains and findings.
 
-    ``verdicts`` has for each shown chain the number of its findings, and of those that break it. ``others`` are all
-    chains, where the filters choose none. ``outside`` counts, by reason (``login`` for an accepted login), requests,
-    exchanges and connections without a verified claim that names their chain. ``counts`` has the findings of the chosen
-    chains by kind.
+    ``verdicts``: for each chain returned, worst first, the numbers of its findings and of those that break it.
+    ``others``: the audit without filters, if the filters choose no chain. ``outside``: number of requests, exchanges
+    and connections that belong to no chain, by reason (``login``: an accepted login), without filters only. ``counts``:
+    findings of the chosen chains by kind.
     """
 
     chains: tuple[Chain, ...]
@@ -48,7 +48,7 @@ class Audit:
 
     @property
     def summary(self) -> tuple[int, str]:
-        """The number of broken chains (``findings.breaks``), and a sentence."""
+        """Number of broken chains (see ``findings.breaks``), and a sentence."""
         prevented = sum(self.counts.get(kind, 0) for kind in PREVENTED)
         besides = f"; refused, which breaks no chain: {prevented}" if prevented else ""
         return self.broken_chains, f"{part(self.broken_chains, self.all_chains, 'chain')} broken{besides}"
@@ -62,7 +62,7 @@ def examine(
     most_chains: int = MOST_CHAINS,
     most_findings: int = MOST_FINDINGS,
 ) -> Audit:
-    """Return what is chosen of a judged database."""
+    """Return the audit of the chosen chains of a judged database, with at most ``most_chains`` chains."""
     ignored = list(ignore)
     choice.apply(database, ignored)
     counts = {
@@ -75,7 +75,7 @@ def examine(
             {"n": most_chains},
         )
     }
-    # One row: those of a UNION come in any order.
+    # One statement: the rows of a UNION have no fixed order.
     ((total, broken),) = database.rows("SELECT count(*), count(CASE WHEN breaking > 0 THEN 1 END) FROM chosen")
     outside = database.rows("SELECT name, number FROM outside ORDER BY name") if choice is EVERYTHING else []
     findings = _findings(database, most_findings)
@@ -126,7 +126,7 @@ def _hops(database: Engine, names: Sequence[str]) -> list[Hop]:
 
 
 def _relate(database: Engine, hops: Mapping[int, Hop], values: Mapping[str, object]) -> None:
-    """Give hops their parents, and the witnesses that the verdicts miss."""
+    """Set the parents and children of hops, and their missing witnesses, from the judged tables."""
     for child, parent in database.rows(
         "SELECT f.hop, f.parent FROM family AS f JOIN hops AS h ON h.hop = f.hop"
         " WHERE h.chain IN (SELECT unnest($names)) ORDER BY h.ts, h.hop", values,
@@ -159,7 +159,7 @@ def _record(digest: int, values: dict[str, Any]) -> Record:
 
 def _read(text: str | None) -> Any:
     if text is not None and text.startswith('"') and "\\" not in text:
-        return text[1:-1]  # nothing in it is escaped
+        return text[1:-1]  # without a backslash, nothing is escaped
     return None if text is None else json.loads(text)
 
 
@@ -211,7 +211,7 @@ def _finding(row: tuple[Any, ...], places: Mapping[int, str]) -> Finding:
 
 
 def _words(rule: str, a: Any, b: Any, c: Any) -> dict[str, object]:
-    """Return what the sentence of a rule names."""
+    """Return the values for the placeholders in the sentence of a rule."""
     words: dict[str, object] = {"a": a, "b": b, "c": c}
     if rule == "records_lost":
         words["lost"] = f"record {b} is" if b == c else f"records {b} to {c} are"

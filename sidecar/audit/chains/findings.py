@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Kind(StrEnum):
-    """Stable codes, for machines."""
+    """Kinds of findings: stable codes for machines, the worst ones first in reports."""
 
     MISSING_HOP = "missing_hop"
     MISSING_WITNESS = "missing_witness"
@@ -55,20 +55,20 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.UNREADABLE: "lines that are not records",
 }
 
-# What a sidecar prevented: all of it is recorded as it happened.
+# Attempts that a sidecar prevented. Their records are complete.
 PREVENTED: Final = frozenset({Kind.REFUSED_HOP, Kind.ATTEMPT_TO_LEAVE})
-# These leave a chain whole. An observed hop is recorded as it happened too, though nothing prevented it.
+# Findings that leave a chain whole. An observed hop has complete records as well, although it was not prevented.
 _HARMLESS: Final = PREVENTED | {Kind.OBSERVED_HOP}
 
 
 def breaks(kind: str) -> bool:
-    """Tell if a finding of this kind breaks its chain: evidence is missing, false or contradictory, or an agent showed
-    what was not its own. A chain with no other findings than ``_HARMLESS`` is whole.
+    """Return True if a finding of this kind breaks its chain: evidence is missing, false or contradictory, or an agent
+    presented a token of another party. A chain with only ``_HARMLESS`` findings is whole.
     """
     return kind not in _HARMLESS
 
 
-# The sentence of each rule in ``verdicts``. `{hop}` is the hop; `{a}`, `{b}`, `{c}` are what the verdict names.
+# The sentence of each rule in ``verdicts``. `{hop}` is the hop; `{a}`, `{b}`, `{c}` are columns of the verdict's row.
 SENTENCES: Final[dict[str, str]] = {
     "repeated_record": "record {b} of {who} appears again",
     "forged_record": "two different records are number {b} of {who}",
@@ -111,7 +111,7 @@ SENTENCES: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``text`` states the finding; ``chain`` is the chain it is about; ``records`` (run/seq) are the evidence."""
+    """A finding. ``text``: one sentence. ``chain``: name of the chain concerned, or None. ``records``: RUN/SEQ."""
 
     kind: Kind
     text: str

@@ -1,4 +1,4 @@
-"""Hops as they are shown: one call from a workload to the next, with the records of its witnesses."""
+"""Hops and chains as the audit returns them: a hop is one call between workloads, with its witnesses' records."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TokenId = tuple[str, str]  # issuer, jti
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Hop:
-    """One hop. ``issued`` is the token service's record of its token, ``exchanged`` the caller's own of that exchange.
+    """One hop. ``issued``: the token service's record of the hop's token. ``exchanged``: the caller's record of it.
 
-    ``actor`` called ``audience``, as far as known. A hop without any record is one that others refer to.
+    ``actor`` called ``audience``; None if unknown. A hop without records is inferred from hops that refer to it.
     """
 
     call: str | None = None
@@ -28,13 +28,13 @@ class Hop:
     chain: str | None = None
     ts: str = ""
     token_depth: int = 0
-    missing: list[str] = field(default_factory=list)  # witnesses without a record, by the verdict
+    missing: list[str] = field(default_factory=list)  # witnesses that should have a record and have none
     parent: Hop | None = field(default=None, repr=False)
     children: list[Hop] = field(default_factory=list, repr=False)
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """All records of this hop."""
+        """The records of this hop that exist: caller, issued, exchanged, callee, in this order."""
         return tuple(r for r in (self.caller, self.issued, self.exchanged, self.callee) if r is not None)
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain: the calls made for one subject on one login. ``hops`` are in order, each with its depth from 0."""
+    """One chain: the calls made for one subject on one login. ``hops``: (depth from 0, hop), in call order."""
 
     name: str
     subjects: tuple[tuple[str, str], ...]
@@ -51,14 +51,14 @@ class Chain:
 
 
 def chain_of(name: str, members: list[Hop]) -> Chain:
-    """Put the hops of one chain in call order."""
+    """Build a chain from its hops, in call order, and the subjects of its verified records."""
     subjects = {(record.subject_iss, record.subject) for hop in members for record in hop.records if record.verified}
     known = sorted((issuer, subject) for issuer, subject in subjects if issuer is not None and subject is not None)
     return Chain(name, tuple(known), tuple(_in_order(name, members)))
 
 
 def _in_order(name: str, members: list[Hop]) -> Iterator[tuple[int, Hop]]:
-    """Yield each hop after its parent, by time among those of one parent; a circle of forged calls is included once."""
+    """Yield each hop once, after its parent; siblings by time. Forged calls may form a cycle: its hops come last."""
     seen: set[int] = set()
     roots = sorted((hop for hop in members if hop.parent is None or hop.parent.chain != name), key=lambda hop: hop.ts)
     for root in [*roots, *members]:

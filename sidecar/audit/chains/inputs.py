@@ -1,7 +1,7 @@
 """Reads record files as blocks of whole lines: JSON lines, ``.gz``, ``.zst``, Parquet, standard input.
 
-Memory is bounded by the block, at any size of a file or a line. A place is a number that grows with file and line; it
-is told as ``file:line``.
+The block size bounds memory, whatever the size of a file or a line. A place is a number that encodes file and line;
+it is printed as ``file:line``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sidecar.audit.unpacking import BLOCK_BYTES as TAR_BLOCK_BYTES
 from sidecar.audit.unpacking import ENDINGS, Meter, is_tar
 
 BLOCK_BYTES: Final = 32 << 20
-GROUP_BYTES: Final = 1 << 30  # read at once: the database works on both cores, and copies nothing
+GROUP_BYTES: Final = 1 << 30  # of files read in one statement, by all threads and without a copy
 _LARGE_BYTES: Final = 1 << 16
 _PATTERN: Final = frozenset("*?[")
 _LINES_PER_FILE: Final = 1 << 40
-_ROWS: Final = 10_000  # of a Parquet file, at a time
+_ROWS: Final = 10_000  # of a Parquet file, per read
 
 
 Advance = Callable[[str, int], None]
@@ -32,14 +32,14 @@ class _Readable(Protocol):
 
 
 def place_of(place: int, files: Sequence[str]) -> str:
-    """Return a place as ``file:line``."""
+    """Format a place as ``file:line``."""
     return f"{files[place // _LINES_PER_FILE]}:{place % _LINES_PER_FILE}"
 
 
 def plain_files(files: Sequence[str]) -> list[str]:
-    """Return the paths of files that the database may read by itself: large ones that hold lines, and no pattern.
+    """Return the absolute paths of the files that DuckDB may read itself: large text files without glob characters.
 
-    An archive is not among them, so that it is opened as a stream, which refuses it.
+    Omits archives: they are opened as streams, which refuse them.
     """
     return [
         str(Path(file).resolve())
@@ -56,7 +56,7 @@ def _is_tar(file: str) -> bool:
 
 
 def read_into(database: Database, files: Sequence[str], *, group: int = GROUP_BYTES) -> None:
-    """Read the files: lawful ones whole, some at a time, and all others in blocks. Progress is drawn on a terminal.
+    """Read the files into the database: large regular ones in groups, all others in blocks. Shows progress.
 
     Raises:
         OSError: see ``read_blocks``.
@@ -78,7 +78,7 @@ def read_into(database: Database, files: Sequence[str], *, group: int = GROUP_BY
 
 
 def _read_together(database: Database, files: Sequence[tuple[int, str]], advance: Advance) -> None:
-    """Read whole files at once; if one is unusual, each by itself, and that one in blocks."""
+    """Read whole files in one statement; if a line is not surely a record, halve the group, at last use blocks."""
     if not files:
         return
     if database.read_files([str(Path(file).resolve()) for _, file in files]):
@@ -92,10 +92,10 @@ def _read_together(database: Database, files: Sequence[tuple[int, str]], advance
 
 
 def read_blocks(files: Sequence[str], *, size: int = BLOCK_BYTES) -> Iterator[Block]:
-    """Yield the files' lines in blocks of about this size.
+    """Yield the lines of the files in blocks of about ``size`` bytes.
 
     Raises:
-        OSError: a file cannot be read, is an archive, or a packed one is broken or ends early; the text names it.
+        OSError: a file cannot be read or is an archive, or a compressed one is corrupt or truncated; the text names it.
     """
     for number, file in enumerate(files):
         yield from _blocks_of(number, file, size, lambda _file, _position: None)
@@ -111,12 +111,12 @@ def _blocks_of(number: int, file: str, size: int, advance: Advance) -> Iterator[
 
 
 def _whole_lines(stream: _Readable, size: int) -> Iterator[bytes]:
-    """Cut a stream at ends of lines. Of a line longer than any record a piece remains, which is no record."""
+    """Cut a stream at line ends. Drops the middle of a line that is too long for a record; the rest is no record."""
     rest = b""
     while read := stream.read(size):
         cut = read.rfind(b"\n") + 1
         if not cut and len(rest) > MAX_LINE_BYTES:
-            continue  # the middle of a line that is no record anyway
+            continue  # drops the middle of a line that is too long
         if not cut:
             rest += read
             continue
@@ -127,7 +127,7 @@ def _whole_lines(stream: _Readable, size: int) -> Iterator[bytes]:
 
 
 class _Rows:
-    """The rows of a Parquet file as lines, metered."""
+    """The rows of a Parquet file as JSON lines, limited by a ``Meter``."""
 
     def __init__(self, cursor: Any, meter: Meter) -> None:
         self._cursor = cursor
@@ -142,7 +142,7 @@ class _Rows:
 
 @contextlib.contextmanager
 def _rows(file: str) -> Iterator[tuple[_Rows, Callable[[], int]]]:
-    """Read a Parquet file in a database of its own, which may open that file and nothing else."""
+    """Open a Parquet file in a database of its own, which may open only that file."""
     import duckdb
 
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -150,7 +150,7 @@ def _rows(file: str) -> Iterator[tuple[_Rows, Callable[[], int]]]:
         "autoload_known_extensions": False,
     }
     path = str(Path(file).resolve())
-    if set(path) & _PATTERN:  # DuckDB takes it for a pattern
+    if set(path) & _PATTERN:  # DuckDB would read the path as a pattern
         raise OSError(f"{file}: a Parquet file whose path has *, ? or [ cannot be read; rename it")
     with duckdb.connect(":memory:", config=config) as connection:
         allowed = path.replace("'", "''")  # a setting takes no parameter

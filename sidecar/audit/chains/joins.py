@@ -1,15 +1,15 @@
-"""Joins records to tokens, and tokens to chains: each step is one table, read from top to bottom.
+"""SQL that joins records to tokens, and tokens to chains. Each step makes one table; the steps run in order.
 
 Records come in any order, from many sidecars and their token services. The signed ``txn`` names the chain, ``jti`` and
-``parent_jti`` join its tokens, call ids join the two ends of a call; unverified claims join nothing, and no step reads
-a clock to order two records. Of two records in one place of a run the first read counts. Texts are JSON texts.
+``parent_jti`` join its tokens, call ids join the two ends of a call. Unverified claims join nothing, and no step orders
+records by clocks. Of two records with one run and seq, the first one read counts. Texts are JSON texts.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# The number of a row, in the order of lines, is its place.
+# The place of a record is its row number; rows are in the order of lines.
 KEPT: Final = """
 CREATE TABLE kept (
     digest UBIGINT,
@@ -24,7 +24,7 @@ CREATE TABLE kept (
 """
 RECORDS: Final = "CREATE VIEW records AS SELECT rowid + 1 AS place, * FROM kept"
 
-# Distinct lists: of actors with the current one, those before it and their number; of scopes with the set they name.
+# Distinct lists: `head` and `tail` of actors, `depth` their number; `named` the number of the set of scopes.
 LISTS: Final = """
 CREATE TABLE lists (
     text VARCHAR, head VARCHAR, tail VARCHAR, depth BIGINT, attestable BOOLEAN, named BIGINT, cut BOOLEAN
@@ -32,7 +32,7 @@ CREATE TABLE lists (
 """
 
 STEPS: Final[tuple[str, ...]] = (
-    # --- places: two records in one place of a run, and numbers that nobody used
+    # --- places: several records with one run and seq, and gaps in the numbers of a run
     """
     CREATE TABLE numbered AS
     SELECT place, run, seq, before, twice FROM (
@@ -54,7 +54,7 @@ STEPS: Final[tuple[str, ...]] = (
     WHERE f.place NOT IN (SELECT place FROM again)
     """,
     "DELETE FROM kept WHERE rowid + 1 IN (SELECT place FROM again)",
-    # --- requests: an opening counts where no end of it was read, and then once
+    # --- requests: an opening counts once, and only if no closing record was read
     """
     CREATE TABLE opened AS
     SELECT min(o.place) AS place FROM records AS o
@@ -64,8 +64,8 @@ STEPS: Final[tuple[str, ...]] = (
     GROUP BY o.run, o.request_id
     """,
     """DELETE FROM kept WHERE event = '"request.opened"' AND rowid + 1 NOT IN (SELECT place FROM opened)""",
-    # --- tokens: named by issuer and jti, told of by `token`, a record of the token service if there
-    # is one; every other record must agree with that one
+    # --- tokens: identified by issuer and jti. `token` is the place of the record whose claims count: the token
+    # service's if there is one; all other records must agree with it
     """
     CREATE TABLE firsts AS
     SELECT subject_iss AS iss, jti,
@@ -99,7 +99,7 @@ STEPS: Final[tuple[str, ...]] = (
     JOIN claims AS c ON c.iss = r.subject_iss AND c.jti = r.jti
     LEFT JOIN lists AS s ON s.text = r.scope
     """,
-    # --- tokens that were exchanged for one of another issuer: every record of the exchange says so, and the same
+    # --- tokens exchanged for a token of another issuer: every record of the exchange must name the same issuer
     """
     CREATE TABLE crossed AS
     SELECT t.token, min(r.crossed_from) AS iss
@@ -108,7 +108,7 @@ STEPS: Final[tuple[str, ...]] = (
         SELECT o.token FROM records AS s JOIN told AS o ON o.place = s.place WHERE s.crossed_from IS NOT NULL)
     GROUP BY t.token HAVING count(*) = count(r.crossed_from) AND min(r.crossed_from) = max(r.crossed_from)
     """,
-    # --- lineage: the parent of a token, by its own issuer if that has such a jti, else by any issuer
+    # --- lineage: the parent of a token: of the same issuer if it issued such a jti, else of any issuer
     """
     CREATE TABLE lineage AS
     SELECT c.token, p.token AS parent FROM claims AS c JOIN claims AS p ON p.iss = c.iss AND p.jti = c.parent_jti
@@ -119,7 +119,7 @@ STEPS: Final[tuple[str, ...]] = (
     JOIN (SELECT jti, min(token) AS parent FROM claims GROUP BY jti) AS p ON p.jti = c.parent_jti
     WHERE c.token NOT IN (SELECT token FROM lineage)
     """,
-    # --- the name of a token's chain: its txn, else that of the token it came from, else by its first token's jti
+    # --- the name of a token's chain: its txn, else its parent's txn, else the jti of the first token
     """
     CREATE TABLE way AS
     SELECT c.token, l.parent AS up, c.jti AS least,
@@ -131,7 +131,7 @@ STEPS: Final[tuple[str, ...]] = (
     """,
 )
 
-# Each round doubles the number of tokens that a way skips, so a line of forged ones is walked in few rounds.
+# Each round doubles the number of ancestors that a way skips, so few rounds walk even a long line of forged tokens.
 FURTHER: Final = (
     """
     CREATE TABLE further AS
@@ -146,7 +146,7 @@ FURTHER: Final = (
 NAMELESS: Final = "SELECT count(*) FROM way WHERE chain IS NULL"
 CIRCLES: Final = """UPDATE way SET chain = '"jti:' || substring(least, 2) WHERE chain IS NULL"""
 
-# Pairs of scope sets that one must not exceed the other: their difference is looked at once for each pair.
+# Pairs of scope sets of which the first must not exceed the second; each pair is compared once.
 SCOPES: Final = """
 SELECT DISTINCT t.scope, p.scope FROM lineage AS l
 JOIN claims AS t ON t.token = l.token JOIN claims AS p ON p.token = l.parent WHERE t.scope <> p.scope

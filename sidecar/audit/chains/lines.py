@@ -1,11 +1,11 @@
-"""Reads lines as evidence, in SQL: surely lawful lines at once, and names the others.
+"""SQL that reads lines as evidence: keeps lines that are surely records, and returns the others for the strict parser.
 
-The rule book is ``audit.records``. A line is surely a record if DuckDB's strict reader finds each key in it exactly
-once, each value has its type, and the lengths of all keys and values, as DuckDB writes them, add up to the line's.
-DuckDB never writes more than it read, except some numbers, which are looked for in the line: so there is nothing else
-in it, no further key, no space, no trailing comma. The strict parser judges the lines that are not surely records. It
-writes their members out again, so that they pass through here too. Texts stay JSON texts, quotes and all: they compare
-the same, and nothing is lost. The differential test drives both rules over changed lines.
+``audit.records`` defines a record. A line is surely a record if DuckDB's strict reader finds each key exactly once,
+each value has its type, and the lengths of all keys and values, as DuckDB writes them, add up to that of the line.
+DuckDB never writes more than it read, except some numbers, which are searched for in the line. So the line holds
+nothing else: no other key, no space, no trailing comma. The strict parser judges all other lines and writes their
+members out again, so that they pass through here as well. Texts stay JSON texts with their quotes: they compare alike,
+and nothing is lost. A differential test compares both parsers on mutated lines.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from sidecar.audit.records import KEPT, MAX_LINE_BYTES, RecordError, is_short_nu
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
 from sidecar.observe.record import EVENTS, FIELDS, KEYS, MAX_ITEMS
 
-# Keys that an audit of chains reads; the others count in the digest only.
+# Keys that an audit of chains reads; only the digest covers the others.
 READ: Final = (
     "event", "ts", "run", "seq", "decision", "reason", "direction", "workload", "peer", "subject", "subject_iss",
     "actor", "chain", "chain_depth", "audience", "scope", "scope_needed", "route", "op", "method", "path", "status",
     "upstream_status", "jti_in", "jti_out", "parent_jti", "txn", "fp", "host", "crossed_from", "call_in",
     "call_out", "request_id", "trace_id", "verified",
 )  # fmt: skip
-_UNREAD: Final = frozenset(FIELDS) - frozenset(KEPT)  # of any type
+_UNREAD: Final = frozenset(FIELDS) - frozenset(KEPT)  # their types are not checked
 _ALWAYS: Final = frozenset({"event", "ts", "run", "seq"})
-# Not in records of 0.1.0.
+# Keys that records of 0.1.0 lack.
 YOUNGEST: Final = tuple(name for name, key in KEYS.items() if key.since)
 _WITH_YOUNGEST: Final = "".join(f',"{name}":null' for name in YOUNGEST) + "}"
 # Bytes of a line besides its values: braces, keys, colons, commas.
@@ -41,11 +41,11 @@ _SHAPE: Final = json.dumps(dict.fromkeys(FIELDS, "JSON"))
 
 
 def _is_text(name: str) -> str:
-    """A text, or one of the values it may have."""
+    """Return the condition for a JSON text; for a key with choices, one of them."""
     choices = tuple(EVENTS) if name == "event" else KEYS[name].choices
     if choices:
-        # No IN, no list: of many values DuckDB makes a join, which does not keep the order of lines. A JSON text has no
-        # quote inside, so it matches one choice as a whole.
+        # Neither IN nor a list: for many values DuckDB plans a join, which loses the order of lines. A JSON text holds
+        # no bare quote, so it matches one whole choice.
         return f"""contains('|{"|".join(map(json.dumps, choices))}|', '|' || v."{name}" || '|')"""
     return f'prefix(v."{name}", \'"\')'
 
@@ -60,11 +60,11 @@ def _is_flag(name: str) -> str:
 
 
 def _is_list(name: str) -> str:
-    return f"""prefix(v."{name}", '[')"""  # its items are judged once for all lines, by `is_list_of_texts`
+    return f"""prefix(v."{name}", '[')"""  # `is_list_of_texts` judges its items, once for each distinct list
 
 
 def _is_plain(name: str) -> str:
-    """A value that no rule reads: a text, a flag, a short number without exponent, or a list of texts unescaped."""
+    """Return the condition for an unchecked value: a text, flag or short number; for a list, texts without escapes."""
     value = f'v."{name}"'
     if KEYS[name].kind == "texts":
         return f"regexp_full_match({value}, '{_PLAIN_LIST}')"
@@ -80,7 +80,7 @@ def _is_of_its_kind(name: str) -> str:
 
 
 def typed(names: Iterable[str]) -> str:
-    """Return the condition that the values ``v`` of these keys, JSON texts, are those of a record."""
+    """Return the condition that the JSON texts in ``v`` have the types of these keys and ts, run, seq are not empty."""
     return " AND ".join((*map(_is_of_its_kind, names), """v.ts <> '""' AND v.run <> '""' AND v.seq <> '0'"""))
 
 
@@ -88,26 +88,26 @@ _TYPED: Final = typed(FIELDS)
 
 
 def _is_as_read(name: str) -> str:
-    """True unless the number may be written shorter, with an exponent, and is not in the line as DuckDB writes it."""
+    """Return the condition that DuckDB did not lengthen a number: if it may have, the line must hold it as read."""
     value = f'v."{name}"'
     longer = f"prefix({value}, '0.00') OR suffix({value}, '0.0')"
     return f"CASE WHEN {longer} THEN contains(line, '\"{name}\":' || {value}) ELSE true END"
 
 
-# The lengths of keys and values, as read, are the line's.
+# The lengths of keys and values, as read, add up to that of the line.
 _WHOLE: Final = " AND ".join((
     f"strlen(line) = {FRAME} + " + " + ".join(f'coalesce(strlen(v."{name}"), 4)' for name in FIELDS),
     f"strlen(line) <= {MAX_LINE_BYTES}",
     *map(_is_as_read, (name for name in FIELDS if name in _UNREAD)),
 ))  # fmt: skip
 
-# The columns of a record. `jti` is the token whose claims it holds: the one issued, else the one that came in.
-# `outside` belongs to no chain: a login shown to a front app's own sidecar, or claims that nothing proves.
+# The columns of a record. `jti`: the token whose claims the record holds: the token issued, else the incoming one.
+# `outside`: the record belongs to no chain, as a login at a front app's own sidecar, or unverified claims.
 _NUMBERS: Final = frozenset({"seq", "chain_depth", "status", "upstream_status"})
 _LOGIN: Final = """
     coalesce(v.direction = '"outbound"' AND (v.op = '"login"' OR prefix(v.path, '"/.sidecar/')), false)
 """
-# Let through, also if a later decision ended it: `Record.allowed`.
+# Permitted, even if a later decision ended the request: `Record.allowed`.
 _TIMES: Final = ("decide_ms", "upstream_ms")
 _ALLOWED: Final = """
     (v.decision IS NOT DISTINCT FROM '"allow"' OR (v.decision IS NOT DISTINCT FROM '"deny"'
@@ -140,7 +140,7 @@ _DIGEST: Final = "hash(" + ", ".join(f'v."{name}"' for name in FIELDS) + ", {ext
 
 
 def _parse(lines: str, *, one_by_one: bool) -> str:
-    """Lines, parsed: one by one, or all or none, which is faster. Lines of an older release get the youngest keys."""
+    """Return a query that parses lines one by one, or all or none, which is faster. Adds keys that old lines lack."""
     line = f"""
         CASE WHEN contains(line, '{YOUNGEST[-1]}":') THEN line
             WHEN suffix(line, '}}') THEN concat(left(line, -1), '{_WITH_YOUNGEST}') ELSE line END
@@ -154,8 +154,8 @@ def _parse(lines: str, *, one_by_one: bool) -> str:
 
 _SURE: Final = f"({_TYPED} AND {_WHOLE}) IS TRUE"
 
-# `$files`: whole files, or the copy of a block. If one line is unsure, nothing of them is kept. The reader takes a
-# carriage return for the end of a line, so no file with one is read here; it refuses a line with the separator.
+# `$files`: whole files, or the copy of a block. If one line is not surely a record, no line is kept. DuckDB's reader
+# takes a carriage return for a line end, so no file with one is read here; it refuses a line with the separator.
 _LINES_OF_FILES: Final = f"""
     SELECT line FROM read_csv($files, columns = {{'line': 'VARCHAR'}}, delim = chr(1), quote = '', escape = '',
         header = false, auto_detect = false, compression = 'none', max_line_size = {2 * MAX_LINE_BYTES})
@@ -186,7 +186,7 @@ def _read_lines(lines: str) -> str:
     """
 
 
-# The lines of a block one by one, and lines that the strict parser has judged, with their places.
+# Statements for the lines of a block, one by one, and for lines that the strict parser accepted, with their places.
 READ_LINES: Final = _read_lines(
     "SELECT $first + 1 + unnest(range(len($lines))) AS place, unnest($lines) AS line, '' AS extra"
 )
@@ -194,10 +194,10 @@ READ_JUDGED: Final = _read_lines("SELECT unnest($places) AS place, unnest($lines
 
 
 def judge(line: bytes) -> tuple[str, str]:
-    """Judge a line by the strict rule; return it as a writer writes it, and a digest of what no writer writes.
+    """Parse a line strictly; return it in canonical form, and a digest of all members that the form lacks, or "".
 
     Raises:
-        RecordError: it is no record.
+        RecordError: the line is no record.
     """
     try:
         members = parse_object(line, max_bytes=MAX_LINE_BYTES)
@@ -211,7 +211,7 @@ def judge(line: bytes) -> tuple[str, str]:
 
 
 def _plain(name: str, value: object) -> object:
-    """Return a value that ``_TYPED`` accepts: one that no rule reads may be anything, and counts in ``extra`` then."""
+    """Return the value if ``_TYPED`` accepts it, else None; only keys whose types are not checked may differ."""
     if name in KEPT or value is None:
         return value
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -223,7 +223,7 @@ def _plain(name: str, value: object) -> object:
 
 
 def is_list_of_texts(text: str) -> bool:
-    """Tell if a JSON text is a list of at most as many texts as a writer writes."""
+    """Return True if a JSON text is a list of strings, at most as many as a sidecar writes."""
     try:
         items = json.loads(text)
     except RecursionError:

@@ -1,7 +1,7 @@
-"""The verdicts, one statement each, over the joined records: what no single record is trusted to say.
+"""SQL of the verdicts, one statement each, over the joined records: they compare records, and trust no single one.
 
-A row of ``findings`` has a kind (``findings.py``), the rule whose sentence states it, the chain, and what the sentence
-names: a hop, ``a`` and ``b`` and ``c``, JSON texts. ``evidence`` lists the places of the records.
+A row of ``findings`` has a kind (``findings.py``), the rule whose sentence states it, the chain, and the values for the
+sentence: a hop, and the JSON texts ``a``, ``b`` and ``c``. ``evidence`` lists the places of the records.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VERDICTS: Final[tuple[str, ...]] = (
     SELECT 'unfinished', 'unfinished', r.txn, NULL, r.workload, r.request_id, NULL, r.place::VARCHAR
     FROM records AS r WHERE r.event = '"request.opened"'
     """,
-    # --- tokens: all that is told of one agrees
+    # --- tokens: all records of one token must agree
     """
     SELECT 'witnesses_disagree', 'token_differs', c.txn, NULL, c.jti,
         '"' || concat_ws(', ', max(CASE WHEN t.actor THEN 'actor' END), max(CASE WHEN t.audience THEN 'audience' END),
@@ -54,8 +54,8 @@ VERDICTS: Final[tuple[str, ...]] = (
     WHERE i.repeated AND r.event = '"token.exchanged"'
         AND r.place <> CASE WHEN r.outbound THEN i.exchanged ELSE i.issued END
     """,
-    # --- lineage: each token follows from its parent. What a login token may become, and scopes beyond a crossing, are
-    # its token service's policy
+    # --- lineage: each token must follow from its parent. The token service's policy decides what a login token may
+    # become, and the scopes of a token from another issuer's
     """
     SELECT 'splice', 'other_txn', t.txn, NULL, t.jti, p.jti, p.txn, concat_ws(',', p.token, t.token)
     FROM lineage AS l JOIN claims AS t ON t.token = l.token JOIN claims AS p ON p.token = l.parent
@@ -83,7 +83,7 @@ VERDICTS: Final[tuple[str, ...]] = (
     LEFT JOIN crossed AS x ON x.token = t.token AND x.iss = p.iss
     WHERE NOT t.cut AND NOT p.cut AND (p.chain IS NOT NULL OR t.depth <> 1) AND x.token IS NULL
     """,
-    # --- issues: the new actor asked, and got no more than it asked for
+    # --- issues: the new actor itself must have requested the token, which must hold no more than requested
     """
     SELECT 'chain_broken', 'issued_to_another', r.txn, NULL, r.jti_out,
         CASE WHEN r.outbound THEN r.workload ELSE r.peer END, l.head, r.place::VARCHAR
@@ -104,7 +104,7 @@ VERDICTS: Final[tuple[str, ...]] = (
         concat_ws(',', s.first, s.place)
     FROM second_ends AS s JOIN records AS f ON f.place = s.first JOIN records AS n ON n.place = s.place
     """,
-    # --- hops that only an actor chain remembers: each end of a chain is the chain of some token of the same txn
+    # --- hops that only an actor chain names: each tail of a chain must be the chain of some token of the same txn
     """
     SELECT 'missing_hop', 'remembered', o.name, NULL, n.head, o.head, NULL, min(o.token)::VARCHAR
     FROM orphans AS o JOIN lists AS n ON n.text = o.tail GROUP BY o.name, o.tail, n.head, o.head
@@ -114,7 +114,7 @@ VERDICTS: Final[tuple[str, ...]] = (
         CASE WHEN max(h.hop) <> min(h.hop) THEN max(h.hop) END)
     FROM made AS m JOIN family AS f ON f.parent = m.hop JOIN hops AS h ON h.hop = f.hop GROUP BY m.chain, m.hop
     """,
-    # --- refusals, and what they show
+    # --- refusals, and the attempts that they show
     """
     SELECT CASE WHEN e_decision = '"observed_deny"' THEN 'observed_hop' ELSE 'refused_hop' END,
         CASE WHEN e_decision = '"observed_deny"' THEN 'observed' ELSE 'refused' END, chain, hop,
@@ -171,7 +171,7 @@ VERDICTS: Final[tuple[str, ...]] = (
     FROM hops WHERE chain IS NOT NULL AND e_place IS NULL
         AND (c_sent OR hop IN (SELECT parent FROM family))
     """,
-    # --- the two ends of one call: one token, one caller, one callee, one request
+    # --- the two ends of one call must agree on token, caller, callee and request
     """
     SELECT 'splice', 'other_token', chain, hop, c_jti_out, e_jti_in, CASE WHEN c_txn IS DISTINCT FROM e_txn THEN
         coalesce(e_txn, '"None"') END, concat_ws(',', c_place, e_place)
@@ -193,7 +193,7 @@ VERDICTS: Final[tuple[str, ...]] = (
     SELECT 'witnesses_disagree', 'other_path', chain, hop, c_path, e_path, NULL, concat_ws(',', c_place, e_place)
     FROM doubts WHERE other_path
     """,
-    # --- a call belongs to a request served at the same workload, in the same chain, with the token it rests on
+    # --- a call must belong to a request served at the same workload, in the same chain, with the parent token
     """
     SELECT 'splice', 'other_chain', h.chain, h.hop, coalesce(p.chain, m.chain), NULL, NULL,
         concat_ws(',', p.c_place, p.e_place, h.c_place)
@@ -220,7 +220,7 @@ VERDICTS: Final[tuple[str, ...]] = (
     SELECT 'splice', 'other_parent_token', chain, hop, t_jti, t_parent_jti, c_jti_in, {_HOP}
     FROM doubts WHERE other_parent_token AND hop IN (SELECT hop FROM family)
     """,
-    # --- a peer that is let in is the current actor of its token, or an agent that acts for itself
+    # --- an accepted peer must be the current actor of its token, or an agent that acts for itself
     """
     SELECT 'actor_not_peer', 'actor_not_peer', chain, hop, e_workload, e_peer,
         CASE WHEN e_chain IS NULL OR e_chain = '[]' THEN '"no actor"' ELSE coalesce(e_actor, '"None"') END,
@@ -235,7 +235,7 @@ VERDICTS: Final[tuple[str, ...]] = (
         ON s.e_token = h.e_token
     WHERE h.chain IS NOT NULL GROUP BY t.token, t.jti HAVING min(h.e_peer) <> max(h.e_peer)
     """,
-    # --- an actor that nobody saw on a connection of its own: no witness of its chain, nor any record of its own
+    # --- an actor that no witness of its chain saw on a connection, and that has no record of its own
     """
     SELECT 'actor_never_attested', 'actor_never_attested', u.chain, NULL, t.jti, t.head, NULL, min(u.hop)::VARCHAR
     FROM hops AS u JOIN claims AS t ON t.token = u.token
@@ -248,8 +248,8 @@ VERDICTS: Final[tuple[str, ...]] = (
     ) AS s ON s.chain = u.chain AND s.seen = t.head
     WHERE u.chain IS NOT NULL AND u.unattested AND s.seen IS NULL GROUP BY u.chain, t.jti, t.head
     """,
-    # --- authority without origin: a token let in that its token service, whose records have no gap and go on, never
-    # issued. Minutes, not seconds: clocks are skewed
+    # --- authority without origin: an accepted token that its token service never issued, although its records have no
+    # gap and continue for 5 minutes. Minutes, because clocks are skewed
     f"""
     SELECT 'orphan_authority', 'orphan_authority', h.chain, h.hop, t.jti, t.iss, h.e_workload, {_HOP}
     FROM hops AS h JOIN claims AS t ON t.token = h.token

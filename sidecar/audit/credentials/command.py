@@ -1,7 +1,7 @@
-"""``sidecar audit credentials``: lists the static credentials that agents live on, and the way to retire each.
+"""``sidecar audit credentials``: lists the static credentials that agents depend on, and the way to retire each.
 
-Exit codes: 0 none was found, 1 some were, 2 a file, a key or the detector cannot be used, or none was found
-and a text was not read.
+Exit codes: 0 no credentials, 1 credentials, 2 a file, a key or the detector cannot be used, or no credential was
+found but a text was not read to its end.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine the paths and print the credentials."""
+    """Examine the paths and print the credentials. Returns the exit code."""
     unknown = unknown_rules(arguments.ignore, RULES)
     if unknown is not None:
         return complain(COMMAND, unknown)
@@ -158,7 +158,7 @@ def _show(result: Result) -> None:
 
 
 def _show_fixes(result: Result) -> None:
-    """Print the fix of each kind that was found, the highest rank first."""
+    """Print the fix of each kind that was found, highest rank first."""
     for kind in dict.fromkeys(one.kind for one in result.credentials):
         rule = KINDS[kind].rule
         print_line()

@@ -1,4 +1,4 @@
-"""Values that look like secrets and are none: placeholders, references, digests, public material."""
+"""Recognises values that look like secrets but are none: placeholders, references, digests, public material."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WORDS: Final = words(
     " test testing tests demo local localhost admin root user postgres mysql redis rabbitmq guest changeit"
     " string str bytes text value required optional yes no on off"
 )
-# Names of places where the value is: variables, templates, stores of secrets, encrypted values, paths.
+# References to the place of a value: variables, templates, secret stores, encrypted values, paths.
 _REFERENCE: Final = re.compile(
     r"\$\{|\$\(|\$[A-Za-z_]\w*$|\$\$|\{\{|\{%|<%|\[\[|%[A-Za-z_]\w*%|%\(|<[^<>]+>|__[A-Z0-9_]+__"
     r"|@[A-Z0-9_]+@|@Microsoft\.KeyVault|ENC\[|\$ANSIBLE_VAULT|(?:vault|op|bws|doppler|keyring|sm|ssm|secretsmanager"
@@ -33,7 +33,7 @@ _REFERENCE: Final = re.compile(
     r":(?!/{2}[^/@\s]+:[^/@\s]+@)|arn:aws|projects/[^/]+/secrets/|(?:~|\.{1,2})?/(?:[a-z.][a-z0-9._-]*/)+[\w.-]*$|[A-Za-z]:\\|process\.env|os\.environ"
     r"|getenv|env\.|secrets\.|vars\.|var\.|local\.|data\.|module\.|self\.|this\.|config\.|settings\.|input\."
 )
-# A value that a program puts in: f"postgres://agent:{password}@db", "https://agent:%s@host".
+# A value that a program inserts: f"postgres://agent:{password}@db", "https://agent:%s@host".
 _INSERTED: Final = re.compile(r"\{(?:[A-Za-z_][\w.\[\]()'\"]{0,64}|\d?)\}|^%[sdv]$|^:[a-z_]{3,}$")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _DIGEST: Final = re.compile(
@@ -56,11 +56,11 @@ _OF_DIGEST: Final = re.compile(
     re.IGNORECASE,
 )
 _SEQUENCES: Final = "abcdefghijklmnopqrstuvwxyz", "01234567890123456789", "zyxwvutsrqponmlkjihgfedcba", "9876543210"
-_SEQUENCE: Final = 8  # characters in a row of an alphabet: nobody draws these
+_SEQUENCE: Final = 8  # consecutive characters of an alphabet: not random
 
 
 def is_placeholder(value: str) -> bool:
-    """Tell if a person is meant to put a value here, or documentation shows one."""
+    """Return True if the value is a placeholder or an example of documentation."""
     text = value.strip()
     if text.lower() in _WORDS or _PLACEHOLDER.search(text):
         return True
@@ -75,25 +75,25 @@ def _steps(body: str) -> range:
 
 
 def is_reference(value: str) -> bool:
-    """Tell if the value names the place of a secret."""
+    """Return True if the value refers to a secret elsewhere."""
     text = value.strip()
     return _REFERENCE.match(text) is not None or _INSERTED.search(text) is not None
 
 
 def is_public(value: str) -> bool:
-    """Tell if the value is a certificate or a public key, or a hash of a password."""
+    """Return True if the value is a certificate, a public key or a password hash."""
     return _PUBLIC.match(value) is not None or _CRYPT.fullmatch(value) is not None
 
 
 def is_digest(name: str, value: str) -> bool:
-    """Tell if the value is an identifier, a version, a date or a digest: by its form, a hexadecimal one by its name."""
+    """Return True for a UUID, a version, a date or a digest; a bare hexadecimal digest needs a matching name."""
     if _UUID.fullmatch(value) or _NUMBERS.fullmatch(value):
         return True
     return _DIGEST.fullmatch(value) is not None and (not value.isalnum() or _OF_DIGEST.search(name) is not None)
 
 
 def is_decoy(value: str) -> bool:
-    """Tell if the value is no secret, whatever its name."""
+    """Return True if the value is no secret, for any name."""
     return is_placeholder(value) or is_reference(value) or is_public(value)
 
 

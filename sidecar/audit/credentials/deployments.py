@@ -1,4 +1,4 @@
-"""Reader of what starts agents besides Kubernetes: compose files, MCP clients, CI files, and trees of settings."""
+"""Readers of deployment files other than Kubernetes': compose files, MCP clients, CI files, trees of settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PIPELINES: Final = (
 
 
 def is_pipeline(path: str) -> bool:
-    """Tell by its path if a file is a CI file."""
+    """Return True if a path is that of a CI file."""
     parts = PurePath(path).parts
     name = parts[-1].lower() if parts else ""
     folders = {".github", ".circleci", ".gitlab", ".buildkite", ".tekton", ".woodpecker"}
@@ -32,7 +32,7 @@ def is_pipeline(path: str) -> bool:
 
 
 def is_compose(document: Node) -> bool:
-    """Tell if a document is a compose file."""
+    """Return True if a document is a compose file."""
     services = document.get("services")
     keys = {"image", "build", "environment", "env_file", "command", "ports", "extends"}
     return services is not None and any(
@@ -41,7 +41,7 @@ def is_compose(document: Node) -> bool:
 
 
 def mcp_servers(document: Node) -> list[tuple[str, Node]]:
-    """Return the servers of an MCP client's configuration by their names, those of its projects too."""
+    """Return the servers, with their names, in an MCP client's configuration, those of its projects included."""
     found: list[tuple[str, Node]] = []
     stack, steps = [(document, 0)], _MAX_STEPS
     while stack and steps:
@@ -65,7 +65,7 @@ def _starts_server(one: Node) -> bool:
 
 
 def read_mcp(path: str, document: Node) -> Read:
-    """Read an MCP client's configuration: env, headers, arguments and URLs of each server, then the other settings."""
+    """Read an MCP client's configuration: the settings of each server, then all others. Empties the server nodes."""
     fields: list[Field] = []
     for name, server in mcp_servers(document):
         owner = f"MCP server {name}"
@@ -80,7 +80,7 @@ def read_mcp(path: str, document: Node) -> Read:
 
 
 def read_compose(path: str, document: Node) -> Read:
-    """Read a compose file: environment, commands, labels and build arguments of each service, and its env files."""
+    """Read a compose file: values of each service, references to env files, and top-level secrets and configs."""
     fields: list[Field] = []
     references: list[Reference] = []
     services = document.get("services")
@@ -104,7 +104,7 @@ def read_compose(path: str, document: Node) -> Read:
 
 
 def read_pipeline(documents: list[Node]) -> Read:
-    """Read a CI file: every value, scripts line by line. The owner is the job."""
+    """Read a CI file: every value, scripts line by line. The owner is the job, or ``pipeline`` outside jobs."""
     fields: list[Field] = []
     for document in documents:
         jobs = document.get("jobs")
@@ -125,7 +125,7 @@ def _of_pipeline(node: Node, owner: str) -> Field:
 
 
 def read_settings(path: str, documents: list[Node]) -> Read:
-    """Read a tree of settings, such as Helm values. The owner is the folder: of a chart, its name."""
+    """Read a tree of settings, such as Helm values. The owner is the file's folder."""
     folder = PurePath(path).parent.name
     template = Field(
         name="",

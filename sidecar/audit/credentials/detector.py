@@ -1,4 +1,4 @@
-"""The detector library: MongoDB's Kingfisher, in this process, offline. The one module that knows it."""
+"""Detector of secrets: MongoDB's Kingfisher library, in this process, offline."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _TIMEOUT_S: Final = 30.0  # of one piece of a text
 
 
 class DetectorError(Exception):
-    """The library is missing, or gave up on a text. The message has the fix."""
+    """The library is not installed, or failed on a text. The message has the fix."""
 
 
 class Hit(NamedTuple):
-    """A secret in a text. Lines and columns begin with 1. ``secret`` never leaves this room."""
+    """A secret in a text. Lines and columns begin with 1. ``secret`` never leaves this package."""
 
     rule: str
     secret: str
@@ -26,18 +26,18 @@ class Hit(NamedTuple):
 
 
 class Detector(Protocol):
-    """Finds secrets by their form."""
+    """Finder of secrets in texts."""
 
     def find(self, text: str) -> Iterator[Hit]:
-        """Yield each secret of a text."""
+        """Yield each secret of a text. May raise DetectorError."""
         ...
 
 
 class Kingfisher:
-    """Kingfisher's own catalogue of rules, compiled once for a process and kept in the user's cache folder."""
+    """Detector with Kingfisher's own rules, which are compiled once and cached in the user's cache folder."""
 
     def __init__(self, cache: str | None = None) -> None:
-        """Load the rules; ``cache`` is a folder of one's own for the compiled ones.
+        """Load the rules. ``cache``: another folder for the compiled rules.
 
         Raises:
             DetectorError: the library is not installed.
@@ -49,10 +49,10 @@ class Kingfisher:
         self._scanner: Any = library.Scanner(library.Rules(cache_dir=cache), base64=False)
 
     def find(self, text: str) -> Iterator[Hit]:
-        """See the protocol.
+        """Yield each visible finding as a hit.
 
         Raises:
-            DetectorError: the library gave up on the text.
+            DetectorError: the library failed or timed out.
         """
         try:
             findings = self._scanner.scan(text.encode("utf-8", "replace"), timeout=_TIMEOUT_S)

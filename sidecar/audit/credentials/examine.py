@@ -1,4 +1,4 @@
-"""Examination of files for credentials. Prints nothing; what it returns holds no byte of a secret."""
+"""Examines files for credentials. Prints nothing; results hold no byte of a secret."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """One credential with all its places, the first one first."""
+    """One credential with all its places, in order of discovery. ``age_days``: None if unknown."""
 
     kind: Kind
     fingerprint: str
@@ -66,11 +66,11 @@ class Credential:
 
     @property
     def counted(self) -> bool:
-        """Tell if it counts: text that only looks random does not."""
+        """True unless the confidence is low, as for text that only looks random."""
         return self.confidence is not Confidence.LOW
 
     def weakness(self, place: Place) -> Weakness:
-        """Return the broken rule at one of the places."""
+        """Return the weakness at one of the credential's places."""
         rule = KINDS[self.kind].rule
         settings = settings_for(self.kind, self.provider)
         others = len(self.places) - 1
@@ -97,7 +97,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """All credentials, the highest rank first, and what was not read."""
+    """All credentials, highest rank first; ``skipped``: number of files not read, or not to their end, by reason."""
 
     credentials: tuple[Credential, ...]
     unsure: tuple[Credential, ...]
@@ -106,7 +106,7 @@ class Result:
 
     @property
     def summary(self) -> tuple[int, str]:
-        """Return the number of static credentials, and a sentence."""
+        """Number of static credentials, and a sentence."""
         number = len(self.credentials)
         if not number:
             return 0, f"No static credential was found in {counted(self.files, 'file')}."
@@ -118,7 +118,7 @@ class Result:
 
     @property
     def unread(self) -> int:
-        """Number of text files that were not read to their end: nothing found does not mean that nothing is there."""
+        """Number of text files not read to their end: they may hold credentials that were not found."""
         return sum(count for reason, count in self.skipped.items() if reason not in BENIGN | {VERSIONS})
 
     def weaknesses(self) -> list[Weakness]:
@@ -135,14 +135,14 @@ def examine(
     now: int | None = None,
     ignored: Iterable[str] = (),
 ) -> Result:
-    """Find the credentials in files and folders, and with ``history`` in the repositories that hold them.
+    """Find the credentials in files and folders; with ``history``, also in the Git repositories around and below them.
 
-    The detector is by default the library's, and the fingerprints those of this run.
+    Defaults: Kingfisher as the detector, fingerprints with a random key, the current time.
 
     Raises:
-        OSError: a path cannot be read.
-        TooLargeError: a path is beyond a limit.
-        DetectorError: there is no detector, and the library is not installed.
+        OSError: a given path cannot be read.
+        TooLargeError: a path exceeds a limit.
+        DetectorError: no detector is given, or history is read, and the library is not installed.
         HistoryError: a repository's history cannot be read.
     """
     now = int(time.time()) if now is None else now
@@ -164,7 +164,7 @@ class _Search:
         self._sightings: list[Sighting] = []
         self._owners: defaultdict[str, set[str]] = defaultdict(set)
         self._known: set[tuple[str, str]] = set()  # file and fingerprint
-        self._written: defaultdict[str, list[str]] = defaultdict(list)  # the days of its commits, by fingerprint
+        self._written: defaultdict[str, list[str]] = defaultdict(list)  # dates of commits, by fingerprint
         self._names = NameMasker()
         self._files = 0
 
@@ -173,7 +173,7 @@ class _Search:
         if file.text is None:
             try:
                 read = Read(tuple(read_recorded(read_lines([file.name]))))
-            except OSError:  # as a packed one that unpacks to too much: the others are audited
+            except OSError:  # for example beyond a limit of decompression: other files are still audited
                 skipped[NOT_TO_ITS_END] += 1
                 return
         else:
@@ -181,7 +181,7 @@ class _Search:
         self._take(file.name, read, skipped)
 
     def version(self, version: Version, skipped: Counter[str]) -> None:
-        """Take a file as it once was: what it held and the present one does not is still known to all clones."""
+        """Search a former version of a file: every clone still holds the credentials that were removed since."""
         read = read_file(version.path, version.text, today=self._today)
         self._take(version.path, read, skipped, version)
 
@@ -248,7 +248,7 @@ class _Search:
 
     def _credential(self, group: Sequence[Sighting]) -> Credential:
         best = min(group, key=lambda one: (list(Confidence).index(one.confidence), -KINDS[one.kind].reach))
-        shown = self._names.text  # a folder or an object may be named by a secret of another file
+        shown = self._names.text  # the name of a folder or object may hold a secret of another file
         owners = sorted({shown(owner) for one in group for owner in self._owners_of(one)})
         places = tuple(
             replace(place, file=shown(place.file), object=place.object and shown(place.object))
@@ -276,7 +276,7 @@ class _Search:
         )
 
     def _owners_of(self, one: Sighting) -> set[str]:
-        """Return the workloads that use the object, or else the object's own name."""
+        """Return the workloads that use the sighting's object or file, or else the sighting's own owner."""
         used = self._owners.get(one.owner or "", set()) | self._owners.get(one.place.file, set())
         return used or ({one.owner} if one.owner else set())
 

@@ -1,4 +1,4 @@
-"""Fields: values with a name, as a reader of some format finds them, before anybody judges what they are."""
+"""Fields: named values that the readers of all formats return, before any judgement."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_VALUE: Final = 262_144  # characters of one value
 
 
 class Exposure(StrEnum):
-    """The kind of place, which tells who can read it."""
+    """Kind of place of a credential, which determines who can read it."""
 
-    CODE = "repository"  # everybody who can clone
-    HISTORY = "git history"  # the same, and a removal changes nothing
+    CODE = "repository"  # readable by everyone who can clone
+    HISTORY = "git history"  # the same, even after removal
     PIPELINE = "CI file"
     CONFIGURATION = "configuration"  # manifests, compose, env files, MCP clients: readable by whoever deploys
     SECRET_OBJECT = "Kubernetes Secret"  # noqa: S105 - base64, in a file
@@ -28,18 +28,18 @@ class Exposure(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """A value with its name and place. ``group`` is the same for values that stand together, as in one env list.
+    """A value with its name and place. ``group``: equal for values that belong together, as in one env list.
 
-    ``kind`` is set where the format alone says what the value is. ``identity`` names a credential whose value the file
-    does not hold; ``value`` is empty then. ``hidden`` are parts of secrets beside the value, for the mask. ``cut``: no
-    field, but the sign that a reader stopped here at ``MAX_FIELDS``.
+    ``kind``: set if the format determines it. ``identity``: parts of the name of a credential whose value the file
+    does not hold; ``value`` is then empty. ``hidden``: further parts of secrets, for masking. ``cut``: True marks no
+    field, but that a reader stopped at ``MAX_FIELDS``.
     """
 
     name: str
     value: str
     line: int
-    literal: bool = False  # its lines are lines of the file
-    strict: bool = False  # program text, or texts for people: a name alone is little evidence
+    literal: bool = False  # the lines of the value are lines of the file
+    strict: bool = False  # program text, or text for people: a name alone is weak evidence
     object: str | None = None
     owner: str | None = None
     exposure: Exposure = Exposure.CODE
@@ -63,7 +63,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """All that a reader found in one file, or the beginning of it where ``cut``."""
+    """Fields and references of one file; if ``cut``, only those before a limit."""
 
     fields: tuple[Field, ...]
     references: tuple[Reference, ...] = ()
@@ -73,7 +73,7 @@ class Read:
 def walk(node: Node, template: Field, *, path: str = "") -> Iterator[Field]:
     """Yield each text below a node as a field, named by its member; ``{name: A, value: x}`` is a field A.
 
-    The template gives everything but name, value, line and group; its object is the beginning of each path.
+    ``template`` provides all attributes except name, value, line and group; its object is the prefix of each path.
     """
     steps = MAX_FIELDS
     stack: list[tuple[Node, str, str, int]] = [(node, "", path, template.group)]

@@ -1,4 +1,4 @@
-"""Forms of values that hold a secret whatever their name: headers, URLs, connection strings, signed tokens."""
+"""Recognises secrets by the form of a value, for any name: headers, URLs, connection strings, signed tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BEARER: Final = re.compile(
     r"([A-Za-z0-9._~+/=-]{12,})[\"']?",
     re.IGNORECASE,
 )
-_MODEL: Final = re.compile(r"sk-[A-Za-z0-9_-]{32,256}")  # OpenAI's form, which many compatible providers took over
+_MODEL: Final = re.compile(r"sk-[A-Za-z0-9_-]{32,256}")  # OpenAI's form, which many compatible providers adopted
 _JWT: Final = re.compile(r"(?<![A-Za-z0-9_-])(eyJ[A-Za-z0-9_-]{8,})\.(eyJ[A-Za-z0-9_-]{4,})\.([A-Za-z0-9_-]{16,})")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+]{1,20}://[^\s'\"<>`]{4,2048}")
 _AUTHORITY: Final = re.compile(r"([A-Za-z0-9+]+)://([^/?#]*)")
@@ -47,17 +47,17 @@ _DATABASES: Final = words(
 
 
 class Formed(NamedTuple):
-    """A recognised form. ``kind`` is None for a token that is short-lived or over: no long-lived credential."""
+    """A recognised form. ``kind`` is None for a token that is no credential: short-lived, expired or an example."""
 
     kind: Kind | None
     secret: str
     expires: str | None = None
     target: str | None = None
-    encoded: str = ""  # the secret as the text has it, if that is another text
+    encoded: str = ""  # the secret as the value spells it, if encoded
 
 
 def formed(value: str, *, now: int) -> Formed | None:
-    """Return the form of a value, or None if it has none of these."""
+    """Recognise the form of a value; None for any other value. ``now``: Unix time, for the expiry of tokens."""
     basic = _BASIC.fullmatch(value.strip())
     if basic is not None:
         return _of_basic(basic[1])
@@ -83,10 +83,10 @@ def _of_basic(encoded: str) -> Formed | None:
 
 
 def _of_jwt(token: re.Match[str], now: int) -> Formed | None:
-    """Judge a signed token by its claims: how long it lives, or for a token without an end, for ever."""
+    """Judge a JWT by its claims; None if they cannot be parsed. A token without ``exp`` never expires."""
     claims = _claims(token[2])
     if claims is None or _DOCUMENTED.intersection(map(str, claims.values())):
-        return None if claims is None else Formed(None, token[0])  # of documentation
+        return None if claims is None else Formed(None, token[0])  # an example of documentation
     end, begin = _seconds(claims.get("exp")), _seconds(claims.get("iat")) or _seconds(claims.get("nbf"))
     if end is None:
         cluster = claims.get("iss") == "kubernetes/serviceaccount"
@@ -111,12 +111,12 @@ def _seconds(value: object) -> int | None:
 
 
 def date_of(seconds: int) -> str:
-    """Return the day of a time, in UTC."""
+    """Return the UTC date of a Unix time, as YYYY-MM-DD."""
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
 def _of_url(value: str) -> Formed | None:
-    """Return the first secret in the URLs of a value: a password before the host, or a key in the query."""
+    """Return the first secret in the URLs of a value, a password before the host or a key in the query; or None."""
     for url in _URL.finditer(value):
         found = _of_authority(url[0]) or _of_query(url[0])
         if found is not None:

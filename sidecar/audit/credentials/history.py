@@ -1,4 +1,4 @@
-"""Former versions of files in Git repositories, by the detector library: no program runs, nothing is fetched."""
+"""Reads former versions of files in Git repositories, by the detector library. Runs no program, fetches nothing."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sidecar.audit.credentials.walk import MAX_FILE_BYTES, decoded
 MAX_COMMITS: Final = 200_000
 MAX_VERSIONS: Final = 500_000
 MAX_REPOSITORIES: Final = 200
-VERSIONS: Final = "versions that are too large or missing"  # reason to skip: most large ones are data
+VERSIONS: Final = "versions that are too large or missing"  # reason to skip: large versions are mostly data
 
 
 class HistoryError(Exception):
-    """A repository's history cannot be read; the message names the repository and the fix."""
+    """A repository's history cannot be read, or there are too many repositories. The message has the fix."""
 
 
 class Version(NamedTuple):
-    """A file as one commit wrote it: the first that did."""
+    """A former version of a file, with the earliest commit that holds it. ``date``: YYYY-MM-DD."""
 
     path: str
     text: str
@@ -34,11 +34,11 @@ class Version(NamedTuple):
 
 
 def versions(paths: Sequence[str], skipped: Counter[str]) -> Iterator[Version]:
-    """Yield each version of each file in the repositories below the paths, by the commit that wrote it first.
+    """Yield each version of each file in the repositories around and below the paths, with its earliest commit.
 
     Raises:
         DetectorError: the library is not installed.
-        HistoryError: a repository cannot be read, or is larger than the limits.
+        HistoryError: a repository cannot be read, or there are more than MAX_REPOSITORIES.
     """
     try:
         library: Any = importlib.import_module("kingfisher_sdk")

@@ -1,7 +1,7 @@
-"""Judgement of fields: the declared kind of a value, by the detector, by the value's form, and by its name.
+"""Judges fields: by the kind that a format declares, by the form of the value, by the detector, and by the name.
 
-The detector reads all fields of a file as one text of our own, one line ``name = "value"`` for each, so that its rules
-see name and value together whatever the format was, and what stands together stays near together.
+The detector reads all fields of a file as one generated text, one line ``name = "value"`` for each. So its rules see
+name and value together for every format, and related fields stay close to each other.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sidecar.audit.credentials.forms import Formed, formed
 from sidecar.audit.credentials.kinds import KINDS, PROVIDERS, Kind, known, provider_name
 from sidecar.audit.rules import Confidence
 
-MAX_PIECE: Final = 1 << 16  # characters that the detector gets at once
-_OVERLAP: Final = 1 << 13  # characters: a private key has fewer
-MAX_LINE: Final = 8192  # characters of a value that our own patterns look at
+MAX_PIECE: Final = 1 << 16  # characters per call of the detector
+_OVERLAP: Final = 1 << 13  # characters: more than a private key has
+MAX_LINE: Final = 8192  # characters of a value that our own patterns read
 
 
 class Judged(NamedTuple):
-    """A field with what it is. ``secret`` is the part that makes the credential; it never leaves this room."""
+    """A field with its judgement. ``secret``: the part that is the credential; it never leaves this package."""
 
     field: Field
     kind: Kind
@@ -33,8 +33,8 @@ class Judged(NamedTuple):
     confidence: Confidence = Confidence.HIGH
     provider: str | None = None
     expires: str | None = None
-    target: str | None = None  # the host that takes the credential
-    offset: int = 0  # lines below the field's first
+    target: str | None = None  # the host that accepts the credential
+    offset: int = 0  # lines below the field's first line
 
 
 _CLIENT: Final = re.compile(r"client[-_.]?secret|app[-_.]?secret|consumer[-_.]?secret|oauth[-_.]?secret", re.IGNORECASE)
@@ -61,12 +61,12 @@ _NOT_SECRET: Final = re.compile(
 )
 _CALL: Final = re.compile(r"[()\[\]{};]|=>|::|\s{2}")
 _AWS_ID: Final = "betterleaks.aws-access-token"
-_AWS_NAME: Final = re.compile(r"(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[A-Z0-9]{16}")  # no secret without its other half
+_AWS_NAME: Final = re.compile(r"(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[A-Z0-9]{16}")  # a key id: no secret by itself
 _AWS_HALF: Final = re.compile(r"aws|secret", re.IGNORECASE)
 _AWS_KEY: Final = re.compile(r"[A-Za-z0-9/+]{40}")
 _NEAR: Final = 8  # lines
 _AWS_SECRET: Final = re.compile(r"aws.{0,20}(?:secret|access).{0,20}|secret[-_]?access[-_]?key", re.IGNORECASE)
-_TEMPORARY: Final = re.compile(r"(?:ASIA|ACCA)[A-Z0-9]{16}")  # of STS: they end by themselves
+_TEMPORARY: Final = re.compile(r"(?:ASIA|ACCA)[A-Z0-9]{16}")  # issued by STS: expire soon
 _PEM: Final = re.compile(r"PRIVATE KEY(?: BLOCK)?-----(.{16,}?)-----END", re.DOTALL)
 _HUMPS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # clientSecret
 _ANY_KEY: Final = re.compile(r"(?:^|[-_.])(?:key|keys)$", re.IGNORECASE)
@@ -74,7 +74,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[-.][a-z0-9]+)+")
 _MIN_KEY: Final = 12
 _MIN_LONG_KEY: Final = 20
 _MIN_LETTERS: Final = 16
-_MIN_PROVIDER: Final = 5  # "zai" and "fal" are in words
+_MIN_PROVIDER: Final = 5  # "zai" and "fal" occur in ordinary words
 _MIXED: Final = 0.3, 0.7
 _DRAWN: Final = 3.0  # bits of entropy for each character
 _MIN_RANDOM, _RANDOM = 32, 4.2
@@ -82,7 +82,7 @@ _MIN_PASSWORD: Final = 6
 
 
 def judge(fields: Sequence[Field], detector: Detector, *, now: int) -> Iterator[Judged]:
-    """Yield each field that is a credential, at most once. Decoys and short-lived tokens are left out."""
+    """Yield the credentials in the fields, without decoys and short-lived tokens. Raises DetectorError."""
     hits = _hits(fields, detector)
     paired = _aws_pairs(fields, hits)
     for number, field in enumerate(fields):
@@ -93,7 +93,7 @@ def judge(fields: Sequence[Field], detector: Detector, *, now: int) -> Iterator[
 
 
 def _hits(fields: Sequence[Field], detector: Detector) -> dict[int, list[Hit]]:
-    """Return the detector's hits for each field by its number; their lines count from the field's first, from 0."""
+    """Return the detector's hits by the index of the field; ``line`` of a hit counts from 0 at the field's first."""
     lines: list[str] = []
     owners: list[tuple[int, int]] = []
     for number, field in enumerate(fields):
@@ -114,7 +114,7 @@ def _hits(fields: Sequence[Field], detector: Detector) -> dict[int, list[Hit]]:
 
 
 def _pieces(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Cut a text into pieces that overlap: a rule that looks far ahead costs the square of a piece, not of a file."""
+    """Yield overlapping pieces, each with the index of its first line: a slow rule then costs the square of a piece."""
     begin = 0
     while begin < len(lines):
         end, size = begin, 0
@@ -131,7 +131,7 @@ def _pieces(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _aws_pairs(fields: Sequence[Field], hits: dict[int, list[Hit]]) -> dict[int, list[Judged]]:
-    """Return for each secret half of an AWS key pair its credential, which is named by the key id near to it."""
+    """Return the judgements of secret access keys by field index; the key id nearby identifies the credential."""
     ids = [(fields[n], hit.secret) for n, found in hits.items() for hit in found if hit.rule == _AWS_ID]
     paired: dict[int, list[Judged]] = {}
     for number, field in enumerate(fields):
@@ -173,7 +173,7 @@ def _judge(field: Field, hits: Sequence[Hit], now: int) -> Iterator[Judged]:
 
 
 def _of_form(field: Field, form: Formed, hits: Sequence[Hit]) -> Judged:
-    """Return what a form says, or more exactly what the detector says about the same secret."""
+    """Judge by the form, or if the detector found the same secret, by the detector's more exact kind."""
     assert form.kind is not None  # noqa: S101 - for the type only
     if form.encoded:
         field = replace(field, hidden=(*field.hidden, form.encoded))
@@ -185,7 +185,7 @@ def _of_form(field: Field, form: Formed, hits: Sequence[Hit]) -> Judged:
 
 
 def _specific(field: Field, hits: Sequence[Hit]) -> Iterator[Judged]:
-    """Yield what the detector found, each secret once: of several kinds the one that reaches furthest."""
+    """Yield the detector's findings, each secret once, with the kind of the greatest reach."""
     found: dict[str, Judged] = {}
     for hit in hits:
         what = known(hit.rule)
@@ -199,13 +199,13 @@ def _specific(field: Field, hits: Sequence[Hit]) -> Iterator[Judged]:
 
 
 def canonical(secret: str) -> str:
-    """Return the body of a private key, which is the same whatever text is around it and how its lines are broken."""
+    """Return the body of a private key in PEM without line breaks, so that copies compare equal; else the secret."""
     key = _PEM.search(secret)
     return re.sub(r"\\[nr]|[^A-Za-z0-9+/=]", "", key[1]) if key is not None else secret
 
 
 def _by_name(field: Field) -> Iterator[Judged]:
-    """Judge by the name: a secret's name with a value that has the form of one."""
+    """Judge by the name: yield a credential if the name is a secret's and the value may be one."""
     name, value = _HUMPS.sub("_", field.name), field.value.strip()
     if not value or "\n" in value or len(value) > MAX_LINE or is_decoy(value) or _NOT_SECRET.search(name):
         return
@@ -224,7 +224,7 @@ def _by_name(field: Field) -> Iterator[Judged]:
     if _KEY.search(name) or (len(value) >= _MIN_LONG_KEY and _ANY_KEY.search(name)):
         yield _key(field, value)
     elif field.exposure is Exposure.SECRET_OBJECT:
-        yield Judged(field, Kind.API_KEY, value, Confidence.MEDIUM)  # the object says that it is a secret
+        yield Judged(field, Kind.API_KEY, value, Confidence.MEDIUM)  # a Secret declares its values secret
     elif field.exposure is not Exposure.CODE and len(value) >= _MIN_RANDOM and entropy(value) >= _RANDOM:
         yield Judged(field, Kind.RANDOM_TEXT, value, Confidence.LOW)
 
@@ -242,14 +242,14 @@ def _key(field: Field, value: str) -> Judged:
 
 
 def _is_key(value: str) -> bool:
-    """Tell if a value has the form of a drawn key: long enough, letters and digits, no words, no code, no URL."""
+    """Return True if a value looks like a random key: long, with high entropy; no words, no code, no URL."""
     if len(value) < _MIN_KEY or " " in value or "://" in value or _CALL.search(value) or _is_words(value):
         return False
     return _is_drawn(value) and entropy(value) >= _DRAWN
 
 
 def _is_drawn(value: str) -> bool:
-    """Tell if a text mixes letters with digits, or capitals with small letters as no identifier does."""
+    """Return True if a text mixes letters and digits, or capitals and small letters in a ratio unlike identifiers."""
     if any(map(str.isdigit, value)):
         return any(map(str.isalpha, value))
     capitals = sum(map(str.isupper, value)) / len(value)
@@ -257,7 +257,7 @@ def _is_drawn(value: str) -> bool:
 
 
 def _is_password(field: Field, value: str) -> bool:
-    """Tell if a value is a password: in program text and texts for people it needs more evidence than in settings."""
+    """Return True if a value may be a password. Program text and text for people need more evidence than settings."""
     if len(value) < _MIN_PASSWORD or " " in value or value.endswith((",", ";")) or _CALL.search(value):
         return False
     if not value.isascii() or "://" in value or (value.istitle() and value.isalpha()):
@@ -266,7 +266,7 @@ def _is_password(field: Field, value: str) -> bool:
 
 
 def _is_words(value: str) -> bool:
-    """Tell if a value is a name of something: words with separators, a number at the end, as Kubernetes adds, too."""
+    """Return True if a value is a name: words with separators, possibly with a number at the end."""
     parts = [part for part in re.split(r"[-_./:]", re.sub(r"\d{0,3}$", "", value)) if part]
     if all(part.isalpha() and (part.islower() or part.isupper() or part.istitle()) for part in parts):
         return True

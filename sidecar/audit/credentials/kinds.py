@@ -1,4 +1,4 @@
-"""Declared kinds of credentials, and the rules of the detector library that find them."""
+"""Kinds of credentials with their rules, and the mapping from the detector library's rules to kinds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sidecar.audit.rules import Rule, Severity
 
 
 class Kind(StrEnum):
-    """Stable words: the ids of rules."""
+    """Kinds of credentials. The words are stable: they are rule ids."""
 
     MODEL_PROVIDER_KEY = "model-provider-key"
     AWS_ACCESS_KEY = "aws-access-key"
@@ -34,7 +34,7 @@ class Kind(StrEnum):
 
 
 class Declared(NamedTuple):
-    """A kind: its rule, and its reach, from 1 (one service) to 5 (a whole account)."""
+    """A kind's rule, and its reach: from 1 (one service) to 5 (a whole account)."""
 
     rule: Rule
     reach: int
@@ -236,7 +236,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
 
 RULES: Final = tuple(declared.rule for declared in KINDS.values())
 
-# Model providers by the beginning of the library's rule, or by a part of a field's name.
+# Model providers, as prefixes of the library's rules or parts of field names.
 PROVIDERS: Final = (
     *("openai", "anthropic", "azure-openai", "mistral", "cohere", "huggingface", "groq", "deepseek", "perplexity"),
     *("openrouter", "togetherai", "replicate", "xai", "cerebras", "voyageai", "stability-ai", "nvidia", "kimi"),
@@ -244,7 +244,7 @@ PROVIDERS: Final = (
 )
 _GOOGLE: Final = ("gcp-api-key", "gcp-gemini-api")
 _DATABASES: Final = ("mongodb-connection-string", "planetscale-password")
-# Identifiers, public keys, and what is short-lived: no long-lived secrets.
+# Rules for identifiers, public keys and short-lived secrets: none finds a long-lived secret.
 _NO_SECRET: Final = re.compile(
     r"-id(?:\.\d)?$|-pub-|-public-|-url(?:\.\d)?$|-browser-|-app-id|-host|project-api-key$|session|short-lived"
     r"|cicd-job-token|encryption-key$|devcycle-client|devcycle-mobile|configcat|credential-uri"
@@ -252,7 +252,7 @@ _NO_SECRET: Final = re.compile(
 )
 
 
-# Names as their owners write them; the others are capitalised. None is the beginning of a secret.
+# Names as their owners write them; all others are capitalised. No name is the beginning of a secret.
 _NAMES: Final = {
     "github": "GitHub",
     "gitlab": "GitLab",
@@ -268,19 +268,19 @@ _NAMES: Final = {
 
 
 class Known(NamedTuple):
-    """A kind and the provider, as far as a rule of the library tells."""
+    """The kind that a rule of the library finds, and the provider, or None if unknown."""
 
     kind: Kind
     provider: str | None
 
 
 def provider_name(word: str) -> str:
-    """Return a provider's name for people."""
+    """Return the display name of a provider."""
     return _NAMES.get(word) or word.replace("-", " ").capitalize()
 
 
 def known(rule_id: str) -> Known | None:
-    """Return the kind of a rule of the library; None for what is short-lived, public, or judged by rules of ours."""
+    """Return the kind for a rule of the library; None for short-lived or public values, and those that we judge."""
     kind, word = _find_known(rule_id.removeprefix("betterleaks.").removeprefix("veles.secrets/"))
     return None if kind is None else Known(kind, None if word is None else provider_name(word))
 

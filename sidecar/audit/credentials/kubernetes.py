@@ -1,4 +1,4 @@
-"""Reader of Kubernetes manifests: Secrets, ConfigMaps, and the containers, annotations and references of the rest."""
+"""Reads Kubernetes manifests: Secrets, annotations, all values of other objects, and references to Secrets."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MAX_OBJECTS: Final = 20_000
 
 
 def is_kubernetes(document: Node) -> bool:
-    """Tell if a document is an object of Kubernetes."""
+    """Return True if a document is a Kubernetes object."""
     return bool(document.text_of("apiVersion") and document.text_of("kind"))
 
 
 def read_kubernetes(documents: list[Node]) -> Read:
-    """Read the objects of a file, lists of them too."""
+    """Read the Kubernetes objects among the documents of a file, and those in lists; at most _MAX_OBJECTS."""
     fields: list[Field] = []
     references: list[Reference] = []
     pending = [document for document in documents if is_kubernetes(document)][::-1]
@@ -84,7 +84,7 @@ def _annotations(annotations: Node, template: Field) -> Iterator[Field]:
 
 
 def _read_applied(node: Node, template: Field) -> Iterator[Field]:
-    """Read the copy of an object that kubectl keeps in an annotation, once: a copy inside a copy is not read."""
+    """Yield the fields of the object copy that kubectl keeps in an annotation, but not of copies in that copy."""
     try:
         copies = read_documents(node.text or "")
     except TreeError:
@@ -148,11 +148,11 @@ def _decode(text: str) -> str:
     try:
         return base64.b64decode("".join(text.split()), validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError):
-        return text  # a template or a mistake: judged as it is written
+        return text  # a template or a mistake: judged as written
 
 
 def _references(one: Node) -> Iterator[Reference]:
-    """Yield the Secrets that a workload uses, so that a Secret's credentials have an owner."""
+    """Yield references to the Secrets and ConfigMaps that a workload uses, which make it an owner of credentials."""
     kind = one.text_of("kind") or ""
     if kind in ("Secret", "ConfigMap"):
         return

@@ -1,4 +1,4 @@
-"""Reader of any text: assignments, headers, URLs and tokens, line by line."""
+"""Reads any text line by line: assignments, headers, URLs and tokens."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Final
 from sidecar.audit.credentials.decoys import words
 from sidecar.audit.credentials.fields import MAX_FIELDS, Exposure, Field, Read
 
-MAX_LINE: Final = 8192  # characters that our patterns look at; the detector reads all
-_MIN_LINE: Final = 7  # characters of the shortest line that any pattern finds something in: ab=1234
+MAX_LINE: Final = 8192  # characters of a line that our patterns read; the detector reads all
+_MIN_LINE: Final = 7  # characters of the shortest line that a pattern matches: ab=1234
 
 _NAMED: Final = r"(?<![A-Za-z0-9_$])([A-Za-z_][A-Za-z0-9_.-]{1,63})[\"'\]]{0,2}[ \t]{0,8}(?::=|=>|=|:)[ \t]{0,8}"
 _QUOTED: Final = re.compile(_NAMED + r"([\"'`])([^\"'`]{4,4096})[\"'`]")
@@ -22,7 +22,7 @@ _ANY: Final = re.compile(_NAMED + r"(?:([\"'`])([^\"'`]{4,4096})[\"'`]|([^\s\"'`
 _LINE: Final = re.compile(
     r"\s{0,64}(?:export\s{1,4}|set\s{1,4}|-\s{1,4})?([A-Za-z_][\w.-]{1,63})\s{0,8}[=:]\s{0,8}(\S{4,8192})\s{0,64}"
 )
-# Of Dockerfiles, .netrc, SQL, XML, PHP and programs that take a password by a short flag: a name and a value.
+# A name and a value in Dockerfiles, .netrc, SQL, XML and PHP.
 _PAIRS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -37,13 +37,13 @@ _PAIRS: Final = tuple(
 _HOLDS_MORE: Final = re.compile(r"[\"'`].|[,;&{(\[<]|://|[\w.-]{2}=\S")
 _PEM_ENCODED: Final = "LS0tLS1CRUdJTi"  # "-----BEGIN"
 _JSON_ENCODED: Final = ("ewog", "eyJ0eXBlIjo", "eyAidHlwZSI6", "ewogICJ0eXBl", "eyJ0eXBlIjog")
-# A line of a program without any of these holds nothing that the patterns find.
+# No pattern matches a line of a program without one of these.
 _SIGNS: Final = (
     *("pass", "pwd", "pw", "secret", "token", "key", "auth", "cred", "pat", "bearer", "basic", "identified", "sk-"),
     *("://", "eyj", "curl", "docker", "podman", "helm", "oras", "mysql", "redis-cli", "ldap", "skopeo", "buildah"),
     *("server=", "endpoint", "host=", "source=", "az "),
 )
-# Programs that take a password, or user and password, by a short flag.
+# Programs that accept a password, or user and password, by a short flag.
 _WITH_FLAG: Final = (
     *("curl", "docker", "podman", "helm", "oras", "az ", "sshpass", "mysql", "redis-cli", "ldap", "skopeo"),
 )
@@ -58,7 +58,7 @@ _FORM: Final = re.compile(
 _SECTION: Final = re.compile(r"\[{1,2}([A-Za-z0-9_.\" -]{1,64})\]{1,2}[ \t]*(?:#.*)?")
 _CONNECTION: Final = re.compile(r"(?:Server|Data Source|Endpoint|DefaultEndpointsProtocol|Host)=[^\"'\n]{8,1024}", re.I)
 
-# Where a value needs no quotes.
+# Suffixes of files in which a value needs no quotes.
 _SETTINGS: Final = words(".env .envrc .ini .cfg .conf .properties .toml .yaml .yml .json .tfvars .netrc .npmrc")
 _UNQUOTED: Final = _SETTINGS | words(".sh .bash .zsh .ps1 .md .txt .rst .log .mk .tpl .j2") | {""}
 _LOCKS: Final = words(
@@ -83,7 +83,7 @@ def read_plain(path: str, text: str) -> Read:
 
 
 def is_lock(path: str) -> bool:
-    """Tell if a file locks dependencies: its values are digests, and only the detector reads it."""
+    """Return True for a lock file of dependencies: its values are digests, so only the detector reads it."""
     return PurePath(path).name.lower() in _LOCKS
 
 
@@ -94,15 +94,15 @@ def _suffix(name: str) -> str:
 
 
 def folder_of(path: str) -> str | None:
-    """Return the folder of a file: the closest thing to an owner that plain text has."""
+    """Return the folder of a file as the owner of plain text, which names none; None without a folder."""
     parent = PurePath(path).parent.name
     return f"folder {parent}" if parent else None
 
 
 def fields_of(text: str, template: Field, *, unquoted: bool = True) -> Iterator[Field]:
-    """Yield the fields of each line. The template's line is that of the text's first; ``unquoted`` values count too."""
+    """Yield the fields of each line. ``template.line``: that of the text's start. ``unquoted``: quotes optional."""
     count = 0
-    here = plain = replace(template, literal=False)  # a copy for each line would cost most of the time
+    here = plain = replace(template, literal=False)  # one copy, because a copy per line would take most of the time
     lines = template.literal or not template.object
     program = template.strict and template.exposure is Exposure.CODE
     for number, line in enumerate(text.split("\n")):
@@ -151,7 +151,7 @@ def _of_line(line: str, here: Field, *, unquoted: bool, nested: bool = False) ->
 
 
 def decoded(field: Field) -> Field:
-    """Return a field with a base64 key file decoded, as in kubeconfigs and CI variables; others stay."""
+    """Decode a field that is a key file in base64, as in kubeconfigs and CI variables; return others unchanged."""
     text = "".join(field.value.split())
     if not text.startswith((_PEM_ENCODED, *_JSON_ENCODED)) or "." in text:
         return field

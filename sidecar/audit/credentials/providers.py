@@ -1,4 +1,4 @@
-"""Readers of what identity providers export: Keycloak realms, Entra's app registrations, keys of Google Cloud."""
+"""Readers of identity providers' exports: Keycloak realms, Entra's app registrations, Google Cloud's key files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BUILT_IN: Final = frozenset(
 )
 _CREATED: Final = "client.secret.creation.time"
 _ROTATED: Final = "client.secret.rotated"
-# Components and identity providers keep these beside settings; what a component calls them, we call them.
+# Names of secrets among the settings of Keycloak's components and identity providers.
 _OTHERS: Final = {
     "clientSecret": Kind.OAUTH_CLIENT_SECRET,
     "bindCredential": Kind.PASSWORD,
@@ -29,7 +29,7 @@ _OTHERS: Final = {
 
 
 def keycloak_realms(documents: list[Node]) -> list[Node]:
-    """Return the realms of an export, one or a list; a single client's export counts as a realm of that client."""
+    """Return the realms in an export of one or several; wrap the export of a single client in a realm."""
     found = [one for document in documents for one in (document, *document.items)]
     realms = [one for one in found if one.text_of("realm") and one.get("clients") is not None]
     clients = [one for one in found if one.text_of("clientId") and one.get("protocol") is not None]
@@ -37,7 +37,7 @@ def keycloak_realms(documents: list[Node]) -> list[Node]:
 
 
 def entra_applications(documents: list[Node]) -> list[Node]:
-    """Return the app registrations or service principals of an export from Graph or ``az ad app list``."""
+    """Return the app registrations and service principals in an export from Graph or ``az ad app list``."""
     found = [one for document in documents for one in (document, *document.items, *_value(document))]
     return [one for one in found if one.text_of("appId") and _credential_lists(one)]
 
@@ -52,7 +52,7 @@ def _credential_lists(one: Node) -> bool:
 
 
 def read_keycloak(realms: list[Node]) -> Read:
-    """Read realms: confidential clients, direct access grants, secrets of components and of brokered providers."""
+    """Read realms: confidential clients, direct access grants, secrets of components and identity providers."""
     return Read(tuple(field for realm in realms for field in _realm(realm)))
 
 
@@ -101,7 +101,7 @@ def _client(client: Node, prefix: str) -> Iterator[Field]:
     template = replace(template, created=_read_created(client), facts=facts, kind=Kind.OAUTH_CLIENT_SECRET)
     if secret is not None and secret.text and set(secret.text) != {"*"}:
         yield replace(template, value=secret.text, line=secret.line)
-    elif secret is not None or client.is_true("serviceAccountsEnabled"):  # the export masks or omits it
+    elif secret is not None or client.is_true("serviceAccountsEnabled"):  # the export masks or omits the secret
         yield replace(template, identity=("keycloak", prefix, client_id))
     rotated = client.text_of("attributes", _ROTATED)
     if rotated and set(rotated) != {"*"}:
@@ -114,7 +114,7 @@ def _read_created(client: Node) -> str | None:
 
 
 def _others(section: Node, label: str) -> Iterator[Field]:
-    """Yield the secrets below components and identity providers; a value may be a list of one."""
+    """Yield the secrets of components and identity providers; a value may be a list with one item."""
     stack, steps = [section], 100_000
     while stack and steps:
         steps -= 1
@@ -136,7 +136,7 @@ def _others(section: Node, label: str) -> Iterator[Field]:
 
 
 def read_entra(applications: list[Node], *, today: str) -> Read:
-    """Read app registrations. Graph never shows a secret's value, so that each is known by application and key id."""
+    """Read app registrations, without expired credentials. Application and key id identify a secret without value."""
     return Read(tuple(field for one in applications for field in _application(one, today)))
 
 
@@ -150,7 +150,7 @@ def _application(one: Node, today: str) -> Iterator[Field]:
         for credential in [] if listed is None else listed.items:
             expires = (credential.text_of("endDateTime") or credential.text_of("endDate") or "")[:10] or None
             if expires is not None and expires < today:
-                continue  # over: it opens nothing
+                continue  # expired
             key_id = credential.text_of("keyId") or str(credential.line)
             hint = credential.text_of("hint") or ""  # the first characters of the secret
             field = Field(
@@ -173,7 +173,7 @@ def _application(one: Node, today: str) -> Iterator[Field]:
 
 
 def google_keys(documents: list[Node]) -> list[Node]:
-    """Return the key files of Google Cloud's service accounts."""
+    """Return the documents that are key files of Google Cloud service accounts."""
     return [one for one in documents if one.text_of("type") == "service_account" and one.text_of("private_key")]
 
 

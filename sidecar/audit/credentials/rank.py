@@ -1,4 +1,4 @@
-"""Rank of a credential: reach times exposure times age, and the severity that follows from it."""
+"""Ranks a credential by reach times exposure times age, and derives its severity."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SEVERITIES: Final = ((30, Severity.CRITICAL), (12, Severity.HIGH), (5, Severity
 
 
 def age_days(created: str | None, today: str) -> int | None:
-    """Return the age in days, or None where no date is known or it is no date."""
+    """Return the days from ``created`` to ``today``, at least 0; None if ``created`` is None or no date."""
     try:
         return None if created is None else max(0, (date.fromisoformat(today) - date.fromisoformat(created)).days)
     except ValueError:
@@ -33,7 +33,7 @@ def age_days(created: str | None, today: str) -> int | None:
 
 
 def rank(kind: Kind, exposures: Collection[Exposure], *, places: int, owners: int, age: int | None) -> int:
-    """Return reach (1 to 6) times exposure (1 to 4) times age (1 to 3); an unknown age counts as a quarter's."""
+    """Return reach (1 to 6) times exposure (1 to 4) times age (1 to 3); an unknown age counts as 2."""
     reach = KINDS[kind].reach + (owners > 1)
     exposure = max((_EXPOSED[one] for one in exposures), default=1) + (places > 2)  # copies spread
     old = 2 if age is None or _QUARTER < age <= _YEAR else 3 if age > _YEAR else 1

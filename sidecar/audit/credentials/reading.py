@@ -1,4 +1,4 @@
-"""Choice of the reader of a file: by its content, and by its path where the content does not tell."""
+"""Chooses the reader of a file by its content and path, and reads the file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _INSERTED: Final = re.compile(r"\{\{[^\n{}]{0,1024}\}\}")
 
 
 def read_file(path: str, text: str, *, today: str) -> Read:
-    """Read a file: its fields by its format, and at the end its whole text for the detector."""
+    """Read a file: the fields of its format, and as the last field the whole text, for the detector."""
     read = _by_format(path, text, today)
     exposure = read.fields[0].exposure if read.fields else Exposure.CODE
     owner = folder_of(path) if not read.fields else None
@@ -47,7 +47,7 @@ def read_file(path: str, text: str, *, today: str) -> Read:
 
 
 def _comments(path: str, text: str, exposure: Exposure) -> Iterator[Field]:
-    """Yield the fields in the comments of a YAML file, which its tree does not have."""
+    """Yield the fields in the comments of a YAML file, which its tree lacks."""
     if PurePath(path).suffix.lower() not in (".yaml", ".yml") or "#" not in text:
         return
     template = Field(name="", value="", line=1, literal=True, strict=True, exposure=exposure, owner=folder_of(path))
@@ -85,7 +85,7 @@ def _by_format(path: str, text: str, today: str) -> Read:
 
 
 def _documents(path: str, text: str) -> list[Node]:
-    """Return the documents of a file that is a tree; nothing for other text, or a tree with an error."""
+    """Return the non-empty documents of a YAML or JSON file; none for other text or invalid documents."""
     suffix = PurePath(path).suffix.lower()
     beginning = text.lstrip()[:1]
     if suffix not in _TREES and not (path == "-" and beginning in ("{", "[")):
@@ -100,5 +100,5 @@ def _documents(path: str, text: str) -> list[Node]:
 
 
 def _fill_in(text: str) -> str:
-    """Return a template of a chart as a document: control lines are blank, each value from outside is a reference."""
+    """Turn a chart's template into YAML: blank its control lines, replace each insertion by a reference."""
     return _INSERTED.sub("<template>", _CONTROL.sub("", text))

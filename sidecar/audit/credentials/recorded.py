@@ -1,5 +1,5 @@
-"""Reader of our own records: OAuth clients whose tokens name no actor, behind which a static credential is, and the
-static keys that calls out of the mesh carried.
+"""Finds static credentials in our own records: OAuth clients whose tokens name no actor, and so use a static
+credential, and static keys on calls out of the mesh.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sidecar.audit.credentials.kinds import Kind
 from sidecar.audit.log_lines import Line
 from sidecar.audit.records import Record, RecordError, is_login, parse_record
 
-# How an event's ``credential`` says that it is a static one.
+# Prefixes of ``credential`` for a static credential, by event.
 _WAYS: Final[Mapping[str, tuple[str, ...]]] = {"request": ("inject", "passthrough"), "token.exchanged": ("client",)}
 
 
@@ -23,7 +23,7 @@ class _Seen(NamedTuple):
 
 
 def is_records(first: bytes) -> bool:
-    """Tell by its first line if a file is a stream of records."""
+    """Return True if ``first``, the first line of a file, is a record."""
     try:
         parse_record(first)
     except RecordError:
@@ -32,8 +32,8 @@ def is_records(first: bytes) -> bool:
 
 
 def read_recorded(lines: Iterable[Line]) -> list[Field]:
-    """Return a field for each OAuth client that called without an actor, and for each static key that left the mesh,
-    with its first use and the count.
+    """Return a field for each OAuth client that called without an actor, and for each static key that was used, with
+    the earliest use and the number of calls. Skips lines that are no records.
     """
     clients: dict[tuple[str, str], _Seen] = {}
     keys: dict[tuple[str, str], _Seen] = {}
@@ -64,7 +64,7 @@ def _note(seen: dict[tuple[str, str], _Seen], name: tuple[str, str], line: int, 
 
 
 def _static_keys(record: Record) -> list[str]:
-    """Return the static keys that a call carried, each as ``WAY:KIND:FINGERPRINT``; a federated one is short-lived."""
+    """Return the static keys of a permitted call, each as ``WAY:KIND:FINGERPRINT``, without short-lived credentials."""
     ways = _WAYS.get(record.event, ())
     if not ways or record.credential is None or not (record.allowed or record.decision == "observed_deny"):
         return []
@@ -75,7 +75,7 @@ def _static_keys(record: Record) -> list[str]:
 
 
 def _client(record: Record) -> str | None:
-    """Return the client of a call that named no actor. A login names none either, and is a person's."""
+    """Return the client of an inbound call without an actor; None for other records, and logins, which are people's."""
     if record.client_id is None or record.actor is not None or record.chain:
         return None
     if record.event != "request" or record.direction != "inbound":

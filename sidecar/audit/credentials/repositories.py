@@ -1,8 +1,8 @@
-"""Git repositories of audited folders, each proven to be wholly inside its folder.
+"""Finds the Git repositories of audited folders, and checks that each lies entirely inside its folder.
 
-Files of a repository decide where its objects are read from: ``.git`` as a file or a link, ``commondir``, alternates,
-links among its files, and configuration that includes other files. A repository that leads out of the audited folder
-would reveal files that were not given for the audit.
+Files of a repository determine where Git reads its objects: ``.git`` as a file or a link, ``commondir``, alternates,
+links among its files, and configuration that includes other files. A repository that refers to places outside of the
+audited folder would reveal files that were not given for the audit.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _INCLUDES: Final = re.compile(rb"\[\s*include(if)?\b", re.IGNORECASE)  # anywher
 
 
 class LeadsOutError(Exception):
-    """A repository leads out of the audited folder, or its files cannot be read to exclude that."""
+    """A repository refers to a place outside of the audited folder, or its references cannot be checked."""
 
 
 def repositories_of(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the repositories around and below a folder, each with the folder that it must lie in."""
+    """Yield the repository around a folder and those one level below, each with the folder in which it must lie."""
     around = [one for one in (folder, *folder.resolve().parents) if os.path.lexists(one / ".git")][:1]
     for one in around:
         yield one, one
@@ -38,10 +38,10 @@ def repositories_of(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def require_inside(repository: Path, root: Path) -> None:
-    """Follow every reference of a repository to another place.
+    """Check every reference of a repository to another place.
 
     Raises:
-        LeadsOutError: one leads out of ``root``, or cannot be followed.
+        LeadsOutError: a reference leads out of ``root``, or cannot be followed.
     """
     root = root.resolve()
     try:
@@ -89,7 +89,7 @@ def _alternates(file: Path) -> list[str]:
     with file.open("rb") as stream:
         text = stream.read(_MAX_POINTER_BYTES * _MAX_ALTERNATES + 1)
     named = [line for line in text.split(b"\n") if line and not line.startswith(b"#")]
-    # Git unescapes a quoted name, and reads beyond our bound.
+    # Git unescapes a quoted name, and reads beyond our limit.
     if len(text) > _MAX_POINTER_BYTES * _MAX_ALTERNATES or any(line.startswith(b'"') for line in named):
         raise LeadsOutError
     return [os.fsdecode(line) for line in named]
@@ -99,7 +99,7 @@ def _inside(folder: Path, name: str, root: Path) -> Path:
     """Return the real path of a name in a folder.
 
     Raises:
-        LeadsOutError: it is outside of ``root``.
+        LeadsOutError, OSError: the path is outside of ``root``, or does not exist.
     """
     place = (folder / name).resolve(strict=True)
     if not place.is_relative_to(root):
@@ -108,7 +108,7 @@ def _inside(folder: Path, name: str, root: Path) -> Path:
 
 
 def _check_tree(place: Path, root: Path) -> None:
-    """Refuse links that lead out, and more entries than a repository has."""
+    """Raise LeadsOutError if a link below ``place`` leads out of ``root``, or there are more than MAX_ENTRIES."""
     count = 0
     for at, folders, files in os.walk(place, onerror=_note_failure):
         count += len(folders) + len(files)

@@ -1,7 +1,7 @@
-"""Ways to retire a credential, as settings of a sidecar: a route of another kind instead of a key of the agent's.
+"""Writes settings of a sidecar that retire a credential: a route that needs no key of the agent's.
 
-A provider that takes a workload's identity needs no key at all (``federate``). Elsewhere the sidecar holds the key,
-with an owner and an end (``inject``), or the target gets a sidecar of its own (``exchange``).
+A provider that accepts a workload's identity needs no key at all (``federate``). For others the sidecar holds the key,
+with an owner and an end date (``inject``), or the target gets a sidecar of its own (``exchange``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.audit.credentials.kinds import Kind
 
-# Kinds whose target can stand behind a sidecar of its own; the others have a fix outside our settings.
+# Kinds whose target can have a sidecar of its own, with the name and meaning of the route.
 _EXCHANGED: Final = {
     Kind.API_KEY: ("target", "the target, beside a sidecar of its own"),
     Kind.BASIC_CREDENTIALS: ("target", "the target, beside a sidecar of its own"),
@@ -23,7 +23,7 @@ _EXCHANGED: Final = {
     Kind.CLIENT_WITHOUT_DELEGATION: ("target", "the service that the client calls"),
     Kind.PASSWORD_GRANT: ("target", "the service that the client calls"),
 }
-# Settings that give the workload an identity instead of a key.
+# Kinds that an identity replaces; below, the settings for it.
 _IDENTIFIED: Final = frozenset((Kind.PRIVATE_KEY, Kind.CLIENT_CERTIFICATE, Kind.KUBERNETES_TOKEN))
 _IDENTITY: Final = """\
 identity:
@@ -61,7 +61,7 @@ _INJECT: Final = """\
         owner: TEAM
         until: "{until}"   # the route closes then: replace the key, and move the day
 """
-# By the names of providers: the upstream, the paths of its models, and what the provider has to know of us.
+# By provider: the route's name, the upstream, the path of its models, and the terms of the federation.
 _FEDERATED: Final = {
     "OpenAI": ("openai", "api.openai.com", "/v1/responses", {
         "audience": "https://api.openai.com/v1", "identity_provider_id": "idp_01ABC", "service_account_id": "sa_01ABC",
@@ -91,7 +91,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,20}")
 
 
 def settings_for(kind: Kind, provider: str | None = None) -> str | None:
-    """Return settings of the agent's sidecar that replace the credential; None if its fix is elsewhere."""
+    """Return settings of the agent's sidecar that replace the credential; None if no settings can."""
     if kind in _IDENTIFIED:
         return _IDENTITY
     named = _BY_KIND.get(kind) or (_SAME.get(provider or "", provider) if kind is Kind.MODEL_PROVIDER_KEY else None)

@@ -1,7 +1,7 @@
-"""Secrecy of the output: a secret leaves as a keyed fingerprint, and texts from outside leave masked.
+"""Keeps secrets out of the output: replaces them by keyed fingerprints, and masks texts from audited files.
 
-A fingerprint tells that two places hold the same secret and nothing else. Without the key nobody can try guesses
-against it, so that even a weak password stays unknown. Runs with the same key can be compared.
+Equal fingerprints show that two places hold the same secret, and reveal nothing else. Without the key, guesses cannot
+be tested against a fingerprint, so even a weak password stays unknown. Runs with the same key can be compared.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 MASK: Final = "[masked]"
-SPAN: Final = 6  # characters: a text that shares so many in a row with a secret is masked
+SPAN: Final = 6  # characters: a text that shares this many consecutive ones with a secret is masked
 MIN_KEY_BYTES: Final = 16
 _MAX_KEY_BYTES: Final = 4096
 _DIGITS: Final = 32
@@ -24,11 +24,11 @@ _WORDS: Final = 12
 _BEGINNING: Final = 16
 _WORDY: Final = re.compile(r"[a-z./_ -]+")
 _PARTS: Final = re.compile(r"([ ,/])")
-_MAX_MASKED: Final = 16_384  # characters of a secret that are compared: a private key has fewer
+_MAX_MASKED: Final = 16_384  # characters of a secret that are compared: more than a private key has
 
 
 class KeyFileError(ValueError):
-    """The file of the key cannot be used; the message has the fix."""
+    """The key file cannot be used; the message has the fix."""
 
 
 class Fingerprints:
@@ -38,9 +38,9 @@ class Fingerprints:
         self._key = secrets.token_bytes(32) if key is None else key
 
     def of(self, *parts: str) -> str:
-        """Return 32 hex digits in groups that stand for a secret, or for the names of one that is not in the file.
+        """Return the fingerprint of a secret, or of the identity of a secret that is not in the file: 32 hex digits.
 
-        In groups, so that no digits of a fingerprint can be taken for those of a secret.
+        The digits are grouped by colons, so that they cannot be mistaken for those of a secret.
         """
         digest = hmac.new(self._key, digestmod=sha256)
         for part in parts:
@@ -51,7 +51,7 @@ class Fingerprints:
 
 
 def read_key(path: Path) -> bytes:
-    """Read the key that makes runs comparable.
+    """Read the key for fingerprints, which makes runs comparable.
 
     Raises:
         KeyFileError: the file cannot be read, or the key is too short.
@@ -69,10 +69,10 @@ def read_key(path: Path) -> bytes:
 
 
 class Masker:
-    """Masks texts from a file that repeat a part of a secret of the same file, such as a name made from a key.
+    """Masks texts from a file that share a span of SPAN characters with a secret of the same file.
 
-    A span of lower-case words counts from ``_WORDS`` characters on: a weak password may hold the word "secret", and the
-    name of the file ``secrets.yaml`` reveals nothing of it.
+    A span of lower-case words counts only from ``_WORDS`` characters: a weak password may hold the word "secret", but
+    the file name ``secrets.yaml`` reveals nothing about it.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Masker:
         self._words: set[str] = set()
 
     def learn(self, values: Iterable[str]) -> None:
-        """Remember secrets."""
+        """Add secrets to mask."""
         for value in values:
             value = value[:_MAX_MASKED]
             spans = (value[at : at + SPAN] for at in range(len(value) - SPAN + 1))
@@ -88,7 +88,7 @@ class Masker:
             self._words.update(value[at : at + _WORDS] for at in range(len(value) - _WORDS + 1))
 
     def text(self, text: str) -> str:
-        """Return the text, with each part between separators masked that shares a span with a secret."""
+        """Return the text; each part between separators that shares a span with a secret is replaced by MASK."""
         if not self._holds(text):
             return text
         masked = "".join(MASK if self._holds(part) else part for part in _PARTS.split(text))
@@ -101,13 +101,13 @@ class Masker:
 
 
 class NameMasker(Masker):
-    """Masks names that hold a whole secret of any file of the run, by its first ``_BEGINNING`` characters.
+    """Masks names that hold the first ``_BEGINNING`` characters of a secret of any file of the run.
 
-    Shorter secrets are masked in texts of their own file alone: as a part of a name, one is also a common word.
+    Shorter secrets are masked only in texts of their own file: in names, they may be common words.
     """
 
     def learn(self, values: Iterable[str]) -> None:
-        """Remember secrets."""
+        """Add secrets to mask."""
         beginnings = (value[:_BEGINNING] for value in values if len(value) >= _BEGINNING)
         self._spans.update(beginning for beginning in beginnings if not _WORDY.fullmatch(beginning))
 

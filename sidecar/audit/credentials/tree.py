@@ -1,6 +1,6 @@
-"""Trees of YAML and JSON documents, with the line of each value. Nothing in a document is executed or converted.
+"""Parses YAML and JSON to trees of text with line numbers. Executes and converts nothing.
 
-An alias is a reference to the same node: those who walk a tree bound their steps (``yaml_events``).
+An alias is a reference to the same node: a caller that walks a tree must limit its steps (``yaml_events``).
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from sidecar.audit.yaml_events import RefusedError, documents
 
 MAX_NODES: Final = 500_000
 
-# A string, or a comment, or a comma before a closing bracket: VS Code and others accept the last two in JSON. What has
-# no end is taken as well, so that no character is looked at twice.
+# A string, or a comment, or a comma before a closing bracket: VS Code and others accept the last two in JSON. Matches
+# unterminated ones as well, so that no character is read twice.
 _LOOSE: Final = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|//[^\n]*|/\*.*?(?:\*/|\Z)|,(?=\s*[}\]])', re.DOTALL)
 
 
 class TreeError(Exception):
-    """The text is not a document, or beyond a limit. The message quotes nothing of it."""
+    """The text is no YAML or JSON, or exceeds a limit. The message quotes nothing of the text."""
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A text, a mapping or a list. ``line`` is the line of the text's first character, or of the collection's."""
+    """A text, a mapping or a list. ``line``: line number of the first character of the text or collection."""
 
     line: int
     text: str | None = None
     members: list[tuple[str, Node]] = field(default_factory=list)  # a name may occur twice: each value counts
     items: list[Node] = field(default_factory=list)
-    literal: bool = False  # a block: its lines are lines of the file
+    literal: bool = False  # a block scalar: its lines are lines of the file
 
     def get(self, *names: str) -> Node | None:
-        """Return the member at the end of a path of names, or None."""
+        """Return the member at a path of names, or None; of members with equal names, the last."""
         node: Node | None = self
         for name in names:
             found = [value for key, value in node.members if key == name] if node is not None else []
@@ -43,20 +43,20 @@ class Node:
         return node
 
     def text_of(self, *names: str) -> str | None:
-        """Return the text at the end of a path of names, or None."""
+        """Return the text at a path of names, or None."""
         node = self.get(*names)
         return None if node is None else node.text
 
     def is_true(self, name: str) -> bool:
-        """Tell if a member is the word true."""
+        """Return True if a member is the text ``true`` in any case."""
         return (self.text_of(name) or "").lower() == "true"
 
 
 def read_documents(text: str) -> list[Node]:
-    """Read each document of a YAML stream or a JSON text.
+    """Parse each document of a YAML stream or a JSON text.
 
     Raises:
-        TreeError: it is neither, or exceeds a limit.
+        TreeError: the text is neither, or exceeds a limit.
     """
     if text.lstrip("\ufeff \t\r\n")[:1] in ("{", "["):
         text = _LOOSE.sub(_strict, text)
@@ -72,7 +72,7 @@ def read_documents(text: str) -> list[Node]:
 
 
 def _strict(found: re.Match[str]) -> str:
-    """Return JSON for a piece of looser JSON: strings stay, comments and trailing commas become blanks."""
+    """Convert a piece of lax JSON to strict JSON: strings stay, comments and trailing commas become blanks."""
     piece = found[0]
     if piece.startswith('"'):
         return piece.replace("\\/", "/") if "\\/" in piece else piece
@@ -80,7 +80,7 @@ def _strict(found: re.Match[str]) -> str:
 
 
 class _Form:
-    """Texts as they are written, and every member, also of a name that occurs twice."""
+    """Makes nodes: texts as written, and every member, even if its name occurs twice."""
 
     def scalar(self, event: yaml.ScalarEvent, line: int, /) -> Node:
         block = event.style in ("|", ">")
@@ -106,7 +106,7 @@ class _Form:
 
 
 def _merge(node: Node) -> Node:
-    """Put the members of ``<<: *other`` in front of a mapping's own."""
+    """Put the members of ``<<: *other`` that the mapping lacks in front of its own; return the mapping."""
     merge = node.get("<<")
     if merge is None:
         return node

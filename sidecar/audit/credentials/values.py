@@ -1,4 +1,4 @@
-"""Values of a document, taken apart: texts of several lines, command lines, assignments, encoded keys, registries."""
+"""Splits values of documents into fields: texts of several lines, command lines, assignments, keys, registries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMMANDS: Final = frozenset(("args", "command", "entrypoint", "cmd"))
 
 
 def values(node: Node, template: Field, *, path: str) -> Iterator[Field]:
-    """Yield the fields below a node. The template's name is that of the node itself."""
+    """Yield the fields below a node, and those inside their texts. ``template.name`` is the name of the node."""
     if node.text is not None:
         whole = replace(template, value=node.text, line=node.line, literal=node.literal)
         label = ", ".join(filter(None, (template.object, path)))
@@ -32,7 +32,7 @@ def values(node: Node, template: Field, *, path: str) -> Iterator[Field]:
 
 
 def _collect(node: Node, name: str, commands: dict[int, Node]) -> None:
-    """Collect the lists that are command lines, by their identity."""
+    """Add the lists that are command lines to ``commands``, by their ``id()``."""
     stack, steps = [(node, name)], 100_000
     while stack and steps:
         steps -= 1
@@ -45,7 +45,7 @@ def _collect(node: Node, name: str, commands: dict[int, Node]) -> None:
 
 
 def arguments(command: Node, template: Field) -> Iterator[Field]:
-    """Yield each argument, named by the flag before it: ``--token X``, ``--token=X``, ``-e A=B``."""
+    """Yield each argument of a command line, named by its flag: ``--token X``, ``--token=X``, ``-e A=B``."""
     flag = ""
     for number, item in enumerate(command.items):
         text = item.text or ""
@@ -63,7 +63,7 @@ def arguments(command: Node, template: Field) -> Iterator[Field]:
 
 
 def taken_apart(field: Field) -> Iterator[Field]:
-    """Yield a field, decoded if it is an encoded key, and the fields in its text."""
+    """Yield a field, decoded if it is an encoded key file, and the fields inside its text."""
     field = decoded(field)
     yield field
     text = field.value.strip()
@@ -72,7 +72,7 @@ def taken_apart(field: Field) -> Iterator[Field]:
 
 
 def embedded(field: Field) -> Iterator[Field]:
-    """Yield the fields of a text inside a document."""
+    """Yield the fields inside the text of a field."""
     yield from fields_of(field.value, replace(field, name="", value=""))
 
 
@@ -82,7 +82,7 @@ def _is_assignment(text: str) -> bool:
 
 
 def registries(field: Field) -> Iterator[Field]:
-    """Yield the passwords of container registries in a Docker configuration."""
+    """Yield the passwords of container registries in a Docker configuration; nothing if it is no JSON."""
     try:
         document = json.loads(field.value)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Texts of files and folders to search: bounded, each file once; streams of records by their name alone."""
+"""Reads the texts to search from files and folders, within limits, each file once; of record streams only the name."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ BENIGN: Final = frozenset(("binary", ARCHIVES, LEFT_OUT, SPECIAL))  # reasons to
 
 
 class TextFile(NamedTuple):
-    """A file with its text, by the name it was found under. Without text it is a stream of records, of any size."""
+    """A file, by the name under which it was found, and its text; None for a stream of records, of any size."""
 
     name: str
     text: str | None
 
 
 def text_files(paths: Sequence[str], skipped: Counter[str]) -> Iterator[TextFile]:
-    """Yield each text file below the paths; ``-`` is standard input. ``skipped`` counts the rest by its reason.
+    """Yield each text file below the paths; ``-`` is standard input. ``skipped`` counts all others by reason.
 
     Raises:
-        OSError: a path that was given cannot be read. Files below a folder that cannot be read are counted.
-        TooLargeError: there are more files than the limit, or a given file or standard input is too large.
+        OSError: a given file cannot be read; unreadable files below folders are only counted.
+        TooLargeError: there are too many files, or a given file or standard input is too large.
     """
     seen: set[tuple[int, int]] = set()
     for path, given in find_files(paths, skipped):
@@ -75,7 +75,7 @@ def _standard_input() -> str:
 
 
 def _is_new(file: Path, seen: set[tuple[int, int]], skipped: Counter[str], *, given: bool) -> bool:
-    """Tell if a file was not read under another name."""
+    """Return True if a file was not yet read under another name; False if it is unreadable, which is counted."""
     try:
         status = file.stat() if given else file.lstat()
     except OSError:
@@ -91,9 +91,9 @@ def _is_new(file: Path, seen: set[tuple[int, int]], skipped: Counter[str], *, gi
 
 
 def _begins_with_record(file: Path) -> bool:
-    """Tell by the first line. Raises ArchiveError."""
+    """Return True if the first line is a record; False if unreadable. Raises ArchiveError."""
     try:
-        with opened(str(file)) as (stream, _):  # no further: a small file may unpack to a line without end
+        with opened(str(file)) as (stream, _):  # reads one line at most: a small file may unpack to an endless line
             beginning = stream.read(MAX_LINE_BYTES)
     except ArchiveError:
         raise
@@ -103,7 +103,7 @@ def _begins_with_record(file: Path) -> bool:
 
 
 def _text(file: Path, skipped: Counter[str], *, given: bool) -> str | None:
-    """Return the text of a file, or None if it is counted as skipped."""
+    """Return the text of a file, or None after counting it as skipped. Raises OSError if it was given."""
     if file.name.lower().endswith(_ARCHIVES):
         skipped[ARCHIVES] += 1
         return None
@@ -129,7 +129,7 @@ def _text(file: Path, skipped: Counter[str], *, given: bool) -> str | None:
 
 
 def decoded(raw: bytes, skipped: Counter[str]) -> str | None:
-    """Return the text of bytes, UTF-16 with a mark too; an archive and other binary content are counted and None."""
+    """Decode UTF-8, or UTF-16 with a byte order mark; None for archives and other binary content, which are counted."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return raw.decode("utf-16", "replace")
     if b"\0" in raw[:_SNIFFED]:

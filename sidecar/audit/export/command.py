@@ -1,6 +1,6 @@
-"""``sidecar audit export``: writes records as events of ECS or OCSF, one JSON object a line, for a SIEM.
+"""``sidecar audit export``: writes records as ECS or OCSF events for a SIEM, one JSON object per line.
 
-Exit codes: 0 every line was a record, 1 some were not, 2 a file cannot be read.
+Exit codes: 0 every line was a record, 1 some lines were not, 2 a file cannot be read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the events to standard output."""
+    """Write the events to standard output. Returns the exit code."""
     convert = FORMS[arguments.form]
     write = sys.stdout.buffer.write
     others: list[str] = []
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
                 others[:1] = others[:1] or [line.place]
             else:
                 write(event)
-                if line.file == "-":  # a follower of a live stream wants each event at once
+                if line.file == "-":  # standard input may be a live stream: write each event at once
                     sys.stdout.buffer.flush()
         sys.stdout.buffer.flush()
     except BrokenPipeError:

@@ -1,9 +1,9 @@
-"""Records as events of the Elastic Common Schema (ECS 9).
+"""Converts records to events of the Elastic Common Schema (ECS 9).
 
-ECS says ``user.*`` for who performs and ``user.effective.*`` for whose rights are used. In a delegation the agent
-performs and the user's rights are used, so ``user.id`` is the agent and ``user.effective.id`` the subject: neither is
-ever written in place of the other. ``related.user`` holds everybody, so that a search for a person finds the calls that
-agents made for them. What ECS has no field for is under ``sidecar.*``.
+In ECS, ``user.*`` is the party that acts, and ``user.effective.*`` the party whose rights are used. In a delegation
+``user.id`` is the agent and ``user.effective.id`` the subject; neither replaces the other. ``related.user`` holds all
+parties, so that a search for a person finds the calls that agents made for that person. Record keys that have no ECS
+field are under ``sidecar.*``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sidecar.audit.records import Record
 
 VERSION: Final = "9.0.0"
 
-_TYPES: Final[Mapping[str, tuple[list[str], list[str]]]] = {  # event.category and event.type, of each event
+_TYPES: Final[Mapping[str, tuple[list[str], list[str]]]] = {  # event.category and event.type of each event
     "request": (["api"], ["access"]),
     "request.opened": (["api"], ["start"]),
     "connection.refused": (["network"], ["connection", "denied"]),
@@ -42,11 +42,11 @@ _TYPES: Final[Mapping[str, tuple[list[str], list[str]]]] = {  # event.category a
 }
 _OUTCOMES: Final = {"allow": "success", "deny": "failure", "observed_deny": "success"}  # an observed call passed
 _DECIDED: Final = {"allow": "allowed", "deny": "denied", "observed_deny": "denied"}
-_PUT_OUT: Final = frozenset({"event", "ts", "seq", "decision", "reason", "trace_id"})  # they have a field of their own
+_PUT_OUT: Final = frozenset({"event", "ts", "seq", "decision", "reason", "trace_id"})  # keys with an ECS field
 
 
 def ecs_event(record: Record, members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one record as an ECS event. ``members`` are all keys of the record."""
+    """Convert a record to an ECS event. ``members``: all keys of the record, parsed."""
     category, kinds = _TYPES[record.event]
     decided = _DECIDED.get(record.decision or "")
     if decided is not None and category == ["api"]:
@@ -92,7 +92,7 @@ def ecs_event(record: Record, members: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def milliseconds_of(ts: str) -> int:
-    """Return the time of a record in milliseconds since 1970. Raises ValueError for another form."""
+    """Convert ``ts`` of a record to milliseconds since 1970. Raises ValueError if it is no ISO 8601 time."""
     return round(datetime.fromisoformat(ts).timestamp() * 1000)
 
 

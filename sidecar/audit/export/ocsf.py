@@ -1,8 +1,8 @@
-"""Records as events of the Open Cybersecurity Schema Framework (OCSF 1.8).
+"""Converts records to events of the Open Cybersecurity Schema Framework (OCSF 1.8).
 
-The subject is ``actor.user``, the acting agent ``actor.app_uid``: OCSF keeps both apart as well. The whole chain, which
-OCSF has no attribute for, is in ``unmapped`` with every other key. Classes: a request is API Activity (6003), a token
-exchange Authentication (3002), a refused connection Network Activity (4001), all else Application Lifecycle (6002).
+The subject is ``actor.user``, the acting agent ``actor.app_uid``. OCSF has no attribute for the whole chain: it is in
+``unmapped`` with the other keys. Classes: API Activity (6003) for requests and pods, Authentication (3002) for token
+exchanges, Network Activity (4001) for refused connections, Application Lifecycle (6002) for everything else.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PUT_OUT: Final = frozenset({"event", "ts", "seq", "decision", "reason", "status
 
 
 def ocsf_event(record: Record, members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one record as an OCSF event. ``members`` are all keys of the record."""
+    """Convert a record to an OCSF event. ``members``: all keys of the record, parsed. Raises ValueError for its ts."""
     class_uid, activity_id = _class_of(record)
     event: dict[str, Any] = {
         "class_uid": class_uid,
@@ -152,7 +152,7 @@ def _user(record: Record) -> dict[str, Any]:
 
 
 def _endpoint(name: str | None, address: str | None) -> dict[str, Any]:
-    """Return an endpoint. OCSF wants a name or an address; ``address`` is HOST:PORT."""
+    """Return an endpoint with the name or address that OCSF requires. ``address`` is HOST:PORT."""
     if address is None:
         return {"svc_name": name or "unknown"}
     host, _, port = address.rpartition(":")

@@ -1,10 +1,10 @@
 """Census of identities: machines (workloads and static keys) and people, from every source, each counted once.
 
-Machines are workloads by SPIFFE ID, seen in records or registered in entries, and static keys by their fingerprint.
-People are subjects of verified records that are not workloads, by issuer and ``sub``, and the members of a directory
-export. A person of the directory who is also seen is one person if the directory names the same ``sub``.
+Machines are workloads by SPIFFE ID, from records or registration entries, and static keys by fingerprint. People are
+subjects of verified records that are no workloads, by issuer and ``sub``, and the members of a directory export. A
+person in both counts once if the directory has the same ``sub``.
 
-The list of machines is exact. People are many, so they are counted exactly up to ``EXACT``, and estimated beyond.
+The number of machines is exact. That of people is exact up to ``EXACT``, and an estimate beyond.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _SPIFFE: Final = "spiffe://"
 
 @dataclass(slots=True)
 class Machine:
-    """One workload or static key: where it was found, its records, whom it acted for, when it was seen last.
+    """One workload or static key: its sources, records, the people it acted for, and the time of its last record.
 
-    ``own_calls`` are those that it made for itself, by the workload handle.
+    ``own_calls``: number of permitted calls that it made for itself, by the workload handle.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Machine:
 
     @property
     def people_served(self) -> int:
-        """Number of people that it acted for, an estimate beyond some hundreds."""
+        """Number of distinct people that it acted for, an estimate beyond some hundreds."""
         return estimate(self.people) if self.records else 0
 
 
@@ -50,7 +50,7 @@ class People:
         self._names: set[str] | None = set()
 
     def add(self, name: str) -> None:
-        """Count a person unless counted before."""
+        """Count a person, unless already counted."""
         self.sketch.add(name)
         if self._names is not None:
             self._names.add(name)
@@ -64,12 +64,12 @@ class People:
 
     @property
     def exact(self) -> bool:
-        """True if the count is no estimate."""
+        """True if the count is exact, False if it is an estimate."""
         return self._names is not None
 
 
 class Census:
-    """Everything that was counted. ``name_of`` turns (issuer, subject) into the name under which a person counts."""
+    """Counters of a census. ``name_of`` maps (issuer, subject) to the name that identifies a person."""
 
     def __init__(
         self, name_of: Callable[[str, str], str], *, since: str | None = None, until: str | None = None
@@ -86,7 +86,7 @@ class Census:
         self._until = until
 
     def add_record(self, record: Record) -> None:
-        """Count the identities of a record. Only verified claims name people and actors."""
+        """Count the identities of a record; people and actors only if its claims are verified."""
         if (self._since is not None and record.ts < self._since) or (
             self._until is not None and record.ts >= self._until
         ):
@@ -114,7 +114,7 @@ class Census:
         self._machine(spiffe_id, "workload", "entries")
 
     def add_key(self, fingerprint: str, owner: str | None) -> None:
-        """Count a static key by its fingerprint."""
+        """Count a static key, which its fingerprint identifies."""
         self._machine(fingerprint, "static key", "credentials").owner = owner
 
     def add_person(self, issuer: str, subject: str) -> None:

@@ -1,6 +1,6 @@
-"""``sidecar audit ratio``: counts machine identities against people, with the list behind the number.
+"""``sidecar audit ratio``: counts machine identities per person, and lists the machine identities.
 
-Exit codes: 0 the ratio is below the trigger, 1 it has reached it, 2 a file cannot be used or nothing can be counted.
+Exit codes: 0 the ratio is below the trigger, 1 it reaches the trigger, 2 a file cannot be used or nothing was counted.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--entries", action="append", default=[], metavar="PATH", help="registration entries: registered workloads"
     )
-    keys = parser.add_mutually_exclusive_group()  # a fingerprint is that of one run: both would count a key twice
+    keys = parser.add_mutually_exclusive_group()  # fingerprints differ between runs: both would count a key twice
     keys.add_argument(
         "--credentials", action="append", default=[], metavar="FILE", help="static keys: audit credentials --json"
     )
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The count. ``machines`` and ``people`` include merged sketches; ``exact`` is False for estimates."""
+    """The counts. ``machines`` and ``people`` include merged sketches; ``exact``: False if they are estimates."""
 
     machines: int
     people: int
@@ -93,7 +93,7 @@ class Result:
 
     @property
     def strangers(self) -> bool:
-        """True if a directory and the records have people, and not one in common."""
+        """True if both the directory and the records hold people, but no person in common."""
         seen, whole = self.census.seen.count, self.census.people.count
         return bool(self.in_directory and seen) and self.census.people.exact and whole == seen + self.in_directory
 
@@ -104,12 +104,12 @@ class Result:
 
     @property
     def reached(self) -> bool:
-        """True if the trigger is reached. Machines without any person reach it."""
+        """True if the ratio reaches the trigger, or if there are machines and no people."""
         return self.machines > 0 if self.ratio is None else self.ratio >= self.trigger
 
     @property
     def summary(self) -> tuple[int, str]:
-        """Return the machines per person, rounded, and a sentence."""
+        """Machines per person, rounded, and a sentence; without people, the number of machines."""
         about = "" if self.exact else "about "
         both = (
             f"{about}{counted(self.machines, 'machine identity', 'machine identities')}"
@@ -134,13 +134,13 @@ def examine(
     trigger: float = TRIGGER,
     merged: Sequence[str] = (),
 ) -> Result:
-    """Count the identities of all sources. ``keys`` are static ones: fingerprint and owner.
+    """Count the identities of all sources. ``keys``: fingerprints and owners of static keys. ``since``: RFC 3339 time.
 
     Raises:
         OSError: a file cannot be read; the text names it.
-        ValueError: a file is not what it should be; the text names it and the fix.
+        ValueError: a file has the wrong format; the text names it and the fix.
     """
-    # A directory states no issuer: beside one, people count by their sub alone.
+    # A directory has no issuers: with one, the sub alone identifies a person.
     census = Census(_name_of(key, with_issuer=not directory), since=since)
     not_records = 0
     for line in read_lines(files) if files else ():
@@ -170,7 +170,7 @@ def examine(
 
 
 def sketches_of(census: Census) -> Sketches:
-    """Return the sketches of a census."""
+    """Return sketches of the machines and people of a census."""
     machines = Distinct()
     for name in census.machines:
         machines.add(name)
@@ -178,7 +178,7 @@ def sketches_of(census: Census) -> Sketches:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Count and print."""
+    """Count the identities and print the result. Returns the exit code."""
     try:
         searched = examine_credentials(arguments.search) if arguments.search else None
         files = record_files(arguments.files)
@@ -243,7 +243,7 @@ def _before_now(window_s: int) -> str:
 
 
 def _sort(census: Census) -> list[Machine]:
-    """Machines, those first that act for nobody: what nobody asked for is what can go."""
+    """Sort machines by the number of people they act for, fewest first: those are the candidates for removal."""
     return sorted(census.machines.values(), key=lambda one: (one.people_served, one.records, one.name))
 
 

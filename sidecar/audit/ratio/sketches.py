@@ -1,4 +1,4 @@
-"""Sketches of a census in a file: sites exchange them and count together, without exchanging a name."""
+"""Sketches of a census in a file: sites merge them into one count without exchanging names."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _MAX_BYTES: Final = 1 << 16
 
 
 class SketchError(ValueError):
-    """A file that is no sketch. The text names it and the fix."""
+    """A file is no sketch. The text names the file and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sketches:
-    """The machines and the people of one census."""
+    """Sketches of the machines and the people of one census."""
 
     machines: Distinct
     people: Distinct
 
     def merge(self, other: Sketches) -> Sketches:
-        """Return the union."""
+        """Return sketches of the union of both censuses."""
         return Sketches(_union(self.machines, other.machines), _union(self.people, other.people))
 
 
@@ -44,8 +44,8 @@ def load(file: str) -> Sketches:
     """Read sketches from a file.
 
     Raises:
-        SketchError: it holds none, or those of another version.
-        OSError: it cannot be read.
+        SketchError: the file holds no sketch, or one of another version.
+        OSError: the file cannot be read.
     """
     with Path(file).open("rb") as opened:
         content = opened.read(_MAX_BYTES + 1)

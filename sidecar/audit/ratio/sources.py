@@ -1,4 +1,4 @@
-"""Readers of what is counted besides records: a directory of people, and the result of ``audit credentials``."""
+"""Reads sources other than records: a directory of people, and the result of ``audit credentials``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sidecar.audit.credentials.examine import Result
 
 MAX_BYTES: Final = 256 << 20
 
-# Lists of people as identity providers export them: SCIM, Microsoft Graph, Keycloak's realm.
+# Members that hold the list of people in exports of identity providers: SCIM, Microsoft Graph, Keycloak's realm.
 _LISTS: Final = ("Resources", "value", "users")
 # The field that holds the ``sub`` of tokens, unless --directory-field names another.
 _SUBJECTS: Final = ("sub", "id", "externalId", "userName", "userPrincipalName", "username", "email")
@@ -22,15 +22,15 @@ _INACTIVE: Final = frozenset({"false", "0", "no", "inactive", "disabled", "depro
 
 
 class SourceError(ValueError):
-    """A file that cannot be used. The text names it and the fix."""
+    """A file cannot be used. The text names the file and the fix."""
 
 
 def people_in(file: str, subject_field: str | None = None) -> Iterator[str]:
     """Yield the ``sub`` of each active person of a directory export: CSV with a header, or JSON.
 
     Raises:
-        SourceError: it is neither, or a person has no such field.
-        OSError: it cannot be read.
+        SourceError: the file is neither, holds no active person, or a person lacks the field.
+        OSError: the file cannot be read.
     """
     found = 0
     for number, row in enumerate(_rows(file), 1):
@@ -50,8 +50,8 @@ def keys_in(file: str) -> Iterator[tuple[str, str | None]]:
     """Yield fingerprint and owner of each credential of ``sidecar audit credentials --json``.
 
     Raises:
-        SourceError: it is another document.
-        OSError: it cannot be read.
+        SourceError: the file is not such a result.
+        OSError: the file cannot be read.
     """
     try:
         document = json.loads(_text(file))

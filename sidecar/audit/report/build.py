@@ -1,4 +1,4 @@
-"""Builds the report from the result of ``sidecar audit chains`` (its JSON document) and the lines of its evidence."""
+"""Builds the report from the JSON document of ``sidecar audit chains`` and the record lines that are its evidence."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sidecar.observe.hash_chain import line_hash
 from sidecar.observe.record_text import mask_tokens
 
 MOST_EVIDENCE: Final = 500
-MOST_CLAIMS: Final = 8  # lines with one name
-MOST_CHARACTERS: Final = 1 << 16  # of a line: no record is as long
+MOST_CLAIMS: Final = 8  # lines with the same record name
+MOST_CHARACTERS: Final = 1 << 16  # of a line: no genuine record is as long
 
-# Shown first: what was tried in another's name, then what is missing or contradictory.
+# Kinds of findings to show first: impersonation, then missing or contradictory evidence.
 _FIRST: Final = ("impersonation", "missing_hop", "splice", "orphan_authority", "scope_widened")
 _LAST: Final = ("observed_hop", "refused_hop", "attempt_to_leave", "missing_witness", "unreadable")
 _WITNESSES: Final = {"caller": "caller", "token_service": "token service", "callee": "callee"}
 
 
 def stories_of(document: Mapping[str, Any]) -> tuple[list[Story], list[Problem]]:
-    """Return the story of each chain, the worst first, and the problems of no chain that is shown."""
+    """Return the stories of the document's chains, worst first, and the problems that concern none of these chains."""
     by_chain: dict[str | None, list[Problem]] = {}
     for finding in document["findings"]:
         by_chain.setdefault(finding["chain"], []).append(_problem(finding))
@@ -38,7 +38,7 @@ def stories_of(document: Mapping[str, Any]) -> tuple[list[Story], list[Problem]]
 
 
 def names_in(stories: Iterable[Story], problems: Iterable[Problem]) -> list[str]:
-    """Return the names of all records that the stories and problems refer to, in order of appearance."""
+    """Return the names (RUN/SEQ) of all records that stories and problems refer to, in order of appearance."""
     names: dict[str, None] = {}
     for story in stories:
         for problem in story.problems:
@@ -51,8 +51,8 @@ def names_in(stories: Iterable[Story], problems: Iterable[Problem]) -> list[str]
 
 
 def evidence_in(lines: Iterable[Line], names: Sequence[str]) -> list[Evidence]:
-    """Return the lines of the named records, in the order of the names. A name that several lines claim has several, up
-    to ``MOST_CLAIMS``: the last one tells the number of further ones.
+    """Return the lines of the first MOST_EVIDENCE named records, in the order of the names. Several lines may claim one
+    name: at most MOST_CLAIMS are returned, and the place of the last states the number of further lines.
     """
     wanted = set(names[:MOST_EVIDENCE])
     found: dict[str, list[Evidence]] = {}
@@ -66,7 +66,7 @@ def evidence_in(lines: Iterable[Line], names: Sequence[str]) -> list[Evidence]:
                 continue
             text = line.content.decode("utf-8", "replace")
             if len(text) > MOST_CHARACTERS:
-                text = mask_tokens(text)  # first: half a token would not be recognised
+                text = mask_tokens(text)  # before the cut: half a token would not be recognised
                 text = f"{text[:MOST_CHARACTERS]}… ({counted(len(text), 'character')})"
             claims.append(Evidence(name=name, place=line.place, hash=line_hash(line.content), line=text))
     for name, count in further.items():

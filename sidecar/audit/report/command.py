@@ -30,7 +30,7 @@ from sidecar.extras import needs
 
 _COMMAND: Final = "sidecar audit report"
 _NEEDED: Final = f"this {needs('audit')}"
-_MOST_CHAINS: Final = 20  # a page is for reading
+_MOST_CHAINS: Final = 20  # more would be too long to read
 _LINES: Final = (".jsonl", ".json", ".ndjson", ".log", ".records", ".gz", ".zst")
 
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the page."""
+    """Write the page and print a summary. Returns the exit code."""
     unknown = unknown_kinds(arguments.ignore)
     if unknown is not None:
         return complain(_COMMAND, unknown)
@@ -95,11 +95,11 @@ def report_of(
     most_chains: int = _MOST_CHAINS,
     memory_mib: int | None = None,
 ) -> tuple[Report, int]:
-    """Return the report, and the number of its findings.
+    """Audit and verify record files; return the report and the number of findings.
 
     Raises:
         OSError: a file cannot be read; the text names it.
-        ValueError: a file of keys is not a JWKS.
+        ValueError: a file of ``keys`` is no usable JWKS, or the records are of too many runs.
         MissingError: DuckDB is not installed.
     """
     audit, findings = examine_files(files, choice, ignore=ignore, most_chains=most_chains, memory_mib=memory_mib)
@@ -126,7 +126,7 @@ def report_of(
 
 
 def _is_among(output: str, files: Sequence[str]) -> bool:
-    """Tell if the page would overwrite one of the files, by whatever name."""
+    """Return True if ``output`` is one of the files, also by another path or a link."""
     return Path(output).exists() and any(file != "-" and Path(output).samefile(file) for file in files)
 
 
@@ -136,7 +136,7 @@ def _in_words(choice: Choice) -> str | None:
 
 
 def _integrity(verdict: Verdict, lines: Sequence[str], files: Sequence[str]) -> list[str]:
-    """Return what the hash chains and checkpoints prove about the records, in sentences."""
+    """Return sentences on the proof that hash chains and checkpoints give for the records."""
     sentences = [f"{verdict.summary[1]}."]
     sentences += [
         f"{one.kind.replace('_', ' ')}: {one.text}" for one in verdict.findings if one.kind != Kind.UNREADABLE

@@ -1,6 +1,6 @@
-"""The map of a chain's hops, as positions: workloads in columns by depth, and an arrow for each kind of call.
+"""Layout of the map of a chain's hops: workloads in columns by depth, and an arrow for each kind of call.
 
-Pure geometry: the template draws it as SVG.
+Pure geometry: the template draws the SVG.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ COLUMN: Final = 250
 ROW: Final = 92
 MARGIN: Final = 16
 MOST_ARROWS: Final = 60
-_MOST_LETTERS: Final = 20  # of a label, at the size of the page
-_LABEL_HEIGHT: Final = 28  # the call, and below it the state
+_MOST_LETTERS: Final = 20  # of a label
+_LABEL_HEIGHT: Final = 28  # two lines: the call, and its state below
 
 Call = tuple[str, str, str]  # actor, audience, state
 
@@ -37,7 +37,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """Calls from one box to another: ``count`` of them, of which ``refused`` were."""
+    """Calls with the same state from one box to another. ``path``: SVG path data."""
 
     path: str
     label_x: float
@@ -48,7 +48,7 @@ class Arrow:
 
 @dataclass(frozen=True, slots=True)
 class HopMap:
-    """Boxes and arrows, within ``width`` and ``height``."""
+    """Boxes and arrows in an area of ``width`` by ``height``. ``left_out``: number of arrows beyond MOST_ARROWS."""
 
     boxes: tuple[Box, ...]
     arrows: tuple[Arrow, ...]
@@ -60,7 +60,7 @@ class HopMap:
 def draw(story: Story) -> HopMap:
     """Lay out the map of a story."""
     groups = _groups(story)
-    shown = dict(list(groups.items())[: MOST_ARROWS - 1])  # one more is the person's
+    shown = dict(list(groups.items())[: MOST_ARROWS - 1])  # one more arrow starts at the person
     columns = _columns(story, shown)
     boxes: dict[str, Box] = {}
     rows: dict[int, int] = {}
@@ -77,7 +77,7 @@ def draw(story: Story) -> HopMap:
 
 
 def short(name: str) -> str:
-    """Return the end of a name that fits into a box; the full name is the box's title."""
+    """Return a name without its trust domain, cut at the front to _MOST_LETTERS with an ellipsis."""
     text = name.removeprefix("spiffe://").partition("/")[2] or name if name.startswith("spiffe://") else name
     return text if len(text) <= _MOST_LETTERS else f"…{text[1 - _MOST_LETTERS :]}"
 
@@ -88,14 +88,14 @@ def person_of(story: Story) -> str:
 
 
 def _columns(story: Story, shown: Iterable[Call]) -> dict[str, int]:
-    """Column of each name in the shown calls: the person's is first, a workload as deep as its first call."""
+    """Return the column of each name in the shown calls: 0 for the person; of a workload, by its first call's depth."""
     names = {name for actor, audience, _ in shown for name in (actor, audience)}
     depths = {person_of(story): 0}
     for step in story.steps:
         for name, depth in ((step.actor or "somebody", step.depth + 1), (step.audience or "somebody", step.depth + 2)):
             if name in names:
                 depths.setdefault(name, depth)
-    column = {depth: number for number, depth in enumerate(sorted(set(depths.values())))}  # none stays empty
+    column = {depth: number for number, depth in enumerate(sorted(set(depths.values())))}  # no empty columns
     return {name: column[depth] for name, depth in depths.items()}
 
 
@@ -125,7 +125,7 @@ def _label(steps: Sequence[Step]) -> str:
 
 
 def _apart(arrows: Sequence[Arrow]) -> list[Arrow]:
-    """Move labels down until none covers another."""
+    """Move labels down so that they do not overlap."""
     placed: list[Arrow] = []
     for arrow in arrows:
         beside = sorted(one.label_y for one in placed if abs(one.label_x - arrow.label_x) < COLUMN / 2)
@@ -138,7 +138,7 @@ def _apart(arrows: Sequence[Arrow]) -> list[Arrow]:
 
 
 def _arrow(start: Box, end: Box, label: str, state: str, number: int) -> Arrow:
-    shift = (number % 3 - 1) * 8  # several arrows between two boxes stay apart
+    shift = (number % 3 - 1) * 8  # separates several arrows between two boxes
     if end.x > start.x:
         x1, x2 = start.x + BOX_WIDTH, end.x
     elif end.x < start.x:

@@ -1,7 +1,7 @@
-"""The report as one HTML file: no script, nothing loaded from anywhere, readable by keyboard and screen reader.
+"""Renders the report as one HTML file: no script, no external resource, usable by keyboard and screen reader.
 
-Jinja2 escapes every value. The content security policy permits only the style that is in the page, so that a text of
-an attacker could neither run nor load anything even if it were not escaped.
+Jinja2 escapes every value. The content security policy permits only the style in the page, so that an attacker's text
+could neither run nor load anything even if it were not escaped.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from sidecar.audit.report.story import Report, alike
 from sidecar.observe.record_text import mask_tokens
 
 _HERE: Final = files("sidecar.audit.report")
-_MOST_CALLS: Final = 12  # kinds of calls in one line of the answer; the timeline has all
+_MOST_CALLS: Final = 12  # groups of calls in one line of the summary; the timeline has all
 
 
 def page(report: Report) -> str:
-    """Return the page."""
+    """Render the HTML page of a report."""
     return render(_read("report.html"), report=report)
 
 
 def style() -> str:
-    """Return the style of every page."""
+    """Return the CSS that all pages share."""
     return _read("report.css")
 
 
 def policy_of(css: str) -> str:
-    """Return the content security policy of a page that has this style and nothing else.
+    """Return a content security policy that permits this CSS and nothing else, for the page's ``meta`` element.
 
-    It fits into a page. ``frame-ancestors`` only counts in a header: a server adds it.
+    ``frame-ancestors`` works only in a header: a server must add it.
     """
     digest = b64encode(sha256(css.encode()).digest()).decode("ascii")
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page made from a template, which may import the macros of ``parts.html``."""
+    """Render a page from a template, which may import the macros of ``parts.html``."""
     css = style()
     environment = Environment(
         autoescape=True,
@@ -61,7 +61,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def visible(text: str) -> str:
-    """Make control characters, bidi marks and the like visible, and mask tokens. Nothing is cut."""
+    """Mask tokens, and escape control characters, bidi marks and other unprintable ones. Truncates nothing."""
     text = mask_tokens(text)
     return text if text.isprintable() else "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
 

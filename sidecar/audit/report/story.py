@@ -1,6 +1,6 @@
-"""The content of a report, without its form: for each chain who, for whom, what, what was refused, and the evidence.
+"""Content of a report, without layout: for each chain the people, agents, calls, refusals and evidence.
 
-The page and the terminal show the same story. Every text in it may come from an attacker.
+Every text in a story may come from an attacker.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A contradiction or refusal. ``grave``: evidence is missing or false; otherwise something was refused."""
+    """A finding. ``grave``: it breaks a chain; otherwise a call was refused or only observed."""
 
     kind: str
     text: str
@@ -21,7 +21,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One hop: ``actor`` called ``audience``. ``dropped`` are scopes of the hop before that this one has no more."""
+    """One hop: ``actor`` called ``audience``. ``dropped``: scopes of the hop before that this hop lacks."""
 
     depth: int
     time: str
@@ -29,8 +29,8 @@ class Step:
     audience: str | None
     operation: str | None
     outcome: str
-    allowed: bool | None  # None: no witness says
-    failed: bool = False  # it was let through, and no answer of success was seen
+    allowed: bool | None  # None: no witness recorded a decision
+    failed: bool = False  # the call was permitted, but no successful response was recorded
     scope: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """One chain: everything that was done on one login of one person."""
+    """One chain: all calls on one login of one person."""
 
     chain: str
     subjects: tuple[tuple[str, str], ...]  # issuer, subject
@@ -51,42 +51,42 @@ class Story:
 
     @property
     def began(self) -> str:
-        """Time of the first step."""
+        """Time of the first step with a time; "" if none has one."""
         return next((step.time for step in self.steps if step.time), "")
 
     @property
     def ended(self) -> str:
-        """Time of the last step."""
+        """Time of the last step with a time; "" if none has one."""
         return next((step.time for step in reversed(self.steps) if step.time), "")
 
     @property
     def actors(self) -> tuple[str, ...]:
-        """Agents that called something, in the order of their first call."""
+        """Agents that made a call, in the order of their first call."""
         return tuple(dict.fromkeys(step.actor for step in self.steps if step.actor is not None))
 
     @property
     def refused(self) -> tuple[Step, ...]:
-        """Steps that were refused."""
+        """Steps that were refused, or passed without authority."""
         return tuple(step for step in self.steps if step.allowed is False)
 
     @property
     def done(self) -> tuple[Step, ...]:
-        """Steps that were let through and answered with success."""
+        """Steps that were permitted, with a successful response."""
         return tuple(step for step in self.steps if step.allowed and not step.failed)
 
     @property
     def failed(self) -> tuple[Step, ...]:
-        """Steps that were let through, of which no success was seen: refused or not answered by the called one."""
+        """Steps that were permitted, without a successful response: ended, refused or not answered."""
         return tuple(step for step in self.steps if step.allowed and step.failed)
 
     @property
     def unknown(self) -> tuple[Step, ...]:
-        """Steps of which no witness tells the outcome."""
+        """Steps for which no witness recorded a decision."""
         return tuple(step for step in self.steps if step.allowed is None)
 
 
 def alike(steps: Iterable[Step]) -> list[list[Step]]:
-    """Group steps of one operation, audience and outcome, in the order of their first."""
+    """Group steps by operation, audience and outcome; groups are in the order of their first step."""
     groups: dict[tuple[str | None, str | None, str], list[Step]] = {}
     for step in steps:
         groups.setdefault((step.operation, step.audience, step.outcome), []).append(step)
@@ -95,7 +95,7 @@ def alike(steps: Iterable[Step]) -> list[list[Step]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One record: its name (run/seq), its place, the SHA-256 of its line, and the line."""
+    """One record: its name (RUN/SEQ), place, hash of the line as sidecars chain lines, and the line."""
 
     name: str
     place: str
@@ -105,7 +105,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that a report shows. ``integrity`` says up to where the records are proven, by run."""
+    """Content of the page. ``integrity``: sentences on up to which record each run is proven."""
 
     title: str
     made_at: str
@@ -123,7 +123,7 @@ class Report:
 
     @property
     def shown(self) -> frozenset[str]:
-        """Names of the records that the page has; a reference to another one is no link."""
+        """Names of the records on the page; references to other records are no links."""
         return frozenset(one.name for one in self.evidence)
 
     @property

@@ -1,4 +1,4 @@
-"""Actors of records, each with the grade of its identity: how strongly the actor of a hop was attested."""
+"""Grades the actors in records: the strength of the attestation behind the actor of each hop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_HOPS: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """An actor and the audience that it called, with the number of calls and the grade; None without an entry."""
+    """An actor, the audience that it called, the number of calls, and the actor's grade; None without an entry."""
 
     actor: str
     audience: str
@@ -28,14 +28,14 @@ class Actor:
 
 
 def actors_in(records: Sequence[str], grades: Mapping[str, Grade]) -> tuple[list[Actor], list[Weakness]]:
-    """Return the hops of all record files by actor and audience, and a weakness for each actor without an entry.
+    """Count permitted calls by actor and audience; also return a weakness for each actor without an entry.
 
-    Lines that are no records are passed over: ``sidecar audit chains`` reports them.
+    Skips lines that are no records: ``sidecar audit chains`` reports them.
 
     Raises:
-        OSError: a file cannot be read, or holds too many different hops.
+        OSError: a file cannot be read, or the files hold more than MAX_HOPS different hops.
     """
-    ends: Counter[tuple[str, str, str]] = Counter()  # a call has a record at either end, if both are given
+    ends: Counter[tuple[str, str, str]] = Counter()  # caller and callee may both have recorded a call
     first: dict[str, Place] = {}
     for line in read_lines(records) if records else ():
         if line.content is None:

@@ -1,4 +1,4 @@
-"""Patterns that say which SPIFFE IDs are agents, and the marks by which an entry of a sidecar is known."""
+"""Decides by patterns if a SPIFFE ID is an agent's, and by selectors if an entry is a sidecar's."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _SIDECAR: Final = re.compile(r"(?:^|[-_./])sidecar(?:$|[-_.])")
 class Agents:
     """Decides if a SPIFFE ID is an agent's.
 
-    By default an agent has the segment ``agent`` or ``agents`` in its path, as ``/agent/writer`` and
-    ``/ns/agents/sa/writer`` have. Patterns replace the default: ``*`` stands for any text.
+    By default, an agent's path has the segment ``agent`` or ``agents``, such as ``/agent/writer`` and
+    ``/ns/agents/sa/writer``, and does not begin with ``/spire/``. Patterns replace the default: ``*`` matches any text.
     """
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
@@ -33,7 +33,7 @@ class Agents:
         self._by_path = not patterns
 
     def includes(self, spiffe_id: str) -> bool:
-        """Tell if it is an agent's. A pattern may leave out ``spiffe://`` and the trust domain."""
+        """Return True if the ID is an agent's. A pattern may omit ``spiffe://``, or scheme and trust domain."""
         path = path_of(spiffe_id)
         if self._by_path:
             return not path.startswith(_NODES) and not _SEGMENTS.isdisjoint(path.split("/"))
@@ -44,13 +44,13 @@ class Agents:
 
 
 def agents_of(given: Iterable[str]) -> Agents:
-    """Return the agents for the words of ``--agents``: a file with one agent a line, or a pattern.
+    """Parse the values of ``--agents``: each is a file with one agent per line, or a pattern.
 
-    A line is a pattern, or a name and several identifiers (``writer = spiffe://…, ip:10.0.3.0/24``), as the other
-    audits read it; only SPIFFE IDs count here.
+    A line is a pattern, or a name and several identifiers (``writer = spiffe://…, ip:10.0.3.0/24``), as for the other
+    audits; identifiers that are no SPIFFE IDs are ignored.
 
     Raises:
-        ValueError: a file is not text, is too long, or holds no SPIFFE ID; the text names it.
+        ValueError: a value is no pattern, or a file is not text, too long, or holds no SPIFFE ID; the text names it.
         OSError: a file cannot be read.
     """
     patterns: list[str] = []
@@ -74,12 +74,12 @@ def agents_of(given: Iterable[str]) -> Agents:
 
 
 def _is_pattern(text: str) -> bool:
-    """Tell if it is a SPIFFE ID or a pattern of some, and no other identifier, such as ``user-agent:writer/*``."""
+    """Return True for a SPIFFE ID or a pattern for such IDs, False for identifiers such as ``user-agent:writer/*``."""
     return "/" in text and ":" not in text.removeprefix(SCHEME)
 
 
 def is_of_sidecar(entry: Entry) -> bool:
-    """Tell if the selectors name a sidecar: its container, its user, its program, or a socket of its own."""
+    """Return True if a selector names a sidecar: its container, image, user or program, or a socket of its own."""
     return _name_sidecar(entry.selectors)
 
 

@@ -1,6 +1,6 @@
 """``sidecar audit selectors``: judges registration entries of SPIRE, and prints weaknesses, fixes and grades.
 
-Exit codes: 0 no weaknesses, 1 weaknesses, 2 a path cannot be read or there is no entry in any.
+Exit codes: 0 no weaknesses, 1 weaknesses, 2 a path cannot be read or no entry was found.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge the entries."""
+    """Judge the entries and print the result. Returns the exit code."""
     wrong = unknown_rules(arguments.ignore, RULES)
     if wrong is not None:
         return complain(_COMMAND, wrong)
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except (OSError, ValueError) as error:
         return complain(_COMMAND, str(error))
-    if not result.entries and not result.weaknesses:  # no entries is not the same as no weaknesses
+    if not result.entries and not result.weaknesses:  # an audit without entries must not pass as one without weaknesses
         return complain(_COMMAND, "no entry in any of the paths; see `sidecar audit selectors --help` for the formats")
     try:
         _show(result, arguments)
@@ -180,7 +180,7 @@ def _cells(grade: Grade) -> tuple[str, str]:
 
 
 def _where(one: Weakness) -> str:
-    """Return the place, and the object's name where several objects have one SPIFFE ID."""
+    """Return the place; for a Cluster… object also its name, because several may have one SPIFFE ID."""
     name = one.place.object or ""
     return f"{one.place}, {name}" if name.startswith("Cluster") else str(one.place)
 

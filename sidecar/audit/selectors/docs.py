@@ -1,4 +1,4 @@
-"""Writes the table of rules into its page: ``python -m sidecar.audit.selectors.docs docs/selectors.md``."""
+"""Writes the table of rules to its page: ``python -m sidecar.audit.selectors.docs docs/selectors.md``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _END: Final = "<!-- End of the rules. -->"
 
 
 def with_rules(page: str) -> str:
-    """Return the page with the current table between its two marks.
+    """Replace the table between the two marks of a page by the current one; return the new page.
 
     Raises:
         ValueError: a mark is missing.
@@ -33,7 +33,7 @@ def _row(rule: Rule) -> str:
 
 
 def main(file: Path) -> None:
-    """Write the table into the page."""
+    """Update the table in the page ``file``."""
     file.write_text(with_rules(file.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
-"""Documents of JSON and YAML as a stream of objects, each with its line. Nothing in them is executed or expanded.
+"""Reads JSON and YAML documents as a stream of objects, each with its line. Executes and expands nothing.
 
-JSON is read object by object, so that ten thousand entries of a server cost a fraction of a second and each has its
-line. An alias in YAML refers to the same object (``yaml_events``): readers take single members, and never walk or print
+JSON is parsed object by object, so ten thousand entries of a server take a fraction of a second, and each has its line.
+An alias in YAML refers to the same object (``yaml_events``): callers must read single members, and never walk or print
 a whole value.
 """
 
@@ -21,7 +21,7 @@ MAX_BYTES: Final = 64 << 20
 MAX_YAML_BYTES: Final = 16 << 20
 MAX_NODES: Final = 1_000_000  # values of a YAML document
 MAX_ERRORS: Final = 1000
-_MOST_READ: Final = 8  # times the length of a text: reading starts again after each error
+_MOST_READ: Final = 8  # limit of characters lost to errors, in lengths of the text: parsing restarts after each error
 _LISTS: Final = frozenset({"entries", "items", "results"})
 _BLANK: Final = re.compile(r"[ \t\r\n,]*")
 _NEXT_LINE: Final = re.compile(r"\n(?=[{\[])")
@@ -31,7 +31,7 @@ _WORDS: Final[dict[str, object]] = {"true": True, "false": False, "null": None, 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One object, or a place where none can be read. ``error`` quotes nothing of the document."""
+    """One object, or the place of an error. ``error`` quotes nothing of the document."""
 
     line: int
     value: object = None
@@ -45,7 +45,7 @@ class Located(dict[str, object]):
 
 
 def read_documents(text: str) -> Iterator[Found]:
-    """Yield each object of JSON, JSON lines or YAML documents; the lists of a server or of kubectl give their items."""
+    """Yield each object of JSON, JSON Lines or YAML; of the lists of a server or kubectl, each item. Yields errors."""
     text = text.removeprefix("\ufeff")
     if text.lstrip()[:1] in ("{", "["):
         yield from _json(text)
@@ -76,7 +76,7 @@ def _json(text: str) -> Iterator[Found]:
 
 
 class _Scan:
-    """A position in a text of JSON. ``at`` is the start of the object that is being read."""
+    """Position in a JSON text. ``at``: the start of the current object."""
 
     def __init__(self, text: str) -> None:
         self.at = 0
@@ -87,7 +87,7 @@ class _Scan:
         self._counted = (0, 1)
 
     def line(self, at: int) -> int:
-        """Return the line of a position. Positions are asked for in order, so each line is counted once."""
+        """Return the line of a position. Fast for ascending positions: each line is then counted once."""
         before, line = self._counted
         if at < before:
             before, line = 0, 1
@@ -193,7 +193,7 @@ def _objects(line: int, root: object) -> Iterator[Found]:
 
 
 class _Form:
-    """Values as YAML means them: numbers and words; a name occurs once, and is a text."""
+    """Makes YAML values: integers, true, false, null and text. Refuses duplicate keys and keys that are collections."""
 
     def scalar(self, event: yaml.ScalarEvent, line: int, /) -> object:  # noqa: ARG002, a mapping has the line
         return _scalar(event.value) if event.style in (None, "") else event.value
@@ -227,7 +227,7 @@ class _Form:
 
 
 def _merge(mapping: Located) -> Located:
-    """Add the members of ``<<: *other`` that the mapping does not state itself."""
+    """Add the members of ``<<: *other`` that the mapping lacks; return the mapping."""
     others = mapping.pop("<<", None)
     for other in others if isinstance(others, list) else [others]:
         if isinstance(other, dict):

@@ -1,4 +1,4 @@
-"""Registration entries in one form, whatever they were read from: SPIRE's server, a manifest, a registration file."""
+"""Model of registration entries from all sources: SPIRE's server, a manifest, a registration file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NODE_PATH: Final = "/spire/agent/"
 
 
 class Selector(NamedTuple):
-    """One property that an attestor finds: ``k8s:pod-label:app:writer`` has type, kind and the value ``app:writer``."""
+    """One property that an attestor finds: ``k8s:pod-label:app:writer`` has the value ``app:writer``."""
 
     type: str
     kind: str
@@ -28,14 +28,14 @@ class Selector(NamedTuple):
 
 @lru_cache(maxsize=65536)
 def selector_of(text: str) -> Selector:
-    """Read ``type:kind:value``. The value may hold colons."""
+    """Parse ``type:kind:value``. The value may hold colons."""
     type_, _, rest = text.partition(":")
     kind, _, value = rest.partition(":")
     return Selector(type_, kind, value)
 
 
 class Origin(StrEnum):
-    """The kind of document that states an entry. It decides in which form a fix is written."""
+    """The kind of document that states an entry; it determines the form of a fix."""
 
     SERVER = "entry show"
     DATA = "registration file"
@@ -46,7 +46,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """The part of a ClusterSPIFFEID from which the spire-controller-manager makes one entry for each pod."""
+    """Facts of a ClusterSPIFFEID, from which the spire-controller-manager makes one entry for each pod."""
 
     workload_selectors: tuple[str, ...] = ()
     selects_pods: bool = False
@@ -58,11 +58,11 @@ class Template:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A registration entry. TTLs are seconds, 0 is the server's default; ``expires_at`` 0 is never.
+    """A registration entry. TTLs are in seconds, 0 is the server's default; ``expires_at`` is a Unix time, 0 is never.
 
-    Of a ClusterSPIFFEID, ``spiffe_id`` is the template, with namespace and account where they are stated;
-    ``selectors`` are those of ``workloadSelectorTemplates`` together with the ones that its pod and namespace selectors
-    and the parts of its template stand for.
+    For a ClusterSPIFFEID, ``spiffe_id`` is the template, with namespace and account filled in if the object fixes
+    them; ``selectors`` are those of ``workloadSelectorTemplates`` and those that its pod and namespace selectors and
+    the actions in its template imply.
     """
 
     place: Place
@@ -89,9 +89,9 @@ class Entry:
 
     @property
     def is_node(self) -> bool:
-        """True for an alias of nodes: its parent is the server, and no selector is a workload attestor's.
+        """True for an alias of nodes: its parent is the server and no selector is a workload attestor's.
 
-        A join token with an ID makes an alias under its own agent, with the selector ``spiffe_id``.
+        An alias that a join token with an ID creates has only the selector ``spiffe_id``, under its own agent.
         """
         types = {one.type for one in self.selectors}
         if types == {"spiffe_id"}:
@@ -100,31 +100,31 @@ class Entry:
 
     @property
     def has_server_as_parent(self) -> bool:
-        """True if the parent is the server, or a whole trust domain."""
+        """True if the parent is the server or a whole trust domain."""
         return self.parent_id is not None and path_of(self.parent_id) in ("", _SERVER_PATH)
 
     @property
     def label(self) -> str:
-        """A short name for a sentence about another entry."""
+        """Short name of this entry, for sentences about another entry."""
         if self.origin in (Origin.STATIC, Origin.TEMPLATE):
             return f"{self.origin} {self.name}"
         return f"the entry {self.name}" if self.name else f"the entry at {self.place}"
 
     def of_kind(self, type_: str, *kinds: str) -> list[Selector]:
-        """Return the selectors of some kinds, in order."""
+        """Return the selectors of a type with one of these kinds, sorted."""
         found = [one for one in self.selectors if one.kind in kinds and one.type == type_]
         return sorted(found) if len(found) > 1 else found
 
     @property
     def nodes(self) -> str:
-        """The nodes whose processes can match: the parent, or the kind of document that states none."""
+        """Key of the nodes whose processes can match: the parent ID, or the origin if there is no parent."""
         return self.origin if self.parent_id is None else self.parent_id
 
     @property
     def cluster(self) -> str:
-        """The nodes on which a ServiceAccount of this entry means the same.
+        """Key of the nodes that share this entry's ServiceAccounts: the Kubernetes cluster, else ``nodes``.
 
-        Each node of a Kubernetes cluster has a parent ID of its own, ``/spire/agent/k8s_psat/CLUSTER/NODE``.
+        Each node of a cluster has its own parent ID, ``/spire/agent/k8s_psat/CLUSTER/NODE``.
         """
         nodes = self.nodes
         if path_of(nodes).startswith((f"{_NODE_PATH}k8s_psat/", f"{_NODE_PATH}k8s_sat/")):
@@ -133,7 +133,7 @@ class Entry:
 
 
 def path_of(spiffe_id: str) -> str:
-    """Return the path of a SPIFFE ID, with its slash; empty for a trust domain."""
+    """Return the path of a SPIFFE ID with its leading slash; "" for a trust domain."""
     _, slash, path = spiffe_id.removeprefix(SCHEME).partition("/")
     return slash + path
 

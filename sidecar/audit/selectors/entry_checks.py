@@ -1,4 +1,4 @@
-"""Rules that one entry breaks by itself, with the fix written out for it."""
+"""Checks single entries against the rules, and writes a fix for each weakness."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from sidecar.delegation.spiffe_id import SpiffeIdError, TrustDomain
 
 _CHOSEN_IN_DOCKER: Final = frozenset({"label", "env"})
 _PIECE: Final = re.compile(r"{{.*?}}")
-MAX_SHOWN: Final = 16_384  # characters of a fix, and of the selectors of an entry: whoever writes it chooses how many
+MAX_SHOWN: Final = 16_384  # characters of a fix, and of an entry's selectors: the author of an entry may write many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """The facts that an operator states: agents, the trust domain, partners, and the time."""
+    """Facts from the operator: agents, the trust domain, partners, and the time (Unix)."""
 
     agents: Agents
     now: int
     trust_domain: str | None = None
-    partners: frozenset[str] | None = None  # None where nobody stated them
+    partners: frozenset[str] | None = None  # None if unknown
 
 
 Broken = Iterator[Weakness]
 
 
 def check_entry(entry: Entry, setting: Setting) -> Broken:
-    """Yield each rule that the entry breaks by itself. Aliases of nodes have no workload to attest."""
+    """Yield the weaknesses of one entry. Checks only the trust domains of node aliases, which attest no workload."""
     yield from _trust_domain(entry, setting)
     yield from _federation(entry, setting)
     if entry.is_node:
@@ -73,9 +73,9 @@ def broken(
     severity: Severity | None = None,
     confidence: Confidence = Confidence.HIGH,
 ) -> Weakness:
-    """Return the weakness of an entry. ``fix`` is added to the rule's own, unless it is too long to be read.
+    """Return the weakness of an entry. ``fix`` is appended to the rule's own, unless it exceeds MAX_SHOWN characters.
 
-    Entries may have neither an ID nor a line of their own, so the fingerprint is of the identity and the selectors.
+    Entries may lack an ID, and their lines change, so the fingerprint hashes the identity and the selectors.
     """
     selectors = " ".join(sorted(map(str, entry.selectors)))
     return rule.broken(
@@ -90,15 +90,15 @@ def broken(
 
 
 def _few(items: Iterable[object]) -> str:
-    """Return a few of the items for a sentence."""
+    """List at most three items for a sentence, and the number of the others."""
     words = sorted(map(str, items))
     return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
 
 def _selectors(entry: Entry) -> Broken:
-    """Yield entries that ask for too little: nothing, a namespace, names that their author chooses, a group.
+    """Yield a weakness if the entry requires too little: nothing, a namespace, names that an author chooses, a group.
 
-    A template has rules of its own for this.
+    Templates have rules of their own for this.
     """
     if entry.template is not None:
         return
@@ -139,7 +139,7 @@ def _account(entry: Entry) -> Broken:
 def _images(entry: Entry) -> Broken:
     images = [one for one in entry.selectors if (one.type, one.kind) in IMAGES and not one.value.startswith("{{")]
     pinned = {(one.kind, repository_of(one.value)) for one in images if digest_of(one.value)}
-    signed = is_signed(entry.selectors)  # a signature says what the container's own image is
+    signed = is_signed(entry.selectors)  # a signature identifies the image of the container itself
     tagged = [
         one
         for one in sorted(images)
@@ -233,7 +233,7 @@ def _names(entry: Entry, *, is_agent: bool) -> Broken:
 
 
 def _agent(entry: Entry) -> Broken:
-    """Yield the rules for entries of agents."""
+    """Yield the weaknesses of an agent's entry."""
     if entry.admin:
         yield _make_finding("agent-admin", entry, "admin is set", fix=fixes.changed(entry, admin=False))
     if entry.downstream:
@@ -247,7 +247,7 @@ def _agent(entry: Entry) -> Broken:
 
 
 def agent_entry(entry: Entry, agents: Agents) -> Broken:
-    """Yield the weakness of an entry that names the container of an agent instead of the sidecar's."""
+    """Yield a weakness if an agent's entry names a container that is not a sidecar's."""
     names = entry.of_kind("k8s", "container-name")
     if names and agents.includes(entry.spiffe_id) and not is_of_sidecar(entry):
         remove = [*names, *entry.of_kind("k8s", "container-image")]

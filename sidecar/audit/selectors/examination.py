@@ -1,4 +1,4 @@
-"""Examination of registration entries: from paths to weaknesses and a grade for each SPIFFE ID. Prints nothing."""
+"""Examines registration entries: reads paths, returns weaknesses and a grade for each SPIFFE ID. Prints nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_ENTRIES: Final = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The outcome. ``actors`` are those of records, empty without any."""
+    """Result of an examination. ``actors``: those in the given records."""
 
     entries: Sequence[Entry]
     weaknesses: Sequence[Weakness]
@@ -36,12 +36,12 @@ class Result:
     actors: Sequence[Actor] = ()
 
     def grade_of(self, spiffe_id: str) -> Grade | None:
-        """Return the grade of an identity, as of the actor of a hop; None if no entry gives it."""
+        """Return the grade of an identity, such as the actor of a hop; None if no entry grants the identity."""
         return Identities(self.grades).grade(spiffe_id)
 
     @property
     def summary(self) -> tuple[int, str]:
-        """Return the number of weakly attested identities, and a sentence."""
+        """Number of weakly attested identities, and a sentence."""
         weak = counts(self.grades)[Strength.WEAK]
         of, found = len(self.grades), len(self.weaknesses)
         sentence = f"{part(weak, of, 'identity', 'identities')} attested weakly;"
@@ -59,10 +59,10 @@ def examine(
     ignored: Collection[str] = (),
     now: float | None = None,
 ) -> Result:
-    """Read the entries of all paths and judge them. ``ignored`` rules are left out, also of the grades' reasons.
+    """Read the entries of all paths and judge them. Rules in ``ignored`` count neither as weaknesses nor in grades.
 
     Raises:
-        OSError: a path cannot be read, or holds more than a limit allows; the text names both.
+        OSError: a path cannot be read or exceeds a limit; the text names the path and the limit.
     """
     entries, errors, manifested = _read(read_texts(paths))
     known = set(partners or ()) | manifested
@@ -83,7 +83,7 @@ def examine(
 
 
 def judge(entries: Sequence[Entry], setting: Setting) -> list[Weakness]:
-    """Return each weakness of the entries, alone and together."""
+    """Return the weaknesses of single entries, then those of entries compared with each other."""
     found: list[Weakness] = []
     for entry in entries:
         found += check_entry(entry, setting)
@@ -94,7 +94,7 @@ def judge(entries: Sequence[Entry], setting: Setting) -> list[Weakness]:
 
 
 def _with_one_update(entries: Sequence[Entry], weaknesses: Sequence[Weakness]) -> list[Weakness]:
-    """Give all weaknesses of an entry the same command: each states the whole entry, and would undo the one before."""
+    """Give all weaknesses of an entry one merged update command: separate ones would undo each other."""
     commands: dict[tuple[Place, str, str], list[str]] = {}
     for one in weaknesses:
         if fixes.is_update(one.fix.rpartition("\n")[2]):
@@ -125,7 +125,7 @@ def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]
         for found in read_documents(text.content):
             place = Place(file=text.file, line=found.line)
             if found.error is not None:
-                if not text.is_template:  # its rendering can be read, and is what counts
+                if not text.is_template:  # of a chart's template, only the rendered form counts
                     errors.append(RULE["unreadable-entry"].broken(place, f"{place} {found.error}"))
                 continue
             partner = partner_of(found.value)
@@ -136,7 +136,7 @@ def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]
             try:
                 entry = entry_of(found.value, file=text.file, line=found.line)
                 same = replace(entry, place=Place(file=""))
-                if not entry.name or same not in seen:  # a server's entry in two exports is one
+                if not entry.name or same not in seen:  # an entry in two exports of a server counts once
                     entries.append(entry)
                     seen.add(same)
             except ShapeError as error:

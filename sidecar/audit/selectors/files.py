@@ -1,4 +1,4 @@
-"""Files to read entries from: those that are named, and those of a folder that mention SPIFFE."""
+"""Reads the files that may hold entries: all named files, and those below folders that mention SPIFFE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEMPLATES: Final = "/templates/"
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The text of one file. ``is_template`` is true for a template of a chart that was found in a folder."""
+    """The text of one file. ``is_template``: True for a chart's template found below a folder."""
 
     file: str
     content: str
@@ -27,10 +27,10 @@ class Text:
 
 
 def read_texts(paths: Sequence[str]) -> Iterator[Text]:
-    """Yield the text of each file. ``-`` is standard input. Links inside of folders are not followed.
+    """Yield the text of each file. ``-`` is standard input. Does not follow links below folders.
 
     Raises:
-        OSError: a path cannot be read, is too large, or is not text; a folder holds too many files. The text says so.
+        OSError: a path cannot be read, is too large, or is not text; a folder holds too many files. The text names it.
     """
     for path, named in find_files(paths):
         if not named:
@@ -48,7 +48,7 @@ def read_texts(paths: Sequence[str]) -> Iterator[Text]:
 
 
 def _read(file: str, *, follow: bool = True) -> bytes | None:
-    """Read a regular file up to the limit; None for anything else: a pipe could wait forever."""
+    """Read a regular file. Returns None for other files, since a pipe could block forever, and above MAX_BYTES."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     with os.fdopen(descriptor, "rb") as opened:
         kind = os.fstat(descriptor)

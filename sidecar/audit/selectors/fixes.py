@@ -1,4 +1,4 @@
-"""Fixes in the form of the document that states the entry: a command, or the lines of a manifest."""
+"""Writes fixes in the form of the entry's document: a command, or lines of a manifest or registration file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLAGS: Final = {"admin": "admin", "downstream": "downstream", "store_svid": "st
 
 
 def with_selectors(entry: Entry, *, add: Iterable[Selector] = (), remove: Iterable[Selector] = ()) -> str:
-    """Return the fix that changes the selectors, empty if nothing changes. A kind that is there is not added again."""
+    """Return the fix that changes the selectors; "" if nothing changes. Adds no kind that the entry already has."""
     kept = entry.selectors - set(remove)
     taken = {(one.type, one.kind) for one in kept}
     selectors = kept | {one for one in add if (one.type, one.kind) not in taken}
@@ -34,7 +34,7 @@ def with_selectors(entry: Entry, *, add: Iterable[Selector] = (), remove: Iterab
 
 
 def changed(entry: Entry, **fields: Any) -> str:
-    """Return the fix that sets fields of an entry: for a server the whole command, else the lines to write."""
+    """Return the fix that sets fields of an entry: the update command for a server's entry, else the lines to write."""
     if entry.origin is Origin.SERVER:
         return update_command(replace(entry, **fields))
     if entry.origin in (Origin.STATIC, Origin.TEMPLATE):
@@ -54,7 +54,7 @@ def deletion(entry: Entry) -> str:
 
 
 def update_command(entry: Entry) -> str:
-    """Return the command for the whole entry: ``entry update`` clears each field that is not named."""
+    """Return the command that states the whole entry, because ``entry update`` clears each omitted field."""
     words = [*_UPDATE, "-entryID", entry.name or "ENTRY_ID"]
     words += ["-parentID", entry.parent_id or "PARENT_ID", "-spiffeID", entry.spiffe_id]
     for one in sorted(entry.selectors):
@@ -76,10 +76,9 @@ def update_command(entry: Entry) -> str:
 
 
 def merged_update(entry: Entry, commands: Iterable[str]) -> str:
-    """Return one command that makes the changes of several, each of which states the whole entry.
+    """Merge the changes of several update commands of one entry into one command.
 
-    Two commands that set one field to different values are not merged: the first counts, and another audit finds the
-    rest.
+    If two commands set one field to different values, the first one counts; the next audit reports the other.
     """
     before = _options(update_command(entry))
     removed: dict[tuple[str, ...], None] = {}
@@ -98,7 +97,7 @@ def merged_update(entry: Entry, commands: Iterable[str]) -> str:
 
 
 def is_update(line: str) -> bool:
-    """Return True for a command of ``update_command``."""
+    """Return True if the line is a command that ``update_command`` made."""
     return line.startswith(" ".join(_UPDATE))
 
 

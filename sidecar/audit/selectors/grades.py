@@ -1,4 +1,4 @@
-"""Grades of SPIFFE IDs: how strongly a process is proven to be the workload before SPIRE gives it the identity."""
+"""Grades SPIFFE IDs by the strength of the proof that SPIRE requires of a process before it grants the identity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sidecar.audit.selectors.shapes import makes, pieces_of
 
 
 class Strength(StrEnum):
-    """Stable words, the strongest first."""
+    """Strength of an attestation, strongest first. The words are stable."""
 
     STRONG = "strong"
     MEDIUM = "medium"
@@ -23,19 +23,19 @@ class Strength(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The order: 0 is the strongest."""
+        """Sort key: 0 is the strongest."""
         return tuple(Strength).index(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """The strength with its reason, one phrase."""
+    """Strength of an identity's attestation, with one phrase as the reason."""
 
     strength: Strength
     reason: str
 
 
-# A weakness of these rules makes the proof worth little, however strong the other selectors are.
+# A weakness of these rules makes the grade weak, however strong the other selectors are.
 _MAKES_WEAK: Final = frozenset(
     {
         "no-selectors",
@@ -65,7 +65,7 @@ _CAPS: Final = frozenset(
 
 
 def grades_of(entries: Iterable[Entry], weaknesses: Iterable[Weakness]) -> dict[str, Grade]:
-    """Return the grade of each SPIFFE ID of a workload: that of its weakest entry, since each entry gives the ID."""
+    """Grade each SPIFFE ID of a workload by its weakest entry, because each entry grants the ID."""
     rules: dict[tuple[str, int | None, str | None], list[Weakness]] = defaultdict(list)
     for one in weaknesses:
         rules[one.place.file, one.place.line, one.place.object].append(one)
@@ -82,14 +82,14 @@ def grades_of(entries: Iterable[Entry], weaknesses: Iterable[Weakness]) -> dict[
 
 
 class Identities:
-    """Grades by SPIFFE ID. A template of a ClusterSPIFFEID stands for each ID that it makes."""
+    """Grades by SPIFFE ID. The grade of a ClusterSPIFFEID's template applies to each ID that the template makes."""
 
     def __init__(self, grades: Mapping[str, Grade]) -> None:
         self._grades = {name: grade for name, grade in grades.items() if "{{" not in name}
         self._templates = [(pieces_of(name), grade) for name, grade in grades.items() if "{{" in name]
 
     def grade(self, spiffe_id: str) -> Grade | None:
-        """Return the weakest grade among the entries that give the ID, or None without an entry."""
+        """Return the weakest grade among the entries that grant the ID, or None if none does."""
         found = [grade for pieces, grade in self._templates if makes(pieces, spiffe_id)]
         exact = self._grades.get(spiffe_id)
         if exact is not None:
@@ -109,7 +109,7 @@ def _grade(entry: Entry, weaknesses: Sequence[Weakness]) -> Grade:
         return Grade(Strength.WEAK, _phrase(worst))
     types = {one.type for one in entry.selectors}
     graded = [_OF_TYPE.get(type_, _others)(entry) for type_ in sorted(types)] or [_others(entry)]
-    best = min(graded, key=lambda one: one.strength.rank)  # all selectors are asked for
+    best = min(graded, key=lambda one: one.strength.rank)  # a process must have all selectors, so the best counts
     caps = [one for one in weaknesses if one.rule.id in _CAPS]
     if best.strength is Strength.STRONG and caps:
         worst = min(caps, key=lambda one: (one.severity.rank, one.rule.id))

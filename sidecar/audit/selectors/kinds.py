@@ -1,4 +1,4 @@
-"""Kinds of SPIRE selectors: who chooses the value, how much it binds, and which values exclude each other."""
+"""Properties of SPIRE selector kinds: the author of the value, its strength, and values that exclude each other."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ KNOWN: Final = {
 }
 GROUPS: Final = frozenset({"gid", "group", "supplementary_gid", "supplementary_group"})
 
-# Selectors of node attestors that every node of a cluster, an account or a network has.
+# Selectors of node attestors that all nodes of a cluster, an account or a network share.
 _BROAD_NODE_KINDS: Final = {
     "k8s_psat": {"cluster", "agent_ns", "agent_sa"},
     "k8s_sat": {"cluster", "agent_ns", "agent_sa"},
@@ -99,7 +99,7 @@ _KEYED: Final = {("k8s", "pod-label"): ":", ("k8s", "ns-label"): ":", ("docker",
 
 _DIGEST: Final = re.compile(r"(?:^|@)sha256:([0-9a-f]{64})$")
 _BARE_ID: Final = re.compile(r"[0-9a-f]{64}")
-# Programs that run somebody else's program: its path is the same for all of them.
+# Programs that run other programs, so that their path does not identify a workload.
 _INTERPRETER: Final = re.compile(
     r"(?:python|pypy|ruby|perl|php|lua|java|guile|tclsh|erl|beam\.smp|node|nodejs|deno|bun|dotnet|mono|pwsh|powershell"
     r"|sh|bash|dash|ash|zsh|ksh|fish|csh|tcsh|busybox|env|tini|dumb-init|docker-init|catatonit|s6-svscan|supervisord"
@@ -110,12 +110,12 @@ _INTERPRETER: Final = re.compile(
 
 
 def is_interpreter(path: str) -> bool:
-    """Tell if the program at a path runs other programs, as ``/usr/bin/python3.11`` does."""
+    """Return True if the program at a path runs other programs, as ``/usr/bin/python3.11`` does."""
     return _INTERPRETER.fullmatch(re.split(r"[/\\]", path)[-1]) is not None
 
 
 def digest_of(image: str) -> str | None:
-    """Return the SHA-256 of an image that is named by it, or None for a tag."""
+    """Return the SHA-256 in an image reference, in hex; None if the reference is a tag."""
     found = _DIGEST.search(image)
     if found:
         return found[1]
@@ -123,26 +123,26 @@ def digest_of(image: str) -> str | None:
 
 
 def repository_of(image: str) -> str:
-    """Return the image without tag and digest."""
+    """Return an image reference without tag and digest."""
     name = image.partition("@")[0]
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.partition(":")[0]
 
 
 def is_signed(selectors: Iterable[Selector]) -> bool:
-    """Tell if a verified signature of the image is asked for."""
+    """Return True if a selector requires a verified signature of the image."""
     return any(one.kind in _SIGNED and one.type in ("k8s", "docker") for one in selectors)
 
 
 def is_broad_node(selectors: Iterable[Selector]) -> bool:
-    """Tell if every node of a cluster, an account or a network has all of these selectors."""
+    """Return True if all nodes of a cluster, an account or a network have all of these selectors."""
     return all(one.kind in _BROAD_NODE_KINDS.get(one.type, ()) for one in selectors)
 
 
 def slot_of(one: Selector) -> tuple[object, str] | None:
-    """Return a property that has only one value for a process, and the value; None where it may have several.
+    """Return the single-valued property of a process that a selector states, and the value; None for other kinds.
 
-    Two entries whose values of one property differ match no process in common.
+    If two entries require different values of one such property, no process matches both.
     """
     if one.kind in _SINGLE.get(one.type, ()):
         return (one.type, one.kind), one.value

@@ -1,7 +1,7 @@
-"""Members of an object from outside, each read as one type within limits. Another type is an error, not a guess.
+"""Reads members of an untrusted object, each as one type within limits. Another type is an error.
 
-The errors name the member and quote no value. Values are never walked or printed whole: an alias of YAML makes one as
-long as its author likes.
+All readers raise ShapeError, which names the member and quotes no value. Values are never walked or printed whole: an
+alias of YAML can make them arbitrarily long.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _TRUE: Final = frozenset({"true", "yes", "on", "y", "1"})  # YAML 1.1 and shells
 
 
 class ShapeError(ValueError):
-    """The object states an entry that cannot be read. The message names the member and quotes no value."""
+    """The entry in an object cannot be read. The message names the member and quotes no value."""
 
 
 def mapping(value: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """Read an object."""
+    """Read an object, which must be there."""
     member = value.get(name)
     if not isinstance(member, dict):
         raise ShapeError(f"{name} is no object")
@@ -33,7 +33,7 @@ def mapping(value: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 
 def text(value: Mapping[str, object], name: str) -> str:
-    """Read a text, empty if it is absent."""
+    """Read a text; "" if absent."""
     member = value.get(name)
     if member is None:
         return ""
@@ -43,7 +43,7 @@ def text(value: Mapping[str, object], name: str) -> str:
 
 
 def texts(value: Mapping[str, object], name: str) -> tuple[str, ...]:
-    """Read a list of texts, empty if it is absent."""
+    """Read a list of texts; empty if absent."""
     member = value.get(name)
     if member is None:
         return ()
@@ -55,7 +55,7 @@ def texts(value: Mapping[str, object], name: str) -> tuple[str, ...]:
 
 
 def flag(value: Mapping[str, object], name: str) -> bool:
-    """Read a truth. Every spelling of true grants, so that none is overlooked."""
+    """Read a flag. Accepts every spelling of true, so that no granted right is overlooked; other text is False."""
     member = value.get(name)
     if isinstance(member, dict | list | float):
         raise ShapeError(f"{name} is neither true nor false")
@@ -63,7 +63,7 @@ def flag(value: Mapping[str, object], name: str) -> bool:
 
 
 def count(value: Mapping[str, object], name: str) -> int:
-    """Read a number, also as digits in a text: protobuf writes 64-bit numbers so."""
+    """Read a count, also as text with digits, as protobuf's JSON writes 64-bit numbers; 0 if absent."""
     member = value.get(name)
     if member is None:
         return 0
@@ -75,13 +75,13 @@ def count(value: Mapping[str, object], name: str) -> int:
 
 
 def seconds(value: Mapping[str, object], name: str) -> int:
-    """Read a lifetime in seconds, as a number or a duration."""
+    """Read a lifetime in seconds, from a number or a duration; 0 if absent."""
     member = value.get(name)
     return duration(value, name) if isinstance(member, str) and not member.isdecimal() else count(value, name)
 
 
 def duration(value: Mapping[str, object], name: str) -> int:
-    """Read a duration as Go writes it, in seconds, rounded up."""
+    """Read a duration as Go writes it; return seconds, rounded up; 0 if absent."""
     member = value.get(name)
     if member is None:
         return 0
@@ -93,12 +93,12 @@ def duration(value: Mapping[str, object], name: str) -> int:
 
 
 def workload_id(value: Mapping[str, object], name: str) -> str:
-    """Read a SPIFFE ID that is not a whole trust domain."""
+    """Read the SPIFFE ID of a workload, which must be there."""
     return str(_check(SpiffeId, any_id(value, name) or "", name))
 
 
 def any_id(value: Mapping[str, object], name: str) -> str | None:
-    """Read an ID as a text, or in two members as a server writes it. A parent may be a whole trust domain."""
+    """Read a SPIFFE ID or a whole trust domain, as text or in two members as a server writes it; None if absent."""
     member = value.get(name)
     if member is None:
         return None
@@ -122,7 +122,7 @@ def _check(make: Callable[[str], str], written: str, name: str) -> str:
 
 
 def selectors(value: Mapping[str, object]) -> frozenset[Selector]:
-    """Read selectors as objects with type and value, or as ``type:value``."""
+    """Read the selectors, each an object with type and value or the text ``type:value``; empty if absent."""
     member = value.get("selectors")
     if member is None:
         return frozenset()
@@ -145,7 +145,7 @@ def selectors(value: Mapping[str, object]) -> frozenset[Selector]:
 
 
 def labels(spec: Mapping[str, object], name: str) -> list[str]:
-    """Return the labels of a selector as ``key:value``; an expression counts as one, with its text as the value."""
+    """Read a label selector as ``key:value`` texts; an expression other than In with one value as ``(TEXT):``."""
     member = spec.get(name)
     if member is None:
         return []
@@ -173,7 +173,7 @@ def labels(spec: Mapping[str, object], name: str) -> list[str]:
 
 
 def word(value: object, name: str) -> str:
-    """Return a scalar as text. Of anything else not even a part: an alias makes it as long as its author likes."""
+    """Convert a scalar or a list of integers to text. Any other value is an error: an alias may make it very long."""
     if isinstance(value, list) and len(value) <= MAX_ITEMS and all(isinstance(one, int) for one in value):
         return ",".join(map(str, value))
     if isinstance(value, dict | list) or len(written := str(value)) > MAX_TEXT:

@@ -1,10 +1,9 @@
-"""Sets of selectors that one process can match together: equal ones, parts of each other, and overlapping ones.
+"""Finds entries that one process can match together: equal sets of selectors, subsets, and overlapping sets.
 
-SPIRE gives a process the identity of each entry whose selectors it has. Comparing each entry with each other one would
-cost the square of their number, and whoever writes entries could choose them so that no index helps. Instead, each
-selector has a set of the entries that ask for it, as bits of one number: a few operations on whole numbers answer for
-an entry, however the selectors are distributed. Only selectors that more than ``_RARE`` entries ask for have such a
-number, so memory stays small too.
+SPIRE gives a process the identity of each entry whose selectors it has. Comparing all pairs of entries would take
+quadratic time, and an attacker could write entries for which no index helps. Instead, each selector has a bit mask of
+the sets that hold it: a few operations on big integers answer for one set, for any distribution of selectors. Only
+selectors in more than ``_RARE`` sets have a stored mask, which keeps memory small.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from sidecar.audit.selectors.entries import Entry, Selector
 from sidecar.audit.selectors.kinds import slot_of
 
 _RARE: Final = 32
-_MOST_LOOKED_AT: Final = 256  # partners examined for one overlap; more of them means findings of another kind
+_MOST_LOOKED_AT: Final = 256  # sets examined for one overlap; more are subsets, which have findings of their own
 
 
 class Relation(Enum):
-    """The relation of the selectors of an entry to those of another."""
+    """Relation of an entry's selectors to those of another entry."""
 
     EQUAL = auto()
-    PART = auto()  # the other asks for all of them, and for more
+    PART = auto()  # a proper subset: the other requires all of them, and more
     OVERLAP = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """An entry, its relation, one example of the others, and their number."""
+    """An entry, its relation to other entries, an example of these, and their count."""
 
     entry: Entry
     relation: Relation
@@ -43,13 +42,13 @@ class Related:
 
 @dataclass(slots=True)
 class Work:
-    """The steps of a comparison, for tests: operations on whole numbers, and sets that were looked at one by one."""
+    """Step counter of a comparison, for tests: operations on masks, and sets examined one by one."""
 
     steps: int = 0
 
 
 def related(entries: Iterable[Entry], work: Work | None = None) -> Iterator[Related]:
-    """Yield the relations among entries under one parent. Entries of other parents are for other nodes."""
+    """Yield the relations of each workload's entry to entries of the same nodes. Other nodes run other processes."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.selectors and not entry.is_node:
@@ -59,7 +58,7 @@ def related(entries: Iterable[Entry], work: Work | None = None) -> Iterator[Rela
 
 
 def hint_collisions(entries: Iterable[Entry], work: Work | None = None) -> Iterator[tuple[Entry, Entry]]:
-    """Yield entries of two identities with one hint that one process can match, each with an example of the others."""
+    """Yield each entry, with another one of the same hint but another identity that the same process can match."""
     groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.hint and entry.selectors and not entry.is_node:
@@ -70,9 +69,9 @@ def hint_collisions(entries: Iterable[Entry], work: Work | None = None) -> Itera
 
 
 class _Group:
-    """The entries of one parent, by their distinct sets of selectors. Bit *i* of a number stands for set *i*.
+    """Entries of the same nodes, by their distinct sets of selectors. Bit *i* of a mask stands for set *i*.
 
-    Selectors, properties and their values are numbered: ``_holders`` has the sets of each number, in order.
+    Selectors, properties and their values have numbers; ``_holders`` lists the sets that hold each, ascending.
     """
 
     def __init__(self, entries: Sequence[Entry], work: Work) -> None:
@@ -99,7 +98,7 @@ class _Group:
         self._alone: dict[str, int] = {}
 
     def _keys(self, one: Selector) -> tuple[int, ...]:
-        """Return the number of a selector, and those of its property and value if it excludes other values."""
+        """Return the number of a selector; for a single-valued property, also the numbers of property and value."""
         slot = slot_of(one)
         if slot is None:
             return (self._number(one),)
@@ -137,7 +136,7 @@ class _Group:
         first: dict[str, Entry] = {}
         for entry in of_set if len(of_set) > 1 else ():
             stranger = next((one for one in of_set if one.spiffe_id != entry.spiffe_id), None)
-            # A manifest and what a server made of it are one entry.
+            # A manifest and the server's entry made from it count as one entry.
             other = stranger or first.setdefault(entry.origin, entry)
             if other is not entry:
                 yield Related(entry, Relation.EQUAL, other, len(of_set) - 1)
@@ -172,7 +171,7 @@ class _Group:
         return found & ~(1 << number)
 
     def _overlapping(self, number: int) -> int:
-        """Return the other sets that share a selector and exclude no process of this one."""
+        """Return the mask of the other sets that share a selector and that a process of this set could match."""
         sharing = 0
         for key in self._keys_of[number]:
             if len(self._holders[key[0]]) > 1:
@@ -181,7 +180,7 @@ class _Group:
         return sharing & self._not_excluded(number) if sharing else 0
 
     def _not_excluded(self, number: int) -> int:
-        """Return the sets that have the same value, or none, for each property of this set that has only one value."""
+        """Return the mask of the sets that have the same value or none for each single-valued property of this set."""
         found = self._all
         for key in self._keys_of[number]:
             if len(key) > 1 and found:
@@ -194,7 +193,7 @@ class _Group:
         return _mask(self._holders[key]) if mask is None else mask
 
     def _only(self, spiffe_id: str) -> int:
-        """Return the sets that give this identity and no other."""
+        """Return the mask of the sets that grant only this identity."""
         if spiffe_id not in self._alone_in:
             return 0
         if spiffe_id not in self._alone:
@@ -211,7 +210,7 @@ class _Group:
 
 
 def _mask(numbers: Sequence[int]) -> int:
-    """Return the number with these bits."""
+    """Return the mask with these bits; ``numbers`` ascend."""
     if len(numbers) <= _RARE:
         return sum(1 << number for number in numbers)
     raw = bytearray(numbers[-1] // 8 + 1)
@@ -221,7 +220,7 @@ def _mask(numbers: Sequence[int]) -> int:
 
 
 def _bits(mask: int, most: int) -> Iterator[int]:
-    """Yield the numbers of the lowest bits."""
+    """Yield the positions of at most ``most`` bits, lowest first."""
     for _ in range(most):
         if not mask:
             return

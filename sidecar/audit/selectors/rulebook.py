@@ -1,4 +1,4 @@
-"""The rules for registration entries, with their reasons, fixes and standards."""
+"""Rules for registration entries, with their reasons, fixes and standards."""
 
 from __future__ import annotations
 

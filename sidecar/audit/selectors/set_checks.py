@@ -1,4 +1,4 @@
-"""Rules that entries break together: shared accounts and users, overlaps, hints, parents, agent beside sidecar."""
+"""Compares entries with each other: shared accounts and users, overlaps, hints, parents, agents beside sidecars."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _JOINED: Final = "/spire/agent/join_token/"
 
 
 def check_together(entries: Sequence[Entry], setting: Setting, work: Work | None = None) -> Broken:
-    """Yield each rule that an entry breaks because of another one."""
+    """Yield the weaknesses that an entry has because of another entry, and those of its parent."""
     workloads = [entry for entry in entries if not entry.is_node]
     for one in related(workloads, work):
         yield from _make_broken(one)
@@ -65,8 +65,8 @@ def _accounts(workloads: Sequence[Entry]) -> Broken:
     holders: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
     for entry in workloads:
         accounts, namespaces = entry.of_kind("k8s", "sa"), entry.of_kind("k8s", "ns")
-        # The account default is reported by itself, and a template stands for another account in each pod. No process
-        # has two accounts.
+        # The account default has its own finding, and a template takes another account in each pod. No process has two
+        # accounts.
         if len(accounts) == len(namespaces) == 1 and accounts[0].value != "default" and "{{" not in accounts[0].value:
             holders[entry.cluster, namespaces[0].value, accounts[0].value].append(entry)
     for (_, space, name), found in holders.items():
@@ -77,7 +77,7 @@ def _accounts(workloads: Sequence[Entry]) -> Broken:
 
 
 def _of_several_workloads(found: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
-    """Yield each entry with one of another workload. An agent and its sidecar are in one pod, and so of one account."""
+    """Yield each entry with an entry of another workload. An agent and its sidecar share a pod, and so an account."""
     examples: dict[tuple[bool, bool], dict[str, Entry]] = defaultdict(dict)  # two IDs and two names of either kind
     for entry in found:
         kind = is_of_sidecar(entry)
@@ -121,7 +121,7 @@ def _users(workloads: Sequence[Entry]) -> Broken:
 
 
 def _beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Broken:
-    sidecars: dict[tuple[str, bool], Entry] = {}  # a mesh for development is another one
+    sidecars: dict[tuple[str, bool], Entry] = {}  # a mesh for development is separate
     for entry in workloads:
         if is_of_sidecar(entry):
             sidecars.setdefault((entry.spiffe_id, entry.origin is Origin.DEVELOPMENT), entry)

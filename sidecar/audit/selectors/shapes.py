@@ -1,4 +1,4 @@
-"""Shapes in which entries are stated, read into one form. A member of the wrong type is an error, not a guess."""
+"""Parses all document formats that state entries to ``Entry``. A member of the wrong type is an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 
 
 def is_entry(value: object) -> bool:
-    """Tell if an object states an entry, well or badly."""
+    """Return True if an object states an entry, valid or not."""
     if not isinstance(value, dict):
         return False
     version = value.get("apiVersion")
@@ -34,12 +34,12 @@ def is_entry(value: object) -> bool:
         return value["kind"] in (Origin.STATIC, Origin.TEMPLATE)
     if "entry" in value and "status" in value:
         return True
-    # One that lost its ID is to be reported, and people and gRPC tools write the names of members in other ways.
+    # Includes entries without an ID, which must be reported, and other spellings of member names.
     return not _IDS.isdisjoint(value) or ("selectors" in value and not _OTHER_MARKS.isdisjoint(value))
 
 
 def partner_of(value: object) -> str | None:
-    """Return the trust domain of a ClusterFederatedTrustDomain."""
+    """Return the trust domain of a ClusterFederatedTrustDomain; None for other objects."""
     if not isinstance(value, dict) or value.get("kind") != PARTNERS or not isinstance(value.get("spec"), dict):
         return None
     name = value["spec"].get("trustDomain")
@@ -47,10 +47,10 @@ def partner_of(value: object) -> str | None:
 
 
 def entry_of(value: Mapping[str, object], *, file: str, line: int) -> Entry:
-    """Read an object for which ``is_entry`` is true.
+    """Parse an object for which ``is_entry`` is true.
 
     Raises:
-        ShapeError: a member is missing or of another type, or an ID is no SPIFFE ID.
+        ShapeError: a member is missing, of the wrong type or beyond a limit, or an ID is no SPIFFE ID.
     """
     if value.get("kind") == Origin.TEMPLATE:
         return _template(members.mapping(value, "spec"), _name(value), file, line)
@@ -66,7 +66,7 @@ def entry_of(value: Mapping[str, object], *, file: str, line: int) -> Entry:
 
 
 def _snake(name: str) -> str:
-    """Return ``x509SvidTtl`` and ``x509SVIDTTL`` as ``x509_svid_ttl``."""
+    """Convert a member name to snake case: ``x509SvidTtl`` and ``x509SVIDTTL`` to ``x509_svid_ttl``."""
     split = _CAPITAL.sub(lambda found: f"_{found[0]}", name).lower()
     return _JOINED.get(split, split)
 
@@ -177,14 +177,14 @@ def _development(value: Mapping[str, object], file: str, line: int) -> Entry:
 
 
 def pieces_of(template: str) -> Pieces:
-    """Return the literal texts around the actions of each segment of a template."""
+    """Split a template into segments, and each segment into the literals around its actions ``{{…}}``."""
     return tuple(tuple(segment.split("\0")) for segment in _PIECE.sub("\0", template).split("/"))
 
 
 def makes(pieces: Pieces, spiffe_id: str) -> bool:
-    """Tell if the template can make the ID: each action stands for some characters of one segment.
+    """Return True if the template can make the ID: each action stands for at least one character of a segment.
 
-    No regular expression: a template with many actions in one segment would make it try all ways to divide it.
+    Uses no regular expression, which would backtrack on a segment with many actions.
     """
     segments = spiffe_id.split("/")
     return len(segments) == len(pieces) and all(map(_fits, pieces, segments))

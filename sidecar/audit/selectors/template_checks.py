@@ -1,4 +1,4 @@
-"""Rules for a ClusterSPIFFEID, from which the spire-controller-manager makes an entry for each selected pod."""
+"""Checks a ClusterSPIFFEID, from which the spire-controller-manager makes an entry for each selected pod."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WITH_ACCOUNT: Final = "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/
 
 
 def check_template(entry: Entry, template: Template) -> Broken:
-    """Yield each rule that a ClusterSPIFFEID breaks as such."""
+    """Yield the weaknesses that only a ClusterSPIFFEID can have."""
     if not template.selects_pods and not template.selects_namespaces and not _pins_namespace(entry):
         text = "applies to each pod that no other ClusterSPIFFEID selects" if template.fallback else "selects every pod"
         fix = fixes.changed(entry, namespace_selector={"matchLabels": {"delegation-sidecar.io/inject": "enabled"}})

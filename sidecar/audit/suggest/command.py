@@ -1,7 +1,7 @@
-"""``sidecar audit suggest``: proposes the routes under which observed calls pass once they carry a delegated token.
+"""``sidecar audit suggest``: proposes routes that permit the observed calls once these carry a delegated token.
 
-Exit codes: 0 every observed call has a route, 1 something is held back as a comment or left out, 2 a file cannot be
-read, or no record is of a call that passed.
+Exit codes: 0 every observed call has a route, 1 a call is left out or its route held back as a comment, 2 a file cannot
+be read, or no record is of a call that passed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_evidence(files: Sequence[str], *, workload: str | None = None) -> tuple[Evidence, Evidence]:
-    """Count the calls of record files: those of ``workload``, or all, and those of other workloads.
+    """Count the calls in record files. Returns the evidence of ``workload``, or of all, and that of other workloads.
 
     Raises:
         OSError: a file cannot be read; the text names it.
@@ -64,7 +64,7 @@ def read_evidence(files: Sequence[str], *, workload: str | None = None) -> tuple
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the proposals."""
+    """Print the proposals. Returns the exit code."""
     try:
         evidence, others = read_evidence(arguments.files, workload=arguments.workload)
     except OSError as error:

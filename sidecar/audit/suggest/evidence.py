@@ -1,8 +1,8 @@
-"""Observed calls of each workload, counted by place, method and caller, in bounded memory.
+"""Counts the observed calls of each workload by place, method and caller, in bounded memory.
 
-A forger writes records too: only what a settings file could hold counts (SPIFFE IDs, canonical paths, methods), and
-the rest is counted as unusable. A route that observes lets every mesh peer pass, so an observed call proves only that
-it was made. It is accepted if the caller's own sidecar recorded it too, on a route of its settings.
+Records may be forged: calls count only if a settings file could hold their values (SPIFFE IDs, canonical paths,
+methods); the others count as unusable. A route that observes lets every mesh peer pass, so an observed call proves only
+that it was made. It is accepted if the caller's own sidecar recorded it too, on a route of its settings.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from sidecar.delegation.scope import ScopeError, ScopeSet, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.observe.record_text import mask_tokens
 
-MAX_USES: Final = 20_000  # of all workloads: a caller's use of a method of a place
-MAX_PATHS: Final = 100  # of a place that are counted
-MAX_DAYS: Final = 31  # of a use that are counted
-MAX_NAMES: Final = 3  # of records that are named for a use
+MAX_USES: Final = 20_000  # of all workloads; a use: one caller, method and place
+MAX_PATHS: Final = 100  # distinct paths counted for a use
+MAX_DAYS: Final = 31  # distinct days counted for a use
+MAX_NAMES: Final = 3  # record names kept for a use
 MAX_CLAIMS: Final = 100_000  # calls of all workloads that wait for the caller's own record
 
-# Reasons of records that hold no observed call, so that nothing is missing without them.
+# Reasons to skip records that hold no observed call: no proposal is missing without them.
 NOT_A_REQUEST: Final = "not a request"
 A_LOGIN: Final = "a login; an entry is never proposed"
 REFUSED: Final = "refused"
 NOT_DELEGATED: Final = "allowed on the workload's own authority or with a static key; neither is proposed"
 HARMLESS: Final = frozenset({NOT_A_REQUEST, A_LOGIN, REFUSED, NOT_DELEGATED})
-# Reasons of calls that passed and get no route.
+# Reasons to propose no route for calls that passed.
 OUTSIDE: Final = "to a host outside the mesh; choose between federate, inject and passthrough"
 UNUSABLE: Final = "a name, method, path or time that no settings file can hold"
 BEYOND: Final = "too many different calls; give the records of one workload at a time"
@@ -53,7 +53,7 @@ _PROBES: Final = 6
 
 
 class Call(NamedTuple):
-    """One call: its day as an ordinal, its path, the name of its record, and the scopes that the route needed."""
+    """One call. ``day``: proleptic ordinal. ``name``: RUN/SEQ of its record. ``scopes``: required by the route."""
 
     day: int
     path: str
@@ -64,9 +64,9 @@ class Call(NamedTuple):
 
 @dataclass(slots=True)
 class Seen:
-    """Count of calls. ``names`` are those of the first records. ``scopes`` is None if records differ.
+    """Counter of calls. ``names``: of the first records. ``scopes``: of all records; None if they differ.
 
-    ``long_id``: one of the ids in the paths may be a secret.
+    ``long_id``: an id in one of the paths may be a secret. ``samples``: the first distinct paths.
     """
 
     calls: int = 0
@@ -79,11 +79,11 @@ class Seen:
 
     @property
     def paths(self) -> int:
-        """Number of different paths, at most MAX_PATHS."""
+        """Number of distinct paths, at most MAX_PATHS."""
         return len(self._paths)
 
     def has_path(self, path: str) -> bool:
-        """Tell if a call had this path. Beyond MAX_PATHS paths it may be missing."""
+        """Return True if a call had this path; may return False if there are more than MAX_PATHS paths."""
         return hash(path) in self._paths
 
     def add(self, call: Call) -> None:
@@ -106,8 +106,8 @@ class Seen:
 class Use:
     """Calls of one caller by one method to one place.
 
-    ``accepted`` are those with evidence besides the record of the called side: a verified token that names the caller,
-    or the record of the caller's own sidecar. ``claims`` wait for such a record, by the call's key.
+    ``accepted``: calls with evidence besides the callee's record: a verified token that names the caller, or a record
+    of the caller's own sidecar. ``claims``: calls that wait for such a record, by the key of ``MadeCalls``.
     """
 
     seen: Seen = field(default_factory=Seen)
@@ -115,7 +115,7 @@ class Use:
     claims: dict[int, Call] = field(default_factory=dict)
 
     def claim(self, key: int, call: Call) -> bool:
-        """Keep a call that its caller may have recorded, a few for each day. Return True if it was added."""
+        """Keep a call until its caller's record is read, at most a few per day. Returns True if the call was added."""
         same_day = sum(one.day == call.day for one in self.claims.values())
         if key in self.claims or same_day >= _CLAIMS_PER_DAY or len(self.claims) >= _CLAIMS:
             return False
@@ -123,13 +123,13 @@ class Use:
         return True
 
     def settle(self, made: MadeCalls) -> None:
-        """Accept the claims that the caller's own sidecar recorded."""
+        """Move the claims that the callers' own sidecars recorded to ``accepted``."""
         for key in [key for key in self.claims if key in made]:
             self.accepted.add(self.claims.pop(key))
 
 
 class Spot(NamedTuple):
-    """The key of a place: a path without an id, or with ``ids`` the start of paths that go on with one."""
+    """Key of a place: a path without an id; with ``ids``, the common prefix of paths that continue with an id."""
 
     path: str
     ids: bool
@@ -137,16 +137,16 @@ class Spot(NamedTuple):
 
 @dataclass(slots=True)
 class Place:
-    """Paths of one kind. ``uses`` by method and caller, who is "" where none was proven.
+    """Calls to the paths of one place. ``uses``: by method and caller, "" for a caller without a proven identity.
 
-    ``sources`` are addresses of callers that proved no name.
+    ``sources``: IP addresses of callers without a proven identity.
     """
 
     uses: dict[tuple[str, str], Use] = field(default_factory=dict)
     sources: set[str] = field(default_factory=set)
 
     def add_source(self, address: str | None) -> None:
-        """Note the address of a caller without a name."""
+        """Add the address of a caller without a proven identity; ignore text that is no IP address."""
         if address is not None and len(self.sources) < _SAMPLES:
             with suppress(ValueError):
                 self.sources.add(str(ip_address(address)))
@@ -169,10 +169,10 @@ class Witness:
 
 
 class MadeCalls:
-    """The calls that callers' own sidecars recorded: a Bloom filter of 16 MiB with a secret key.
+    """Bloom filter of 16 MiB, with a secret key, of the calls that callers' own sidecars recorded.
 
-    It contains each call that was added. After 2 million calls it also contains one in a million others; without the
-    key nobody can choose these.
+    It contains each call that was added. After 2 million calls, one in a million other calls is a false positive;
+    without the key nobody can construct one.
     """
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ class MadeCalls:
         return int.from_bytes(blake2b(text, key=self._key, digest_size=_PROBES * 4).digest())
 
     def add(self, key: int) -> None:
-        """Note one call."""
+        """Add one call."""
         for place in _places(key):
             self._bits[place >> 3] |= 1 << (place & 7)
 
@@ -199,9 +199,9 @@ def _places(key: int) -> Iterator[int]:
 
 
 class Evidence:
-    """All observed calls, and the number of records that do not count, by reason.
+    """All observed calls (``calls``), and in ``others`` the number of records that do not count, by reason.
 
-    ``made`` is shared by all evidence of one mesh: a caller's record supports that of the called side.
+    All evidence of one mesh must share ``made``: a caller's record supports the callee's.
     """
 
     def __init__(self, made: MadeCalls | None = None) -> None:
@@ -215,7 +215,7 @@ class Evidence:
 
     @property
     def witnesses(self) -> dict[str, Witness]:
-        """Witnesses by workload. Calls that their caller recorded too are accepted from here on."""
+        """Witnesses by workload. Each read accepts the calls that their callers have recorded so far."""
         for witness in self._witnesses.values():
             for place in witness.inbound.values():
                 for use in place.uses.values():
@@ -282,7 +282,7 @@ class Evidence:
         return use.seen
 
     def _note_made(self, workload: str, peer: str, method: str, record: Record) -> None:
-        """Note an outbound call by the paths that its callee may see: as it is, and without its first segment."""
+        """Add an outbound call under the paths that the callee may see: unchanged, and without the first segment."""
         if record.call_out:
             path = record.path or ""
             below = path[1:].partition("/")
@@ -297,7 +297,7 @@ class Evidence:
 
 
 def _no_evidence(record: Record) -> str | None:
-    """Return the reason why a record counts for nothing; None for a call that passed."""
+    """Return the reason to skip a record, or None for a call that passed."""
     if record.event != "request" or record.direction not in {"inbound", "outbound"}:
         return NOT_A_REQUEST
     if is_login(record.direction, record.op, record.path):
@@ -325,7 +325,7 @@ def _name(record: Record) -> str:
 
 
 def _scopes(names: Iterable[str] | None) -> ScopeSet:
-    """Return scopes of a record; none if one of them could not stand in a settings file."""
+    """Return the scopes of a record; the empty set if one of them is invalid in a settings file."""
     scopes = sorted(names or ())
     try:
         bounded = sum(map(len, scopes)) <= _MAX_SCOPES

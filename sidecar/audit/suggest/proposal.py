@@ -1,8 +1,8 @@
-"""Routes under which each accepted call passes once it carries a delegated token, and no others. Pure.
+"""Proposes routes under which each accepted call passes once it carries a delegated token. Pure.
 
 One route holds the methods of a place that the same callers use with the same scopes, so that no caller gets a method
-that only another one used. A caller's path is widened only where several ids were seen in its own accepted calls. What
-rests on too little evidence is held back: proposed as a comment.
+that only another caller used. A caller's path is widened only if its own calls had several ids or a long one. A
+proposal with too little evidence is held back: written as a comment.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sidecar.errors import Denied
 
 ENOUGH: Final = 3  # calls
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_RESERVED: Final = frozenset({"none", "other"})  # names of no route in metrics
+_RESERVED: Final = frozenset({"none", "other"})  # metrics use these names for calls without a route
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,55}")
 _NO_NAME: Final = re.compile(r"[^a-z0-9._]+")
 _LONGEST: Final = 48
@@ -32,9 +32,9 @@ _Hop: TypeAlias = tuple[str, str]  # caller and callee
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One caller of a route. ``held_back``: the reason why its line is a comment. ``records`` names its first records.
+    """One caller of a route. ``held_back``: reason why its line is a comment, or None. ``records``: first names.
 
-    ``among``: the calls are those of its wider route, which includes this path.
+    ``among``: the calls belong to the caller's wider route, which includes this path.
     """
 
     spiffe_id: str
@@ -47,10 +47,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """One inbound route. ``scopes_seen``: the scopes are those of records; otherwise they are made up by method.
+    """One inbound route. ``scopes_seen``: True if records named the scopes, False if they are invented by method.
 
-    ``unnamed`` counts calls without a proven caller; ``sources`` are addresses of such callers. ``widened_from`` counts
-    the paths that became one prefix.
+    ``unnamed``: number of calls without a proven caller. ``sources``: IP addresses of such callers. ``widened_from``:
+    number of paths that one prefix replaces. ``held_back``: reason why the route is a comment, or None.
     """
 
     name: str
@@ -70,9 +70,9 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
-    """One outbound route, to the next hop ``peer``. ``scopes_onward`` are further ones, for the peer's own calls.
+    """One outbound route, to the next hop ``peer``. ``scopes_onward``: additional scopes for the peer's own calls.
 
-    ``scopes_held_back`` are not among them: only calls that are held back at the peer need these.
+    ``scopes_held_back``: scopes left out because only calls that are held back at the peer need them.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Outbound:
 
 
 class _Asked(NamedTuple):
-    """The routes of a callee that one caller needs: those that are open to it, and those that are held back."""
+    """The routes of a callee that one caller needs: those that permit the caller, and those that are held back."""
 
     proposed: list[Inbound]
     held_back: list[Inbound]
@@ -97,7 +97,7 @@ class _Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """The routes of one workload."""
+    """The proposed routes of one workload."""
 
     workload: str
     inbound: tuple[Inbound, ...]
@@ -105,7 +105,7 @@ class Suggestion:
 
     @property
     def complete(self) -> bool:
-        """True if nothing is held back."""
+        """True if no route and no caller is held back, and every call has a proven caller."""
         for route in self.inbound:
             if route.held_back or route.unnamed or any(peer.held_back for peer in route.peers):
                 return False
@@ -115,8 +115,8 @@ class Suggestion:
 def suggestions(witnesses: Mapping[str, Witness]) -> list[Suggestion]:
     """Propose the routes of every workload.
 
-    A caller asks for the scopes that its callee is to need, and for those of the callee's own calls: no token of a
-    chain has more than the one before.
+    A caller requests the scopes that its callee's routes need, and those of the callee's own calls, because a token
+    never holds more scopes than its parent.
     """
     inbound = {workload: _inbound(workload, witnesses[workload].inbound) for workload in sorted(witnesses)}
     asked: dict[_Hop, _Asked] = {}
@@ -147,7 +147,7 @@ class _Form(NamedTuple):
 
 
 class _Grant(NamedTuple):
-    """Use behind a caller's line, with the reason why the line is a comment. ``among`` as of ``Peer``."""
+    """The use that a caller's line rests on. ``held_back`` and ``among``: see ``Peer``."""
 
     use: Use
     held_back: str | None
@@ -155,7 +155,7 @@ class _Grant(NamedTuple):
 
     @property
     def basis(self) -> Seen:
-        """Accepted calls; without any, all calls, which give no right."""
+        """The accepted calls, or without any, all calls; a use without accepted calls is always held back."""
         return self.use.accepted if self.use.accepted.calls else self.use.seen
 
 
@@ -163,7 +163,7 @@ _Methods: TypeAlias = dict[str, dict[str, _Grant]]  # by method and caller
 
 
 def _routes(spot: Spot, place: Place, *, service: str, names: _Names) -> Iterator[tuple[Inbound, _Methods]]:
-    """Yield the routes of one place, with the grants of each: methods of the same callers and scopes together."""
+    """Yield each route of one place with its grants. Methods with the same callers and scopes share a route."""
     for form, methods in sorted(_forms(spot, place).items()):
         groups: dict[tuple[object, ...], list[str]] = {}
         for method, grants in sorted(methods.items()):
@@ -177,7 +177,7 @@ def _routes(spot: Spot, place: Place, *, service: str, names: _Names) -> Iterato
 
 
 def _forms(spot: Spot, place: Place) -> Mapping[_Form, _Methods]:
-    """Return the matches for the callers of a place, each by that caller's own calls."""
+    """Return the matches of a place and their grants; each caller's match depends on its own calls only."""
     forms: dict[_Form, _Methods] = {}
     for (method, peer), use in place.uses.items():
         basis = _Grant(use, None).basis
@@ -187,7 +187,7 @@ def _forms(spot: Spot, place: Place) -> Mapping[_Form, _Methods]:
         forms.setdefault(form, {}).setdefault(method, {})[peer] = grant
     wide = forms.get(_Form(spot.path, prefix=True), {})
     for form, methods in forms.items():
-        if not form.prefix and _is_open(methods):  # an exact path would hide the wider route from callers of that one
+        if not form.prefix and _is_open(methods):  # an exact path takes precedence over the prefix of other callers
             for method, grants in wide.items():
                 for peer, one in grants.items():
                     if one.held_back is None and one.use.accepted.has_path(form.path):
@@ -200,7 +200,7 @@ def _is_open(methods: _Methods) -> bool:
 
 
 def _weakness(peer: str, use: Use, *, prefix: bool) -> str | None:
-    """Return the reason to hold back a use, by its own calls; None to grant it."""
+    """Return the reason to hold back a use, or None to grant it."""
     seen = use.accepted
     if not peer:
         return "no proven caller"
@@ -217,7 +217,7 @@ def _weakness(peer: str, use: Use, *, prefix: bool) -> str | None:
 
 
 def _scopes_for(grants: Mapping[str, _Grant], service: str, method: str) -> tuple[ScopeSet, bool]:
-    """Return the scopes of a method, and True if they come from records, False if they are made up."""
+    """Return the scopes of a method, and True if they are from records, False if they are invented."""
     counting = [one for one in grants.values() if one.held_back is None] or list(grants.values())
     named = {one.basis.scopes for one in counting}
     scopes = named.pop() if len(named) == 1 else None
@@ -225,7 +225,7 @@ def _scopes_for(grants: Mapping[str, _Grant], service: str, method: str) -> tupl
 
 
 def _route(form: _Form, methods: _Methods, place: Place, *, name: str, service: str) -> Inbound:
-    """Return the route of methods that the same callers use with the same scopes."""
+    """Build the route for methods that the same callers use with the same scopes."""
     grants = [(peer, one) for grants in methods.values() for peer, one in grants.items()]
     own = [one.basis for _, one in grants if not one.among]
     unnamed = _calls(one.basis for peer, one in grants if not peer)
@@ -272,9 +272,9 @@ def _hold_back(form: _Form, judged: Mapping[str, str | None]) -> str | None:
 
 
 def _check(route: Inbound, granted: _Methods, core: InboundRoutes) -> Inbound:
-    """Hold back a route that does not let the paths through that it was made from, as the core finds them.
+    """Hold back a route under which the core would refuse one of the route's own sample paths.
 
-    Paths that differ only in case, or in a slash at the end, stand in each other's way.
+    Paths that differ only in case, or in a slash at the end, conflict.
     """
     if route.held_back is not None:
         return route
@@ -339,7 +339,7 @@ def _outbound(
 
 
 def _with_onward(route: Outbound, outbound: Mapping[str, Sequence[Outbound]]) -> Outbound:
-    """Return the route with the scopes of all calls that its peer makes, and of those that these cause."""
+    """Return the route with ``scopes_onward``: those of all calls that its peer makes, directly or indirectly."""
     scopes: set[str] = set()
     reached, rest = {route.peer}, [route.peer]
     while rest:
@@ -354,18 +354,18 @@ def _with_onward(route: Outbound, outbound: Mapping[str, Sequence[Outbound]]) ->
 
 
 class _Names:
-    """Names of routes, each given once."""
+    """Generator of unique route names."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set(_RESERVED)
 
     def take(self, text: str, *, suffix: str = "") -> str:
-        """Make a name from a text, such as a path."""
+        """Make a unique name from a text, such as a path."""
         name = _NO_NAME.sub("-", text.lower()).strip("-._")[:_LONGEST] or "root"
         return self.exactly(f"{name}{suffix}")
 
     def exactly(self, name: str) -> str:
-        """Return the name, with a number if it is taken."""
+        """Reserve the name, with a number appended if it is already in use; return the reserved name."""
         number, free = 1, name
         while free in self._taken:
             number += 1
@@ -375,7 +375,7 @@ class _Names:
 
 
 def _service(workload: str) -> str:
-    """Return a short name of a workload for its scopes: the end of its SPIFFE ID."""
+    """Return a short name of a workload for scopes and routes: the last segment of its SPIFFE ID."""
     return _NO_NAME.sub("-", workload.rpartition("/")[2].lower()).strip("-._")[:_LONGEST] or "service"
 
 

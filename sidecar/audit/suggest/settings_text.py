@@ -1,8 +1,7 @@
-"""Proposed routes as settings: one YAML document for each workload, with comments.
+"""Formats proposed routes as settings: one YAML document for each workload, with comments.
 
-Every string is a SPIFFE ID, a canonical path, a method, a scope or a name made here, in double quotes as JSON writes
-it; comments are made of counts, names of records and of these. So nothing that a record holds ends a string or a
-comment.
+Every string is a SPIFFE ID, a canonical path, a method, a scope or a generated name, in double quotes as JSON writes
+it. Comments hold only counts, record names and such strings. So no text of a record can end a string or a comment.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _BY_RECORDS: Final = "  # as the records say"
 
 
 def settings_text(suggestion: Suggestion) -> str:
-    """Return the document of one workload."""
+    """Return the YAML document of one workload."""
     opened = [route.name for route in suggestion.outbound if route.held_back is None]
     lines = [f"# {suggestion.workload}"]
     if suggestion.inbound:
@@ -85,7 +84,7 @@ def _outbound(route: Outbound) -> Iterator[str]:
 
 
 def _records(names: Sequence[str], calls: int) -> str:
-    """Return names of records for a comment. A run may be any text; as JSON it cannot end the comment."""
+    """Format record names for a comment. A run name may be any text: quoted as JSON, it cannot end the comment."""
     shown = (name if _PLAIN_RECORD.fullmatch(name) else _text(name) for name in names)
     return ", ".join([*shown, *([f"{calls - len(names)} more"] if calls > len(names) else [])])
 

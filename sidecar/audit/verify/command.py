@@ -1,4 +1,4 @@
-"""``sidecar audit verify``: finds lines of records that were changed, removed, inserted or moved, and says where.
+"""``sidecar audit verify``: finds record lines that were changed, removed, inserted or moved, and prints their places.
 
 Exit codes: 0 no findings, 1 findings, 2 a file cannot be read or there is no record in any.
 """
@@ -62,11 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def examine(
     files: Sequence[str], keys: Sequence[str] = (), *, countersigned: bool = False, ignore: Sequence[str] = ()
 ) -> tuple[Streams, Verdict]:
-    """Read and judge record files.
+    """Read and judge record files; drop findings of the kinds in ``ignore``.
 
     Raises:
         OSError: a file cannot be read; the text names it.
-        ValueError: a file of keys holds none, or the records are of too many runs.
+        ValueError: a file of ``keys`` is no JWKS or holds no usable key, or the records are of too many runs.
     """
     known = _keys(keys) if keys else None
     streams = Streams()
@@ -77,7 +77,7 @@ def examine(
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verify the record files."""
+    """Verify record files and print the result. Returns the exit code."""
     unknown = sorted(set(arguments.ignore) - set(Kind))
     if unknown:
         return complain(_COMMAND, f"{', '.join(unknown)} is not a kind of finding; there are {', '.join(Kind)}")
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _keys(files: Sequence[str]) -> KeySet:
-    """Read the keys of all files as one set. A key that several files hold is one key."""
+    """Read the keys of all files as one set. A key in several files counts once. Raises OSError, ValueError."""
     keys: list[object] = []
     for file in files:
         with Path(file).open("rb") as opened:

@@ -1,10 +1,10 @@
-"""Record streams as evidence: reads every line once, and keeps of each its number, its hash and where it stands.
+"""Record streams as evidence: reads every line once, and keeps its number, its hashes and its place.
 
-About 50 bytes a record are kept, so ten million records take half a gigabyte; runs are at most ``MAX_RUNS``.
-Lines may come in any order, from any number of files.
+Memory: about 50 bytes per record, so half a gigabyte for ten million; at most ``MAX_RUNS`` runs. Lines may come in any
+order, from any number of files.
 
-The hash of a line is that of its canonical text: the keys of a record in their order, as the sidecar wrote them. A log
-shipper that parses a line and writes it again (other spacing, another order, keys of its own) does not break the chain.
+The hash of a line covers its canonical text: the keys of a record in their order, as the sidecar wrote them. A log
+shipper that parses and rewrites a line (other spacing, another order, extra keys) does not break the chain.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from sidecar.observe.hash_chain import line_hash
 from sidecar.observe.record import EVENTS, FIELDS
 
 MAX_LINE_BYTES: Final = 1 << 20
-_HASH_BYTES: Final = 16  # 128 bits of a SHA-256: nobody finds a second line with the same
-_NONE: Final = bytes.fromhex(line_hash(b""))[:_HASH_BYTES]  # null: no record has an empty line before it
+_HASH_BYTES: Final = 16  # 128 bits of a SHA-256: a second preimage is infeasible
+_NONE: Final = bytes.fromhex(line_hash(b""))[:_HASH_BYTES]  # stands for null: no record follows an empty line
 _MAX_PLACES: Final = 5
-MAX_RUNS: Final = 100_000  # each takes a kilobyte, twenty times the line that makes one
+MAX_RUNS: Final = 100_000  # each takes a kilobyte of memory, much more than a record
 
 
 class Stored(NamedTuple):
-    """One record of a run. ``prev`` is None where the line says null. ``order`` is that of reading."""
+    """One record of a run: the hashes of its line and of the line before (None for null). ``order``: reading order."""
 
     seq: int
     own: bytes
@@ -39,14 +39,14 @@ class Stored(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A checkpoint as a record tells it: the text, the workload and run it is about, and the record's place."""
+    """A checkpoint that a record holds: its text, the workload and run that it covers, and the record's place."""
 
     text: str
     workload: str
     run: str
-    seq: int  # of the record that tells it, in its own run
+    seq: int  # of the record that holds it, in that record's run
     place: str
-    by_service: bool  # evidence: the token service's own record
+    by_service: bool  # from the token service's own record
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Run:
     """All records of one run of one process."""
 
     name: str
-    workload: str | None = None  # the one that the last record names
+    workload: str | None = None  # named by the last record read that names one
     workloads: set[str] = field(default_factory=set)
     stopped: bool = False
     _seqs: array[int] = field(default_factory=lambda: array("Q"))
@@ -67,7 +67,7 @@ class Run:
         return len(self._seqs)
 
     def add(self, seq: int, own: str, prev: str | None, file: int, line: int) -> None:
-        """Add a record."""
+        """Add a record. ``own`` and ``prev``: hashes in hex; ``file``: index of the file; ``line``: from 1."""
         self._seqs.append(seq)
         self._own += bytes.fromhex(own)[:_HASH_BYTES]
         self._prev += _NONE if prev is None else bytes.fromhex(prev)[:_HASH_BYTES]
@@ -75,7 +75,7 @@ class Run:
         self._lines.append(line)
 
     def by_number(self) -> Iterator[Stored]:
-        """Yield the records by their numbers; those of one number in the order of reading."""
+        """Yield the records in the order of their numbers; equal numbers in the order of reading."""
         seqs = self._seqs
         for index in sorted(range(len(seqs)), key=seqs.__getitem__):
             at = slice(index * _HASH_BYTES, (index + 1) * _HASH_BYTES)
@@ -83,11 +83,11 @@ class Run:
             yield Stored(seqs[index], bytes(self._own[at]), None if prev == _NONE else prev, index)
 
     def place(self, index: int) -> tuple[int, int]:
-        """Return the file's number and the line of a record."""
+        """Return the index of the file and the line number of a record."""
         return self._files[index], self._lines[index]
 
     def out_of_order(self) -> Iterator[int]:
-        """Yield the records that stand after one of a higher number in the same file."""
+        """Yield the index of each record that follows a higher number in the same file."""
         highest: dict[int, int] = {}
         for index, (file, seq) in enumerate(zip(self._files, self._seqs, strict=True)):
             if seq < highest.get(file, 0):
@@ -97,24 +97,24 @@ class Run:
 
 
 class Streams:
-    """Everything that was read."""
+    """All records that were read, by run, and the checkpoints among them."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.told: list[Told] = []
         self.records = 0
-        self.unchained = 0  # records of versions before the chain
+        self.unchained = 0  # records without the key prev, as those of versions before 0.2
         self.unchained_places: list[str] = []
         self.unreadable = 0
         self.unreadable_places: list[str] = []
         self._files: list[str] = []
 
     def read(self, lines: Iterable[Line]) -> None:
-        """Read lines.
+        """Read lines; count those that are no records in ``unreadable``.
 
         Raises:
-            OSError: as ``read_lines`` does.
-            ValueError: they are of more than ``MAX_RUNS`` runs.
+            OSError: the iterator ``lines`` raises it.
+            ValueError: the records are of more than ``MAX_RUNS`` runs.
         """
         for line in lines:
             if not self._files or self._files[-1] != line.file:
@@ -125,7 +125,7 @@ class Streams:
                     self.unreadable_places.append(line.place)
 
     def place(self, run: Run, index: int) -> str:
-        """Return the place of a record of a run as FILE:LINE."""
+        """Return the place of a run's record as FILE:LINE."""
         file, line = run.place(index)
         return f"{self._files[file]}:{line}"
 
@@ -165,7 +165,7 @@ class Streams:
         text, workload, peer = (members.get(name) for name in ("checkpoint", "workload", "peer"))
         if not isinstance(text, str):
             text = ""
-        if isinstance(peer, str):  # a token service tells which run of its client it signed
+        if isinstance(peer, str):  # a token service's record: names the run of its client in the text
             word, _, rest = text.partition(" ")
             self.told.append(Told(rest, peer, word.removeprefix("run="), seq, place, by_service=True))
         else:
@@ -175,8 +175,8 @@ class Streams:
 def canonical(members: dict[str, object]) -> bytes:
     """Return the text of a record as its sidecar wrote it, without the newline.
 
-    Log shippers often add a ``host`` of their own. Ours has a value in refusals of ``target_denied`` alone, and came to
-    the records together with ``candidates``.
+    Log shippers often add a ``host``: removes it from a record without ``candidates``, whose version had no ``host``,
+    and restores null unless the reason is ``target_denied``, the only one for which a sidecar sets ``host``.
     """
     written = {name: members[name] for name in FIELDS if name in members}
     if "host" in written and "candidates" not in written:
@@ -187,7 +187,7 @@ def canonical(members: dict[str, object]) -> bytes:
 
 
 def _members(content: bytes) -> dict[str, object] | None:
-    """Return the members of a line; None if it is no JSON object, or one that reads in two ways."""
+    """Return the members of a line; None if it is no JSON object, or an ambiguous one."""
     try:
         members = orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -197,7 +197,7 @@ def _members(content: bytes) -> dict[str, object] | None:
     try:
         if orjson.dumps(members) == content:
             return members
-        # written by another program: a name that appears twice would read differently elsewhere
+        # another program wrote it: a name that appears twice would be ambiguous
         return parse_object(content, max_bytes=MAX_LINE_BYTES)
     except (StrictJsonError, orjson.JSONEncodeError):  # the latter: nested deeper than any record
         return None

@@ -1,11 +1,11 @@
-"""Verdicts on record streams: what was changed, removed, inserted or moved, and up to where a stream is proven.
+"""Verdicts on record streams: lines that were changed, removed, inserted or moved, and the proven part of each run.
 
-A line that was changed breaks the link of the line after it; a line that was removed breaks the link across the gap. A
-gap that the chain spans was never written: the process lost those records, and said so by their numbers.
+A changed line breaks the link of the line after it; a removed line breaks the link across the gap. If the chain links
+the records around a gap, the records between were never written: the process lost them.
 
-The chain alone is no proof against whoever can write the file, since all of it can be computed again. A checkpoint is:
-the token service signed the hash of one line, and with it every line before. Its own records tell the same of each run,
-so that a run whose end was cut off, or which is missing, is noticed where they are given too.
+The chain alone proves nothing against whoever can write the file, and so can compute all of it again. A checkpoint
+does: the token service signed the hash of one line, and so every line before it. The token service's own records hold
+these checkpoints as well: if they are given too, a truncated or missing run is found.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHOWN: Final = 3  # workloads of one run
 
 
 class Kind(StrEnum):
-    """Stable codes, for machines."""
+    """Kinds of findings: stable codes for machines."""
 
     CHANGED = "changed"
     REMOVED = "removed"
@@ -77,7 +77,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunVerdict:
-    """One run: its records by number, and the number and time (seconds since 1970) up to which it is countersigned."""
+    """One run. ``countersigned``: the last record that a valid checkpoint covers, and its time, seconds since 1970."""
 
     run: str
     workload: str | None
@@ -90,13 +90,13 @@ class RunVerdict:
 
     @property
     def uncovered(self) -> int:
-        """Number of records after the last checkpoint: they can be rewritten without a trace."""
+        """Count of record numbers after the last checkpoint: these records can be rewritten without a trace."""
         return self.last - (self.countersigned[0] if self.countersigned else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result: every run and every finding."""
+    """Result: all runs and all findings. ``signatures_checked``: False if no keys were given."""
 
     runs: Sequence[RunVerdict]
     findings: Sequence[Finding]
@@ -104,7 +104,7 @@ class Verdict:
 
     @property
     def summary(self) -> tuple[int, str]:
-        """Return the number of findings, and a sentence."""
+        """Number of findings, and a sentence."""
         count = len(self.findings)
         if count:
             return count, f"{counted(count, 'contradiction')} in {counted(len(self.runs), 'run')}"
@@ -112,10 +112,10 @@ class Verdict:
 
 
 def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False) -> Verdict:
-    """Judge everything that was read.
+    """Judge all runs of the streams.
 
-    ``keys`` are the token service's; None: signatures are not checked. ``countersigned``: each run must have a
-    checkpoint.
+    ``keys``: the token service's; if None, signatures are not checked. ``countersigned``: report each run without a
+    valid checkpoint.
     """
     findings: list[Finding] = []
     if streams.unreadable:
@@ -161,7 +161,7 @@ def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False)
 
 
 def _told_of(streams: Streams) -> dict[str, dict[str, list[Told]]]:
-    """Return what is told of each run, by the workload that it was signed for."""
+    """Group the streams' checkpoints by run, then by the workload for which they were signed."""
     told: dict[str, dict[str, list[Told]]] = {}
     for one in streams.told:
         told.setdefault(one.run, {}).setdefault(one.workload, []).append(one)
@@ -169,15 +169,15 @@ def _told_of(streams: Streams) -> dict[str, dict[str, list[Told]]]:
 
 
 def _about(run: Run, told: dict[str, dict[str, list[Told]]]) -> list[Told]:
-    """Take what is told of a run. The token service signs any run's name for any workload, each time for that one: so
-    what it signed for another workload than the run's says nothing about this run.
+    """Remove and return a run's checkpoints. The token service signs any run name for any workload, but names that
+    workload: a checkpoint for a workload that is not the run's proves nothing about the run.
     """
     of_run = told.get(run.name, {})
     return [one for workload in (run.workloads or set(of_run)) for one in of_run.pop(workload, [])]
 
 
 def _chain(streams: Streams, run: Run) -> tuple[list[Stored], list[Finding]]:
-    """Return the records of a run, one of each number, and what contradicts that they are one chain."""
+    """Return one record of each number of a run, and the findings on order, gaps and links."""
     found: list[Finding] = []
     chain = _one_of_each(streams, run, found)
     moved = list(run.out_of_order())
@@ -199,7 +199,7 @@ def _chain(streams: Streams, run: Run) -> tuple[list[Stored], list[Finding]]:
 
 
 def _one_of_each(streams: Streams, run: Run, found: list[Finding]) -> list[Stored]:
-    """Return one record of each number: of two different ones, the one that its successor was written after."""
+    """Return one record of each number: of several, the one whose hash the next record holds. Append findings."""
     chain: list[Stored] = []
     groups = [list(group) for _, group in groupby(run.by_number(), key=lambda one: one.seq)]
     for number, group in enumerate(groups):
@@ -222,7 +222,7 @@ def _one_of_each(streams: Streams, run: Run, found: list[Finding]) -> list[Store
 
 
 def _find_broken_links(streams: Streams, run: Run, chain: Sequence[Stored]) -> Iterator[Finding]:
-    changed: list[Stored] = []  # neighbours, all of which fail to be what their successor was written after
+    changed: list[Stored] = []  # adjacent records, each of which differs from the hash in the next record
     for before, after in pairwise(chain):
         linked = after.prev == before.own
         adjacent = after.seq == before.seq + 1
@@ -253,7 +253,7 @@ def _changed(streams: Streams, run: Run, changed: Sequence[Stored]) -> Iterator[
 def _checkpoints(
     told: Sequence[Told], chain: Sequence[Stored], keys: KeySet | None
 ) -> tuple[list[Checkpoint], list[Finding]]:
-    """Return the checkpoints that hold, and what contradicts the others."""
+    """Return the checkpoints that match their records, and a finding for each other one."""
     held: list[Checkpoint] = []
     found: list[Finding] = []
     own = {one.seq: one.own for one in chain}
@@ -268,7 +268,7 @@ def _checkpoints(
             if _spans(chain, seq):
                 text = f"record {seq} of run {one.run} was countersigned, and the chain spans its gap: it was removed"
                 found.append(Finding(kind=Kind.REMOVED, text=text, run=one.run, places=(one.place,)))
-            continue  # any other gap is a finding already
+            continue  # any other gap already has a finding
         if there is not None and wanted.startswith(there):
             held.append(checkpoint)
         elif there is not None:
@@ -281,13 +281,13 @@ def _checkpoints(
 
 
 def _spans(chain: Sequence[Stored], seq: int) -> bool:
-    """Tell if the chain links the records around a missing one, as if that had never been written."""
+    """Return True if the chain links the records around a missing record, as if it had never been written."""
     at = bisect(chain, seq, key=lambda one: one.seq)
     return at > 0 and chain[at].prev == chain[at - 1].own
 
 
 def _missing(told: Told, keys: KeySet | None) -> Finding:
-    """Return the finding about a run of which there is no line, by the newest checkpoint of it."""
+    """Return the finding for a countersigned run without any line, or for its checkpoint if that is invalid."""
     checkpoint = _prove(told, keys)
     if isinstance(checkpoint, Finding):
         return checkpoint
