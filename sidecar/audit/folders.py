@@ -101,7 +101,7 @@ def record_files(paths: Sequence[str], *, endings: tuple[str, ...] = LINES) -> l
             below = [file.path for file in find_files([path]) if _plain(file.path).endswith(endings)]
             if not below:
                 raise OSError(
-                    f"{path}: no file of records in it ({', '.join(endings)}, also packed; no links); name the files"
+                    f"{path}: holds no record file ({', '.join(endings)}, also compressed; no links); name the files"
                 )
             found += below
         elif matches := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207, it may be absolute

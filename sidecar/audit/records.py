@@ -123,7 +123,7 @@ def record_of(members: Mapping[str, object]) -> Record:
     """
     values: dict[str, Any] = {name: _READERS[KEYS[name].kind](members, name) for name in KEPT}
     if values["event"] not in EVENTS or not all(values[name] for name in ("ts", "run", "seq")):
-        raise RecordError("no record: event, ts, run or seq is missing or unknown")
+        raise RecordError("not a record: event, ts, run or seq is missing or unknown")
     for name, value in values.items():
         if value is not None and KEYS[name].choices and value not in KEYS[name].choices:
             raise RecordError(f"{name} has an unknown value")  # no rule covers it
@@ -170,7 +170,7 @@ def _texts(members: Mapping[str, object], name: str) -> list[str] | None:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise RecordError(f"{name} is not a list of strings")
     if len(value) > MAX_ITEMS + 1:  # one more for the truncation mark; an actor chain costs the square of its length
-        raise RecordError(f"{name} is longer than any that is written")
+        raise RecordError(f"{name} is longer than any list that a sidecar writes")
     return value
 
 

@@ -84,7 +84,7 @@ def require_no_archive(file: str, stream: Stream) -> Rewound:
     """
     head = stream.read(BLOCK_BYTES)
     if is_tar(head):
-        raise ArchiveError(f"{file}: an archive: unpack it, and name the folder")
+        raise ArchiveError(f"{file}: is an archive; unpack it and name the folder")
     return Rewound(head, stream)
 
 

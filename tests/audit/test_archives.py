@@ -80,7 +80,7 @@ def test_a_tar_is_refused_with_the_fix(
     file.write_bytes(FORMS[name](tar_of()))
     words = {"FILE": str(file), "PAGE": str(tmp_path / "page.html"), "ENTRIES": SETTINGS, "STS": "config/sts.yaml"}
     assert main([words.get(word, word) for word in COMMANDS[reader]]) == 2
-    assert f"{file}: an archive: unpack it, and name the folder" in capsys.readouterr().err
+    assert f"{file}: is an archive; unpack it and name the folder" in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()
 
 
@@ -110,7 +110,7 @@ def test_an_archive_is_not_read_by_the_audit_of_credentials_which_says_so(
     file = tmp_path / name
     file.write_bytes(ARCHIVED[name])
     assert main(["audit", "credentials", str(file)]) == 2
-    assert "no text file is there, but 1 archive: unpack it, and name the folder" in capsys.readouterr().err
+    assert "no text file found, but 1 archive: unpack it, and name the folder" in capsys.readouterr().err
     (tmp_path / "app.env").write_text("GREETING=hello\n")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\0")
     (tmp_path / "data").write_bytes(b"\0\1")
@@ -122,7 +122,7 @@ def test_an_archive_is_not_read_by_the_audit_of_credentials_which_says_so(
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_standard_input_may_be_no_tar_either(form: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(tar_of(form))))
-    with pytest.raises(ArchiveError, match=r"^-: an archive"):
+    with pytest.raises(ArchiveError, match=r"^-: is an archive"):
         list(read_lines(["-"]))
 
 
@@ -154,7 +154,7 @@ def test_a_tar_in_a_folder_is_left_out_of_logs_and_counted_by_the_audit_of_all(
     found = find([str(tmp_path)])
     assert (found.records, found.skipped[ARCHIVES]) == ([str(tmp_path / "crm.records")], 1)
     main(["audit", "all", str(tmp_path)])
-    assert "not looked at: 1 archives: unpack them" in capsys.readouterr().out
+    assert "not examined: 1 archives: unpack them" in capsys.readouterr().out
 
 
 def test_the_database_reads_no_archive_by_itself(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_pipe_that_is_named_is_read(tmp_path: Path) -> None:
 
 def test_a_path_without_records_is_named_with_its_fix(tmp_path: Path) -> None:
     put(tmp_path, "e.txt")
-    with pytest.raises(OSError, match=r"no file of records in it \(\.records, .*name the files"):
+    with pytest.raises(OSError, match=r"holds no record file \(\.records, .*name the files"):
         record_files([str(tmp_path)])
     with pytest.raises(FileNotFoundError, match=r"nothing: No such file, folder or pattern"):
         record_files([str(tmp_path / "*.nothing")])

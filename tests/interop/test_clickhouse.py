@@ -244,7 +244,7 @@ def retype(column: str, kind: str) -> str:
     ("change", "told"),
     [
         pytest.param("DROP TABLE logs.bad", "there is no table logs.bad", id="no-table"),
-        pytest.param("ALTER TABLE logs.bad DROP COLUMN txn", "it has no column txn", id="no-column"),
+        pytest.param("ALTER TABLE logs.bad DROP COLUMN txn", "no column txn", id="no-column"),
         pytest.param(
             "ALTER TABLE logs.bad DROP COLUMN txn, ADD COLUMN txn UInt64", "the column txn is !uint64", id="a-number"
         ),

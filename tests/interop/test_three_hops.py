@@ -154,5 +154,5 @@ def refused_chains(shown: str) -> None:
     assert re.search(
         r"for acme:bob .*\n.*\n1 .*\n2 .*\n3 +/agent/writer → route crm .* deny 403 insufficient_sc", shown
     )
-    assert re.search(r"^of no chain: .*exchange_denied", shown, re.MULTILINE)
+    assert re.search(r"^outside any chain: .*exchange_denied", shown, re.MULTILINE)
     assert "0 of 3 chains are broken" in shown

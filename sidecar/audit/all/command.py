@@ -114,7 +114,7 @@ def _show_outcome(overview: Overview) -> None:
         unknown = f"{part(overview.unknown, len(overview.numbers), 'number')} not known" if overview.unknown else ""
         failed = "a part was not run or not complete" if overview.troubles else ""
         why = " and ".join(filter(None, (unknown, failed)))
-        print_line(f"Nothing was found, but {why}: this is not the answer that all is well.", style="yellow")
+        print_line(f"Nothing was found, but {why}: this does not mean that all is well.", style="yellow")
     else:
         return
     print_line()

@@ -50,13 +50,13 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
     found = find(paths)
     part = _Parts(progress)
     if found.skipped[UNREADABLE]:
-        part.troubles.append(f"not readable, and not looked at: {found.skipped[UNREADABLE]} of the files and folders")
+        part.troubles.append(f"{counted(found.skipped[UNREADABLE], 'file or folder', 'files or folders')} not readable")
     if found.skipped[ARCHIVES]:
-        part.troubles.append(f"not looked at: {found.skipped[ARCHIVES]} {ARCHIVES}")
+        part.troubles.append(f"not examined: {found.skipped[ARCHIVES]} {ARCHIVES}")
     credentials = part.run("credentials", lambda: examine_credentials(paths))
     if credentials is not None and credentials.unread:
         unread = counted(credentials.unread, "file")
-        part.troubles.append(f"audit credentials did not read {unread}; it tells why by itself")
+        part.troubles.append(f"audit credentials did not read {unread}; run it to see the reason")
     attribution = part.run(
         "attribution",
         lambda: examine_attribution([*found.logs, *found.records], agents=found.agents),
@@ -133,7 +133,7 @@ def _ratio(paths: Sequence[str], found: Found, credentials: Credentials | None) 
 
 def _credentials_number(result: Credentials | None) -> Number:
     if result is None:
-        return _missing("static credentials", "they were not looked for")
+        return _missing("static credentials", "the search for them failed, see below")
     if not result.files:
         return _missing("static credentials", "no text was found; give manifests, repositories, settings or exports")
     return Number(
@@ -148,10 +148,10 @@ def _attribution_number(result: Attribution | None, found: Found) -> Number:
     value, sentence = result.summary
     agents = result.tally.agents.values()
     unsure = sum(one.verdict is Verdict.CANNOT_TELL for one in agents if one.name != UNNAMED or not result.listed)
-    if unsure and not value and not result.listed:  # 0 would say that none does
-        return _missing(name, "the logs do not tell agents from people; list your agents in agents.txt, one a line")
+    if unsure and not value and not result.listed:  # 0 would claim that no agent impersonates
+        return _missing(name, "the logs do not tell agents from people; list your agents in agents.txt, one per line")
     if unsure:
-        sentence += f"; {unsure} cannot be told"
+        sentence += f"; {unsure} cannot be judged"
     if found.agents is None:
         sentence += "; list the agents in agents.txt"
     if unsure and not value:

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_logs(parser)
     parser.add_argument(
-        "--agents", metavar="FILE", help="the agents, one a line: SPIFFE ID, client id, service account, address, …"
+        "--agents", metavar="FILE", help="the agents, one per line: SPIFFE ID, client id, service account, address, …"
     )
     parser.add_argument(
         "--mapping", action="append", default=[], metavar="FILE", help="a log format of your own (docs/attribution.md)"

@@ -21,7 +21,7 @@ UNKNOWABLE: Final = (
     "A log shows names, not proofs: it does not say if or how a name was verified.",
     "A person who calls by hand and an agent that carries the person's token look alike in a log that does not name"
     " the agent.",
-    "User-Agent, addresses and what an agent says of itself recognise an agent and prove nothing: every caller can"
+    "User-Agent, addresses and an agent's own statements identify an agent and prove nothing: every caller can"
     " choose them. An OAuth client obtained the token; another party may carry it.",
     "Requests that were never logged are not counted.",
 )

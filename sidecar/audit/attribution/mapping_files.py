@@ -82,7 +82,7 @@ def _read(path: str) -> LogFormat:
     except OSError as error:
         raise MappingError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MappingError(f"{path}: no TOML: {error}; docs/attribution.md has an example") from None
+        raise MappingError(f"{path}: not TOML: {error}; docs/attribution.md has an example") from None
 
 
 def _check(table: Mapping[str, object], place: str) -> LogFormat:
@@ -187,7 +187,7 @@ def _condition(key: str, value: object) -> tuple[Mapping[str, tuple[str, ...]], 
     for number, table in enumerate(value):
         for name, patterns in table.items():
             if not _texts(f"{key}[{number}].{name}", patterns):
-                raise _EntryError(f'{key}[{number}].{name}: write a pattern at least; ["*"] is any value')
+                raise _EntryError(f'{key}[{number}].{name}: write at least one pattern; ["*"] is any value')
         tables.append({name.lower(): tuple(patterns) for name, patterns in table.items()})
     return tuple(tables)
 

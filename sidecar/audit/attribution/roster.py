@@ -156,7 +156,7 @@ def parse(text: str, path: str = "agents") -> Roster:
             except ValueError as error:
                 raise RosterError(f"{path}:{number}: {error}") from None
     if not (roster.names or roster.patterns or roster.user_agents or roster.networks):
-        raise RosterError(f"{path}: names no agent; write one a line, for example spiffe://acme.example/agent/writer")
+        raise RosterError(f"{path}: names no agent; write one per line, such as spiffe://acme.example/agent/writer")
     return roster
 
 

@@ -55,9 +55,9 @@ class Template:
                 value = _SPECIAL.get(name, f"({value})")
             pattern += value + re.escape(literal)
             if not literal and number < len(pieces) - 1:
-                raise TemplateError(f"no text stands between {{{name}}} and the field after it; put some there")
+                raise TemplateError(f"no text between {{{name}}} and the field after it; put some there")
         if not self._names:
-            raise TemplateError("no {field} stands in it")
+            raise TemplateError("the template has no {field}")
         return pattern
 
 

@@ -16,7 +16,7 @@ _PREFIX: Final = "jti:"  # of the name of a chain without a txn, which is named 
 def show_list(audit: Audit) -> None:
     """Print the chains of an audit as a table, worst first."""
     of = f" of {audit.all_chains}" if audit.all_chains > len(audit.chains) else ""
-    print_line(f"{counted(len(audit.chains), 'chain')}{of}, the worst first:", style="bold")
+    print_line(f"{counted(len(audit.chains), 'chain')}{of}, worst first:", style="bold")
     chains = {chain.name: chain for chain in audit.chains}
     print_table(
         ("chain", "for", "since", "depth", "hops", "verdict", "chosen by"),
@@ -26,7 +26,7 @@ def show_list(audit: Audit) -> None:
 
 
 def _row(chain: Chain, audit: Audit) -> tuple[object, ...]:
-    whose = ", ".join(subject for _, subject in chain.subjects) or "nobody known"
+    whose = ", ".join(subject for _, subject in chain.subjects) or "unknown"
     since = min((hop.ts for _, hop in chain.hops if hop.ts), default="")[:19] or None
     return chain.name, whose, since, depth_of(chain), len(chain.hops), _verdict(chain, audit), _option(chain.name)
 

@@ -63,7 +63,7 @@ def client_options(url: str, environment: Mapping[str, str] = os.environ) -> dic
     if parts.scheme != "clickhouse" or not parts.hostname:
         raise EngineError("--engine: write clickhouse://HOST:PORT/DATABASE, or chdb:///FOLDER")
     if options not in ({}, {"secure": ["true"]}, {"secure": ["false"]}):
-        raise EngineError("--engine: the only option is secure=false, for a connection without TLS")
+        raise EngineError("--engine: unknown option; the only one is secure=false, for a connection without TLS")
     secure = options != {"secure": ["false"]}
     return {
         "interface": "https" if secure else "http",
@@ -89,7 +89,7 @@ def open_engine(url: str, *, scratch: str | None = None) -> Iterator[ClickHouse]
     options = client_options(url)
     name = scratch or f"sidecar_audit_{secrets.token_hex(8)}"
     if not _NAME.fullmatch(name):
-        raise EngineError("--scratch: a name of at most 64 letters, digits and _, without a digit in front")
+        raise EngineError("--scratch: write at most 64 letters, digits and _; the first is no digit")
     if any(find_spec(module) is None for module in ("ibis", "clickhouse_connect")):
         raise MissingError(NEEDED)
     import clickhouse_connect
@@ -221,7 +221,7 @@ def _view(schema: Any, table: str, scratch: str) -> str:
     """Return the statement for the view ``ours``: the table's values as JSON texts, as in a record line."""
     missing = [name for name in lines.READ if name not in schema]
     if missing:
-        raise EngineError(f"--table: it has no column {', '.join(missing)}; each key of a record is a column")
+        raise EngineError(f"--table: no column {', '.join(missing)}; each key of a record needs a column")
     known = ", ".join(f"t.`{name}`" for name in FIELDS if name in schema)
     texts = ", ".join(f"toValidUTF8({_json_text(name, schema[name])}) AS `{name}`" for name in lines.READ)
     return f"CREATE VIEW {scratch}.ours AS SELECT sipHash64(tuple({known})) AS digest, {texts} FROM ({table}) AS t"

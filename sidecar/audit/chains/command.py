@@ -31,8 +31,8 @@ _FILTERS: Final = {
     "subject": "chains for this subject (`sub`)",
     "actor": "chains in which this workload acted, called or was called",
     "trace": "chains with this W3C trace id",
-    "txn": "the chain of this name, as the list of chains has it",
-    "jti": "chains with this token, or one that came from it",
+    "txn": "the chain of this name, as in the list of chains",
+    "jti": "chains with this token, or a token derived from it",
     "route": "chains with a call by this route",
     "host": "chains with a call to this host or audience",
 }
@@ -54,11 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument(
         "--engine", metavar="URL",
-        help="judge there, instead of files: clickhouse://HOST:PORT/DATABASE, as CLICKHOUSE_USER, CLICKHOUSE_PASSWORD",
+        help="judge there, not files: clickhouse://HOST:PORT/DATABASE, with CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
     )  # fmt: skip
     parser.add_argument("--table", metavar="NAME", help="the table or view of the engine with the records")
     parser.add_argument(
-        "--scratch", metavar="NAME", help="name of the database that is made there and dropped (default: a new one)"
+        "--scratch", metavar="NAME", help="name of a database to create there and drop (default: a random name)"
     )
     add_filters(parser)
 
@@ -75,13 +75,13 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=MOST_CHAINS,
         metavar="N",
-        help="chains to show, the worst first (default %(default)s)",
+        help="chains to show, worst first (default %(default)s)",
     )
     parser.add_argument(
         "--memory",
         type=int,
         metavar="MIB",
-        help="memory before it uses the disk (default: half of the machine's, or of the container's)",
+        help="memory to use before spilling to disk (default: half of the machine's or the container's)",
     )
 
 
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     if bool(arguments.files) == bool(arguments.engine):
         return complain(_COMMAND, "give files, as sidecar audit chains records/, or an engine by --engine and --table")
     if bool(arguments.table) != bool(arguments.engine) or (arguments.scratch and not arguments.engine):
-        return complain(_COMMAND, "--engine and --table belong together, and --scratch to them")
+        return complain(_COMMAND, "--engine and --table need each other; --scratch needs both")
     try:
         audit, findings = _examine(arguments)
     except (OSError, MissingError, EngineError) as error:
@@ -169,7 +169,7 @@ def _time(text: str) -> str:
     try:
         told = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is no time; write 2026-11-24 or 2026-11-24T21:04:00Z") from None
+        raise argparse.ArgumentTypeError(f"{text} is not a time; write 2026-11-24 or 2026-11-24T21:04:00Z") from None
     if len(text) == len("2026-11-24"):
         return text
     in_utc = told.replace(tzinfo=told.tzinfo or UTC).astimezone(UTC)
@@ -246,16 +246,16 @@ def _show(audit: Audit, findings: Sequence[Finding], *, chosen: bool) -> None:
             _show_chain(chain)
     if audit.outside:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(audit.outside.items()))
-        print_line(f"of no chain: {counts}", style="dim")
+        print_line(f"outside any chain: {counts}", style="dim")
     hops = sum(len(chain.hops) for chain in audit.chains)
-    of = f" of {audit.all_chains}, the worst first" if audit.all_chains > len(audit.chains) else ""
+    of = f" of {audit.all_chains}, worst first" if audit.all_chains > len(audit.chains) else ""
     print_line(
         f"{counted(len(audit.chains), 'chain')}{of}, {counted(hops, 'hop')}, from {counted(audit.records, 'record')}"
     )
     if not findings and not audit.all_chains and audit.records:
         print_line("no chain to judge: the records hold none, or none satisfies the filters", style="yellow")
         if audit.others is not None and audit.others.chains:
-            print_line("without the filters there are")
+            print_line("without the filters:")
             show_list(audit.others)
     elif not findings and audit.records:
         print_line("nothing found: every hop has its witnesses, and they agree", style="green")
@@ -276,7 +276,7 @@ def _show(audit: Audit, findings: Sequence[Finding], *, chosen: bool) -> None:
 
 
 def _show_chain(chain: Chain) -> None:
-    whose = ", ".join(f"{subject} ({issuer})" for issuer, subject in chain.subjects) or "nobody known"
+    whose = ", ".join(f"{subject} ({issuer})" for issuer, subject in chain.subjects) or "unknown"
     prefix = _common_prefix(chain)
     left_out = f" ({prefix} left out)" if prefix else ""
     print_line(f"chain {chain.name}, for {whose}{left_out}", style="bold")

@@ -162,4 +162,4 @@ def _rows(file: str) -> Iterator[tuple[_Rows, Callable[[], int]]]:
             size = Path(path).stat().st_size
             yield _Rows(connection.execute(rows, {"file": path}), Meter(file, lambda: size)), lambda: 0
         except duckdb.Error:
-            raise OSError(f"{file}: not a Parquet file, or a broken one") from None
+            raise OSError(f"{file}: not a Parquet file, or a corrupt one") from None

@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, or - for standard input")
     parser.add_argument(
-        "--history", action="store_true", help="also read former versions in the Git repositories there"
+        "--history", action="store_true", help="also read former versions in the Git repositories of these paths"
     )
     parser.add_argument(
         "--key",
         type=Path,
         metavar="FILE",
-        help="the key of the fingerprints, so that runs can be compared (default: a new one for each run)",
+        help="the key of the fingerprints, so that runs can be compared (default: a random key per run)",
     )
     add_formats(parser)
     add_examples(
@@ -89,9 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _no_text(archives: int) -> str:
     if not archives:
-        return "no text file is there; name a file, or a folder with some"
+        return "no text file found; name a file, or a folder with text files"
     these = "it" if archives == 1 else "them"
-    return f"no text file is there, but {counted(archives, 'archive')}: unpack {these}, and name the folder"
+    return f"no text file found, but {counted(archives, 'archive')}: unpack {these}, and name the folder"
 
 
 def document(result: Result) -> dict[str, object]:

@@ -26,8 +26,8 @@ from sidecar.audit.log_lines import read_lines
 from sidecar.audit.rules import Confidence, Place, Severity, Weakness
 
 MAX_NAME: Final = 200  # characters of a name from a file
-NOT_TO_ITS_END: Final = "streams of records that are broken, or unpack to too much"  # reason to skip
-UNJUDGED: Final = f"judged up to {MAX_FIELDS:,} values"  # reason to say that a file was not read to its end
+NOT_TO_ITS_END: Final = "streams of records that are corrupt, or unpack to too much"  # reason to skip
+UNJUDGED: Final = f"judged up to {MAX_FIELDS:,} values"  # reason for a file that was not read to its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

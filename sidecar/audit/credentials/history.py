@@ -89,6 +89,6 @@ def _versions(library: Any, repository: Path, skipped: Counter[str]) -> Iterator
                 yield Version(str(repository / version.path), text, first.id, date_of(max(0, first.author.timestamp)))
         except (ValueError, RuntimeError, OSError, TimeoutError):  # its texts may quote the repository
             raise HistoryError(
-                f"{repository}: the history cannot be read; run `git fsck` there, or leave --history out"
+                f"{repository}: cannot read the history; run `git fsck` there, or omit --history"
             ) from None
     skipped[VERSIONS] += len(left_out)

@@ -59,9 +59,9 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             Severity.HIGH,
             3,
             "Key of a model provider",
-            "All agents with the key are one caller to the provider, for every user, until somebody rotates it.",
-            "Let the provider take the workload's identity (`token: federate`): there is no key then. Where it takes"
-            " none, let the sidecar hold the key (`token: inject`), with an owner and an end.",
+            "To the provider, all agents with the key are one caller, for every user, until the key is rotated.",
+            "Let the provider accept the workload's identity (`token: federate`), without any key. If it cannot,"
+            " let the sidecar hold the key (`token: inject`), with an owner and an end date.",
             _NHI,
         ),
         _declare(
@@ -109,7 +109,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             3,
             "Token of a hosted service",
             "Whoever holds the token is the integration: the service cannot tell agents or users apart.",
-            "Let the sidecar hold the token (`token: inject`): the agent shows the handle of the request that it"
+            "Let the sidecar hold the token (`token: inject`): the agent presents the handle of the request that it"
             " serves.",
             _NHI,
         ),
@@ -127,7 +127,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             Severity.HIGH,
             3,
             "Basic credentials",
-            "A user name and password travel with every call, and the target knows no caller behind them.",
+            "A user name and password travel with every call, and the target cannot identify the caller behind them.",
             "Put a sidecar beside the target and let agents reach it by a route, with a token for each call.",
             _NHI,
         ),
@@ -145,7 +145,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             Severity.HIGH,
             4,
             "Private key in a file",
-            "The key proves an identity for as long as its certificate or registration lasts, to whoever has the file.",
+            "Whoever has the file can prove the identity for as long as the certificate or registration lasts.",
             "Let SPIRE issue keys to the workload: they live in memory, for an hour.",
             "SPIFFE X.509-SVID section 4.4",
         ),
@@ -154,7 +154,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             Severity.MEDIUM,
             3,
             "Certificate registered as a client's credential",
-            "The private key behind it is long-lived and lies with the client.",
+            "The private key behind it is long-lived and stored at the client.",
             "Replace it by a federated identity credential for the client's SPIFFE ID.",
             _BCP,
         ),
@@ -163,7 +163,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             Severity.HIGH,
             4,
             "OAuth client secret",
-            "The secret obtains tokens as the client, without a user: calls made so delegate nothing.",
+            "The secret obtains tokens as the client, without a user: such calls involve no delegation.",
             "Let the client authenticate with its SVID (our token service does, RFC 8705), or with a JWT-SVID as client"
             " assertion; then delete the secret.",
             _BCP,
@@ -218,8 +218,8 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             Severity.MEDIUM,
             3,
             "Static key on calls out of the mesh",
-            "The host knows the key and not the user; whoever has the key makes the same calls, until it is replaced.",
-            "Use `token: federate` where the host takes a workload's identity; else `token: inject`, with an end.",
+            "The host sees the key, not the user; whoever has the key can make the same calls until it is replaced.",
+            "Use `token: federate` if the host accepts a workload's identity, else `token: inject` with an end date.",
             _NHI,
         ),
         _declare(
@@ -227,8 +227,8 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             Severity.LOW,
             1,
             "Text that looks random",
-            "Only the text's entropy speaks for a secret; it is not counted.",
-            "Look at it once; name it with --ignore random-text if it is none.",
+            "Only the text's entropy suggests a secret; it is not counted.",
+            "Look at it once; use --ignore random-text if it is not a secret.",
             _LEAK,
         ),
     )

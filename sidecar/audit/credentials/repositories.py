@@ -15,7 +15,7 @@ from typing import Final
 
 MAX_ENTRIES: Final = 500_000  # of one repository
 OUTSIDE: Final = (
-    "histories of repositories that lead out of the audited folder; audit a folder that holds both, as the main"
+    "histories of repositories that lead out of the audited folder; audit a folder that holds both, such as the main"
     " repository of a worktree or submodule"
 )
 _MAX_POINTER_BYTES: Final = 4096

@@ -50,16 +50,16 @@ outbound:
       path_prefixes: [{path}]   # as narrow as the agent's calls
 """
 _FEDERATE: Final = """\
-      token: federate   # no static key: the provider takes the workload's identity
+      token: federate   # no static key: the provider accepts the workload's identity
       federate:
 """
 _INJECT: Final = """\
-      token: inject   # the sidecar holds the key; the agent shows the handle of the request that it serves
+      token: inject   # the sidecar holds the key; the agent presents the handle of the request that it serves
       inject:
         {form}
-        file: /var/run/keys/{name}   # mounted in the sidecar's container alone
+        file: /var/run/keys/{name}   # mounted only in the sidecar's container
         owner: TEAM
-        until: "{until}"   # the route closes then: replace the key, and move the day
+        until: "{until}"   # the route closes on this day: before, replace the key and set a new day
 """
 # By provider: the route's name, the upstream, the path of its models, and the terms of the federation.
 _FEDERATED: Final = {
@@ -110,7 +110,7 @@ def _federated(provider: str) -> str:
     name, host, path, terms = _FEDERATED[provider]
     route = _OUTSIDE.format(kind="federate", name=name, host=host, methods="POST", path=path)
     if provider == "AWS":
-        route = "# for Amazon Bedrock; other services of AWS want each request signed\n" + route
+        route = "# for Amazon Bedrock; other services of AWS require a signature of each request\n" + route
     section = "".join(f"        {key}: {value}\n" for key, value in {"provider": name, **terms}.items())
     return route + _FEDERATE + section
 

@@ -66,9 +66,9 @@ def read_documents(text: str) -> list[Node]:
         raise TreeError(f"a document {error} at line {error.line}") from None
     except yaml.YAMLError as error:  # its text quotes the input
         mark = getattr(error, "problem_mark", None)
-        raise TreeError("no YAML or JSON" + ("" if mark is None else f" at line {mark.line + 1}")) from None
+        raise TreeError("not YAML or JSON" + ("" if mark is None else f" at line {mark.line + 1}")) from None
     except (UnicodeError, ValueError):
-        raise TreeError("no YAML or JSON") from None
+        raise TreeError("not YAML or JSON") from None
 
 
 def _strict(found: re.Match[str]) -> str:

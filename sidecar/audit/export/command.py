@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return complain(_COMMAND, str(error))
     if count:
-        complain(_COMMAND, f"lines that are not records, and were left out: {count}, the first is {others[0]}")
+        complain(_COMMAND, f"skipped lines that are not records: {count}, the first is {others[0]}")
         return 1
     return 0
 

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--directory", action="append", default=[], metavar="FILE", help="an export of the people: CSV, SCIM, Graph"
     )
     parser.add_argument("--directory-field", metavar="NAME", help="the field with the sub of tokens (default: a guess)")
-    parser.add_argument("--window", type=_window, metavar="TIME", help=f"only records of this last time: {_EXAMPLE}")
+    parser.add_argument("--window", type=_window, metavar="TIME", help=f"only records not older than: {_EXAMPLE}")
     parser.add_argument(
         "--trigger", type=float, default=TRIGGER, metavar="N", help="machines per person to warn at (default 50)"
     )
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--save", metavar="FILE", help="write a sketch, to be merged elsewhere; it holds no name")
     parser.add_argument(
-        "--merge", action="append", default=[], metavar="FILE", help="a sketch of another site to count together with"
+        "--merge", action="append", default=[], metavar="FILE", help="a sketch of another site to count as well"
     )
     parser.add_argument("--json", action="store_true", help="for machines: the numbers and every machine identity")
     add_examples(
@@ -307,13 +307,13 @@ def _show(result: Result) -> None:
     if result.not_records:
         print_line(f"lines that are not records, not counted: {result.not_records}")
     if result.unsearched:
-        print_line(f"files that were not searched for keys: {result.unsearched}; sidecar audit credentials tells why")
+        print_line(f"files not searched for keys: {result.unsearched}; sidecar audit credentials gives the reason")
     print_line(result.summary[1], style="bold")
     if result.strangers:
         print_line(
-            "Nobody of the directory was seen in the records: if both are the same people, name the directory's field"
-            " with the sub of tokens by --directory-field; now each of them counts twice.",
+            "The records name nobody from the directory. If both are the same people, each now counts twice: name the"
+            " directory's field with the sub of tokens by --directory-field.",
             style="yellow",
         )
     if result.reached:
-        print_line("Begin with identities that act for nobody: delete the entry, or retire the key.")
+        print_line("Start with identities that act for nobody: delete the entry, or retire the key.")

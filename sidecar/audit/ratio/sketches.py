@@ -54,7 +54,7 @@ def load(file: str) -> Sketches:
         sketches = Sketches(_sketch(document["machines"]), _sketch(document["people"]))
         version = document["sidecar_sketch"]
     except (ValueError, KeyError, TypeError):
-        raise SketchError(f"{file}: it is no sketch; write one with sidecar audit ratio --save FILE") from None
+        raise SketchError(f"{file}: not a sketch; write one with sidecar audit ratio --save FILE") from None
     if version != VERSION:
         raise SketchError(f"{file}: a sketch of version {VERSION} is needed; save it again")
     return sketches

@@ -43,7 +43,7 @@ def people_in(file: str, subject_field: str | None = None) -> Iterator[str]:
             found += 1
             yield subject
     if not found:
-        raise SourceError(f"{file}: there is no active person; export users as CSV with a header, or as JSON")
+        raise SourceError(f"{file}: no active person; export users as CSV with a header, or as JSON")
 
 
 def keys_in(file: str) -> Iterator[tuple[str, str | None]]:
@@ -63,7 +63,7 @@ def keys_in(file: str) -> Iterator[tuple[str, str | None]]:
         if isinstance(error, SourceError):
             raise
         raise SourceError(
-            f"{file}: it is not the result of `sidecar audit credentials --json`; write it by that command"
+            f"{file}: not the result of `sidecar audit credentials --json`; write it with that command"
         ) from None
 
 
@@ -79,20 +79,20 @@ def _rows(file: str) -> Iterator[Mapping[str, Any]]:
         reader = csv.DictReader(io.StringIO(text), strict=True)
         try:
             if not reader.fieldnames:
-                raise SourceError(f"{file}: it is empty; export users as CSV with a header, or as JSON")
+                raise SourceError(f"{file}: empty; export users as CSV with a header, or as JSON")
             yield from reader
         except csv.Error as error:
-            raise SourceError(f"{file}: it is neither JSON nor CSV: {error}") from None
+            raise SourceError(f"{file}: neither JSON nor CSV: {error}") from None
         return
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        raise SourceError(f"{file}: it begins like JSON and is none; export it again") from None
+        raise SourceError(f"{file}: begins like JSON but is not JSON; export it again") from None
     rows = document
     if isinstance(document, dict):
         rows = next((document[name] for name in _LISTS if isinstance(document.get(name), list)), None)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise SourceError(f"{file}: no list of users is in it; a list, or one under {', '.join(_LISTS)}, is read")
+        raise SourceError(f"{file}: no list of users; give a JSON list, or one under {', '.join(_LISTS)}")
     yield from rows
 
 
@@ -100,8 +100,8 @@ def _text(file: str) -> str:
     with Path(file).open("rb") as opened:
         content = opened.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise SourceError(f"{file}: it is larger than {MAX_BYTES >> 20} MiB; give it in parts")
+        raise SourceError(f"{file}: larger than {MAX_BYTES >> 20} MiB; split it")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise SourceError(f"{file}: it is no UTF-8 text; save it as UTF-8") from None
+        raise SourceError(f"{file}: not UTF-8; save it as UTF-8") from None

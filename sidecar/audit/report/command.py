@@ -61,9 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         files = record_files(arguments.files, endings=RECORDS)
         if _is_among(arguments.output, [*files, *arguments.keys]):
-            return complain(
-                _COMMAND, f"{arguments.output}: it is evidence, and would be overwritten; name another file"
-            )
+            return complain(_COMMAND, f"{arguments.output}: is evidence, and would be overwritten; name another file")
         report, findings = report_of(
             files,
             choice_of(arguments),
@@ -142,7 +140,7 @@ def _integrity(verdict: Verdict, lines: Sequence[str], files: Sequence[str]) -> 
         f"{one.kind.replace('_', ' ')}: {one.text}" for one in verdict.findings if one.kind != Kind.UNREADABLE
     ]
     for run in verdict.runs:
-        who = run.workload or "a workload that is not known"
+        who = run.workload or "an unknown workload"
         if run.countersigned is None:
             sentences.append(f"{who}, run {run.run}: no checkpoint, so the holder of the file could have rewritten it.")
         else:
@@ -150,5 +148,5 @@ def _integrity(verdict: Verdict, lines: Sequence[str], files: Sequence[str]) -> 
             checked = "" if verdict.signatures_checked else ", signature not checked (no --keys)"
             sentences.append(f"{who}, run {run.run}: {proven}{checked}.")
     if len(lines) < len(files):
-        sentences.append("Files in Parquet hold no lines: their hash chains were not checked.")
+        sentences.append("Parquet files hold no lines: their hash chains were not checked.")
     return sentences

@@ -83,8 +83,8 @@ def short(name: str) -> str:
 
 
 def person_of(story: Story) -> str:
-    """Return the name of the person, or a word for nobody."""
-    return ", ".join(subject for _, subject in story.subjects) or "nobody known"
+    """Return the subjects of a story, or "unknown" if it has none."""
+    return ", ".join(subject for _, subject in story.subjects) or "unknown"
 
 
 def _columns(story: Story, shown: Iterable[Call]) -> dict[str, int]:

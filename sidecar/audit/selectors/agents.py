@@ -57,7 +57,7 @@ def agents_of(given: Iterable[str]) -> Agents:
     for word in given:
         if not Path(word).is_file():
             if "/" not in word:
-                raise ValueError(f"--agents {word}: is no file and no pattern; write /agent/* or spiffe://…/agent/*")
+                raise ValueError(f"--agents {word}: neither a file nor a pattern; write /agent/* or spiffe://…/agent/*")
             patterns.append(word)
             continue
         with Path(word).open("rb") as file:
@@ -65,10 +65,10 @@ def agents_of(given: Iterable[str]) -> Agents:
         try:
             lines = [line.partition("#")[0] for line in raw.decode().splitlines()]
         except UnicodeDecodeError:
-            raise ValueError(f"--agents {word}: is no UTF-8 text; save it as UTF-8") from None
+            raise ValueError(f"--agents {word}: not UTF-8; save it as UTF-8") from None
         found = [part for line in lines for part in map(str.strip, re.split(r"\s=\s|,", line)) if _is_pattern(part)]
         if not found or len(found) > MAX_PATTERNS or len(raw) > _MAX_FILE_BYTES:
-            raise ValueError(f"--agents {word}: holds {len(found)} SPIFFE IDs; 1 to {MAX_PATTERNS} are read")
+            raise ValueError(f"--agents {word}: holds {len(found)} SPIFFE IDs; 1 to {MAX_PATTERNS} are allowed")
         patterns += found
     return Agents(patterns)
 

@@ -45,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--records", action="extend", nargs="+", default=[], metavar="FILE", help="records whose actors are graded"
     )
-    parser.add_argument("--trust-domain", metavar="NAME", help="the server's trust domain: another one is reported")
+    parser.add_argument("--trust-domain", metavar="NAME", help="the server's trust domain; others are reported")
     parser.add_argument(
-        "--federated", action="append", default=[], metavar="NAME", help="a partner's trust domain: others are reported"
+        "--federated", action="append", default=[], metavar="NAME", help="a partner's trust domain; others are reported"
     )
     add_formats(parser)
     add_examples(
@@ -148,7 +148,7 @@ def _print(result: Result) -> None:
     for found in by_rule.values():
         _print_rule(found)
     if any(_UPDATE in one.fix for one in result.weaknesses):
-        print_line("Each update states a whole entry and fixes all its weaknesses that have one: run it once.")
+        print_line("Each update command states a whole entry and fixes all its fixable weaknesses: run it once.")
 
 
 def _print_identities(result: Result) -> None:

@@ -63,7 +63,7 @@ def _json(text: str) -> Iterator[Found]:
                 yield Found(scan.line(at), value)
         except (ValueError, RecursionError) as error:
             spent += getattr(error, "pos", len(text)) - scan.at
-            yield Found(scan.line(scan.at), error="is no JSON, or has two members with one name, from here on")
+            yield Found(scan.line(scan.at), error="is not JSON from here on, or has two members with one name")
         else:
             return
         following = _NEXT_LINE.search(text, scan.at + 1)
@@ -72,7 +72,7 @@ def _json(text: str) -> Iterator[Found]:
         scan.at = following.end()
         if spent > _MOST_READ * len(text):
             break
-    yield Found(scan.line(scan.at), error="has too many errors and is not read from here on; correct the first ones")
+    yield Found(scan.line(scan.at), error="has too many errors; the rest was not read; fix the first errors")
 
 
 class _Scan:
@@ -177,7 +177,7 @@ def _yaml(text: str) -> Iterator[Found]:
     except yaml.YAMLError as error:  # its text quotes the input
         mark = getattr(error, "problem_mark", None)
         yield Found(
-            1 if mark is None else mark.line + 1, error="is no YAML from here on; check indentation and brackets"
+            1 if mark is None else mark.line + 1, error="is not YAML from here on; check indentation and brackets"
         )
     except RefusedError as error:
         yield Found(error.line, error=str(error))
@@ -207,10 +207,10 @@ class _Form:
 
     def name(self, mapping: object, key: object, line: int, /) -> str:
         if isinstance(key, dict | list):
-            raise RefusedError(line, "has a key that is no text; render a template before")
+            raise RefusedError(line, "has a key that is no text; if it is a template, render it first")
         name = key if isinstance(key, str) else str(key)
         if isinstance(mapping, dict) and name in mapping:
-            raise RefusedError(line, "has a key that is there twice; keep one of them")
+            raise RefusedError(line, "has a duplicate key; keep one of them")
         return name
 
     def add(self, parent: object, name: str | None, value: object, /) -> None:
@@ -223,7 +223,7 @@ class _Form:
         return _merge(mapping) if isinstance(mapping, Located) else mapping
 
     def alias_of_nothing(self, line: int, /) -> object:
-        raise RefusedError(line, "holds an alias of nothing")
+        raise RefusedError(line, "holds an alias without an anchor before it")
 
 
 def _merge(mapping: Located) -> Located:

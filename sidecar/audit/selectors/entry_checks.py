@@ -103,7 +103,7 @@ def _selectors(entry: Entry) -> Broken:
     if entry.template is not None:
         return
     if not entry.selectors:
-        yield _make_finding("no-selectors", entry, "no selector is asked for", fix=fixes.deletion(entry))
+        yield _make_finding("no-selectors", entry, "no selector is required", fix=fixes.deletion(entry))
         return
     kinds = {(one.type, one.kind) for one in entry.selectors}
     of_k8s = {kind for type_, kind in kinds if type_ == "k8s"}
@@ -111,24 +111,24 @@ def _selectors(entry: Entry) -> Broken:
     if types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING:
         asked = _few(entry.selectors)
         fix = fixes.with_selectors(entry, add=fixes.OF_POD)
-        yield _make_finding("namespace-only", entry, f"{asked} is all that is asked for", fix=fix)
+        yield _make_finding("namespace-only", entry, f"only {asked} is required", fix=fix)
     elif types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING | CHOSEN_BY_AUTHOR:
         chosen = _few(one for one in entry.selectors if one.kind in CHOSEN_BY_AUTHOR)
         fix = fixes.with_selectors(entry, add=(fixes.NAMESPACE, fixes.ACCOUNT, fixes.IMAGE))
         yield _make_finding("label-only", entry, f"the author of a pod chooses {chosen}", fix=fix)
     elif types == {"docker"} and {kind for _, kind in kinds} <= _CHOSEN_IN_DOCKER:
         fix = fixes.with_selectors(entry, add=(fixes.DOCKER_IMAGE,))
-        yield _make_finding("label-only", entry, "whoever runs a container chooses all that is asked for", fix=fix)
+        yield _make_finding("label-only", entry, "whoever runs a container chooses all required values", fix=fix)
     elif types == {"unix"} and {kind for _, kind in kinds} <= GROUPS:
         fix = fixes.with_selectors(entry, add=(fixes.USER,))
-        yield _make_finding("group-only", entry, "a group is all that is asked for", fix=fix)
+        yield _make_finding("group-only", entry, "only a group is required", fix=fix)
 
 
 def _account(entry: Entry) -> Broken:
     accounts = entry.of_kind("k8s", "sa")
     if accounts and not entry.of_kind("k8s", "ns") and entry.template is None:
         fix = fixes.with_selectors(entry, add=(fixes.NAMESPACE,))
-        text = f"{accounts[0]} is asked for in any namespace"
+        text = f"{accounts[0]} is accepted from any namespace"
         yield _make_finding("service-account-without-namespace", entry, text, fix=fix)
     if any(one.value == "default" for one in accounts):
         fix = fixes.with_selectors(entry, remove=accounts, add=(fixes.ACCOUNT,))
@@ -151,14 +151,14 @@ def _images(entry: Entry) -> Broken:
         digests = {selector_of(f"{one.type}:{one.kind}:{repository_of(one.value)}@sha256:DIGEST") for one in tagged}
         fix = fixes.changed(entry, selectors=(entry.selectors - set(tagged)) | digests)
         more = f", and {len(tagged) - 1} more" if len(tagged) > 1 else ""
-        yield _make_finding("image-tag", entry, f"{tagged[0]} is no digest{more}", fix=fix)
+        yield _make_finding("image-tag", entry, f"{tagged[0]} is not a digest{more}", fix=fix)
 
 
 def _user(entry: Entry) -> Broken:
     roots = [one for one in entry.of_kind("unix", "uid", "user") if one.value.lstrip("0") in ("", "root")]
     if roots:
         fix = fixes.with_selectors(entry, remove=roots, add=(fixes.USER,))
-        yield _make_finding("root-user", entry, f"{roots[0]} is every process of root", fix=fix)
+        yield _make_finding("root-user", entry, f"{roots[0]} matches every process of root", fix=fix)
     paths = [one for one in entry.of_kind("unix", "path") if is_interpreter(one.value)]
     if paths:
         useless = [*paths, *entry.of_kind("unix", "sha256")]
@@ -207,7 +207,7 @@ def _federation(entry: Entry, setting: Setting) -> Broken:
     wrong = sorted(one for one in set(names) - set(valid) if not _PIECE.search(one))
     if wrong:
         fix = fixes.changed(entry, federates_with=tuple(valid))
-        yield _make_finding("federates-with-wildcard", entry, f"{wrong[0]} is no trust domain", fix=fix)
+        yield _make_finding("federates-with-wildcard", entry, f"{wrong[0]} is not a trust domain", fix=fix)
     unknown = sorted(set(valid) - (setting.partners or set())) if setting.partners is not None else []
     if unknown:
         fix = fixes.changed(entry, federates_with=tuple(one for one in valid if one not in unknown))
@@ -243,7 +243,7 @@ def _agent(entry: Entry) -> Broken:
     container = [one for one in entry.selectors if one.kind in ("container-name", "container-image")]
     if not container and not is_signed(entry.selectors):
         fix = fixes.with_selectors(entry, add=(fixes.CONTAINER, fixes.IMAGE))
-        yield _make_finding("whole-pod", entry, "each container of the pod gets it", fix=fix)
+        yield _make_finding("whole-pod", entry, "each container of the pod gets the identity", fix=fix)
 
 
 def agent_entry(entry: Entry, agents: Agents) -> Broken:
@@ -252,7 +252,7 @@ def agent_entry(entry: Entry, agents: Agents) -> Broken:
     if names and agents.includes(entry.spiffe_id) and not is_of_sidecar(entry):
         remove = [*names, *entry.of_kind("k8s", "container-image")]
         fix = fixes.with_selectors(entry, remove=remove, add=(fixes.CONTAINER, fixes.IMAGE))
-        yield _make_finding("agent-entry", entry, f"{names[0]} is no sidecar", fix=fix)
+        yield _make_finding("agent-entry", entry, f"{names[0]} is not a sidecar", fix=fix)
 
 
 _CHECKS: Final[tuple[Callable[[Entry], Broken], ...]] = (

@@ -40,11 +40,11 @@ def read_texts(paths: Sequence[str]) -> Iterator[Text]:
             continue
         raw = sys.stdin.buffer.read(MAX_BYTES + 1) if path == "-" else _read(path)
         if raw is None or len(raw) > MAX_BYTES:
-            raise OSError(f"{path}: is larger than {MAX_BYTES >> 20} MiB, or no file; split it")
+            raise OSError(f"{path}: larger than {MAX_BYTES >> 20} MiB, or not a regular file; split it")
         try:
             yield Text(path, raw.decode("utf-8-sig"))
         except UnicodeDecodeError:
-            raise OSError(f"{path}: is no UTF-8 text; unpack it, or save it as UTF-8") from None
+            raise OSError(f"{path}: not UTF-8 text; unpack it, or save it as UTF-8") from None
 
 
 def _read(file: str, *, follow: bool = True) -> bytes | None:

@@ -135,7 +135,7 @@ def _k8s(entry: Entry) -> Grade:
         return Grade(Strength.MEDIUM, "one pod")
     if named and account:
         return Grade(Strength.MEDIUM, "namespace and ServiceAccount: whoever may create pods with the account")
-    return Grade(Strength.WEAK, "nothing that the author of a pod could not choose")
+    return Grade(Strength.WEAK, "only values that the author of a pod chooses")
 
 
 def _unix(entry: Entry) -> Grade:
@@ -160,7 +160,7 @@ def _docker(entry: Entry) -> Grade:
         return Grade(Strength.STRONG, "the image by digest")
     if is_signed(entry.of_kind("docker", *_SIGNATURES)):
         return Grade(Strength.STRONG, "a verified signature of the image")
-    return Grade(Strength.WEAK, "nothing that the starter of a container could not choose")
+    return Grade(Strength.WEAK, "only values that whoever starts a container chooses")
 
 
 def _others(entry: Entry) -> Grade:
@@ -169,7 +169,7 @@ def _others(entry: Entry) -> Grade:
     if entry.of_kind("dev", "socket"):
         return Grade(Strength.MEDIUM, "a socket that only this workload's volume holds")
     if any(one.type not in ("k8s", "unix", "docker") for one in entry.selectors):
-        return Grade(Strength.MEDIUM, "an attestor that is not known here")
+        return Grade(Strength.MEDIUM, "an attestor unknown to this audit")
     return Grade(Strength.WEAK, "nothing that proves a workload")
 
 

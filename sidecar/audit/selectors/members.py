@@ -28,7 +28,7 @@ def mapping(value: Mapping[str, object], name: str) -> Mapping[str, object]:
     """Read an object, which must be there."""
     member = value.get(name)
     if not isinstance(member, dict):
-        raise ShapeError(f"{name} is no object")
+        raise ShapeError(f"{name} is not an object")
     return member
 
 
@@ -38,7 +38,7 @@ def text(value: Mapping[str, object], name: str) -> str:
     if member is None:
         return ""
     if not isinstance(member, str) or len(member) > MAX_TEXT:
-        raise ShapeError(f"{name} is no text, or longer than {MAX_TEXT} characters")
+        raise ShapeError(f"{name} is not text, or longer than {MAX_TEXT} characters")
     return member
 
 
@@ -48,7 +48,7 @@ def texts(value: Mapping[str, object], name: str) -> tuple[str, ...]:
     if member is None:
         return ()
     if not isinstance(member, list) or not all(isinstance(one, str) and len(one) <= MAX_TEXT for one in member):
-        raise ShapeError(f"{name} is no list of texts of at most {MAX_TEXT} characters")
+        raise ShapeError(f"{name} is not a list of texts of at most {MAX_TEXT} characters")
     if len(member) > MAX_ITEMS:
         raise ShapeError(f"{name} has more than {MAX_ITEMS} items")
     return tuple(member)
@@ -70,7 +70,7 @@ def count(value: Mapping[str, object], name: str) -> int:
     if isinstance(member, str) and re.fullmatch(r"[0-9]{1,18}", member):
         return int(member)
     if isinstance(member, bool) or not isinstance(member, int) or member < 0:
-        raise ShapeError(f"{name} is no count")
+        raise ShapeError(f"{name} is not a count")
     return member
 
 
@@ -87,7 +87,7 @@ def duration(value: Mapping[str, object], name: str) -> int:
         return 0
     pieces = list(_DURATION.finditer(member)) if isinstance(member, str) else []
     if not pieces or "".join(piece[0] for piece in pieces) != member:
-        raise ShapeError(f"{name} is no duration such as 1h or 300s")
+        raise ShapeError(f"{name} is not a duration such as 1h or 300s")
     total = sum(float(piece[1]) * _UNITS[piece[2]] for piece in pieces)
     return int(total) + (total % 1 > 0)
 
@@ -127,7 +127,7 @@ def selectors(value: Mapping[str, object]) -> frozenset[Selector]:
     if member is None:
         return frozenset()
     if not isinstance(member, list) or len(member) > MAX_ITEMS:
-        raise ShapeError(f"selectors is no list, or has more than {MAX_ITEMS} items")
+        raise ShapeError(f"selectors is not a list, or has more than {MAX_ITEMS} items")
     found = set()
     for one in member:
         if isinstance(one, str):  # as manifests and commands write it
@@ -150,7 +150,7 @@ def labels(spec: Mapping[str, object], name: str) -> list[str]:
     if member is None:
         return []
     if not isinstance(member, dict):
-        raise ShapeError(f"{name} is no object")
+        raise ShapeError(f"{name} is not an object")
     matched, expressions = member.get("matchLabels"), member.get("matchExpressions")
     matched, expressions = {} if matched is None else matched, [] if expressions is None else expressions
     if (
@@ -158,7 +158,7 @@ def labels(spec: Mapping[str, object], name: str) -> list[str]:
         or not isinstance(expressions, list)
         or len(matched) + len(expressions) > MAX_ITEMS
     ):
-        raise ShapeError(f"{name} is no label selector, or has more than {MAX_ITEMS} labels")
+        raise ShapeError(f"{name} is not a label selector, or has more than {MAX_ITEMS} labels")
     found = [f"{key}:{word(one, name)}" for key, one in matched.items()]
     for expression in expressions:
         if not isinstance(expression, dict) or not isinstance(expression.get("key"), str):
@@ -177,5 +177,5 @@ def word(value: object, name: str) -> str:
     if isinstance(value, list) and len(value) <= MAX_ITEMS and all(isinstance(one, int) for one in value):
         return ",".join(map(str, value))
     if isinstance(value, dict | list) or len(written := str(value)) > MAX_TEXT:
-        raise ShapeError(f"{name} holds a value that is no text, or longer than {MAX_TEXT} characters")
+        raise ShapeError(f"{name} holds a value that is not text, or longer than {MAX_TEXT} characters")
     return written

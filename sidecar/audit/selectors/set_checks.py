@@ -44,7 +44,7 @@ def _make_broken(one: Related) -> Broken:
         text = f"a process that matches is also {other.spiffe_id} ({other.label}){more}"
         yield broken(RULE["identical-selectors"], entry, text, fix=fix)
     elif one.relation is Relation.PART and same:
-        text = f"{other.label} asks for more{more}, in vain: this one gives the same identity for less"
+        text = f"{other.label} requires more{more}, in vain: this entry grants the same identity for less"
         yield broken(RULE["subset-entry"], entry, text, fix=fix)
     elif one.relation is Relation.PART:
         text = f"each process of {other.spiffe_id} ({other.label}) gets this identity too{more}"
@@ -116,7 +116,7 @@ def _users(workloads: Sequence[Entry]) -> Broken:
         for entry in found if len(examples) == 2 else ():
             other = next(one for one in examples.values() if one.spiffe_id != entry.spiffe_id)
             fix = fixes.with_selectors(entry, remove=entry.of_kind("unix", "uid", "user"), add=(fixes.USER,))
-            text = f"{name} is also asked for by {other.label} of {other.spiffe_id}"
+            text = f"{name} is also required by {other.label} of {other.spiffe_id}"
             yield broken(RULE["shared-uid"], entry, text, fix=fix)
 
 
@@ -130,7 +130,7 @@ def _beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Broken:
         if sidecar is None:
             yield from agent_entry(entry, setting.agents)
         elif not is_of_sidecar(entry):
-            text = f"{sidecar.label} gives the identity to a sidecar, this one to another process"
+            text = f"{sidecar.label} gives the identity to a sidecar, this entry to another process"
             yield broken(RULE["shared-with-sidecar"], entry, text, fix=fixes.deletion(entry))
 
 
@@ -155,5 +155,5 @@ def _parents(workloads: Sequence[Entry], entries: Sequence[Entry]) -> Broken:
         alias = broad.get(entry.parent_id)
         if alias is not None:
             asked = ", ".join(sorted(map(str, alias.selectors))[:3])
-            text = f"its parent {entry.parent_id} is each node with {asked}"
+            text = f"its parent {entry.parent_id} matches each node with {asked}"
             yield broken(RULE["broad-parent"], entry, text, fix=fix, severity=Severity.MEDIUM)

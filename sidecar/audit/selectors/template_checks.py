@@ -33,7 +33,7 @@ def _template(entry: Entry) -> Broken:
     chosen = _BY_AUTHOR.search(path)
     asked = [one for one in entry.of_kind("k8s", "sa") if "{{" not in one.value]
     if not _ACCOUNT.search(path) and (chosen or not asked):
-        text = "the author of a pod chooses a part of it" if chosen else "each selected pod gets this one identity"
+        text = "the author of a pod chooses a part of it" if chosen else "all selected pods get one identity"
         fix = fixes.changed(entry, spiffe_id=_WITH_ACCOUNT)
         severity = Severity.CRITICAL if chosen and not asked else None
         yield broken(RULE["template-without-service-account"], entry, text, fix=fix, severity=severity)

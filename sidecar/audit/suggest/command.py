@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(_COMMAND, str(error))
     if not evidence.witnesses:
         whose = f" of {arguments.workload}" if arguments.workload else ""
-        return complain(_COMMAND, f"no record{whose} is of a call that passed; observe first, with observe_until")
+        return complain(_COMMAND, f"no record{whose} is of a call that passed; observe calls first, by observe_until")
     proposed = [one for one in suggestions(others.witnesses | evidence.witnesses) if one.workload in evidence.witnesses]
     try:
         if arguments.json:
@@ -88,9 +88,9 @@ def _show(evidence: Evidence, proposed: Sequence[Suggestion]) -> None:
     first, last = _days(evidence)
     lines = [
         f"# Proposed by {_COMMAND} from {counted(evidence.calls, 'call')}, {first} to {last}.",
-        "# A call that was made is not yet a call that should be: read each route before you use it.",
+        "# That a call was made does not mean that it should be permitted: read each route before you use it.",
         "# A caller needs evidence besides the called side's record: a delegated token, or its own sidecar's record.",
-        "# Only calls that passed count. Neither entry, self, inject nor passthrough is proposed.",
+        "# Only calls that passed count. entry, self, inject and passthrough are never proposed.",
     ]
     lines += [f"# not counted: {counted(count, 'line')}: {why}" for why, count in sorted(evidence.others.items())]
     print("\n".join(map(visible, lines)))  # noqa: T201

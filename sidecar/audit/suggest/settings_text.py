@@ -17,9 +17,9 @@ from sidecar.audit.suggest.proposal import Inbound, Outbound, Suggestion
 
 _PLAIN_RECORD: Final = re.compile(r"[A-Za-z0-9._-]+/[0-9]+")
 _WHERE: Final = "    "
-_NOWHERE: Final = "https://upstream.invalid:7443"  # RFC 2606: it never exists
-_MADE_UP: Final = "  # a proposal by method; use the names that your token service knows"
-_BY_RECORDS: Final = "  # as the records say"
+_NOWHERE: Final = "https://upstream.invalid:7443"  # RFC 2606: .invalid never resolves
+_MADE_UP: Final = "  # made from the method; use the names that your token service knows"
+_BY_RECORDS: Final = "  # from the records"
 
 
 def settings_text(suggestion: Suggestion) -> str:
@@ -63,7 +63,7 @@ def _inbound(route: Inbound, opened: Sequence[str]) -> Iterator[str]:
         seen = f"{_describe_seen(peer.calls, peer.days)}, as {_records(peer.records, peer.calls)}"
         yield f"    {off}- {_text(peer.spiffe_id)}  # {seen}{why}"
     if opened:
-        yield f"  may_call: {_list(opened)}  # records do not tell which calls it causes; remove the others"
+        yield f"  may_call: {_list(opened)}  # records do not show which calls it causes; remove the others"
 
 
 def _outbound(route: Outbound) -> Iterator[str]:
@@ -71,9 +71,9 @@ def _outbound(route: Outbound) -> Iterator[str]:
     yield f"# {_describe_seen(route.calls, route.days)}, by {', '.join(route.methods)}, as {records}"
     yield "# match and upstream are in no record; keep those of your route"
     if route.scopes_onward:
-        yield f"# {_list(route.scopes_onward)} for the peer's own calls; records do not tell which of them it causes"
+        yield f"# {_list(route.scopes_onward)} for the peer's own calls; records do not show which of them it causes"
     if route.scopes_held_back:
-        yield f"# without {_list(route.scopes_held_back)}: all calls that need these are held back at the peer"
+        yield f"# without {_list(route.scopes_held_back)}: all calls that need them are held back at the peer"
     yield f"- name: {_text(route.name)}"
     yield f"  match: {{prefix: {_text(f'/{route.name}')}}}"
     yield f"  upstream: {_text(_NOWHERE)}"

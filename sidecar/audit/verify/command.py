@@ -30,9 +30,9 @@ _MAX_KEYS: Final = 10_000
 
 LIMITS: Final = (
     "Records after the last checkpoint of a run can be rewritten by whoever can write the file.",
-    "A run without checkpoints proves only that nobody changed it who did not compute its hashes again.",
-    "The holder of a host can stop its sidecar, or record falsely from then on; what was countersigned before stays.",
-    "Records are what a sidecar saw. Whether it told the truth, other witnesses say: sidecar audit chains.",
+    "A run without checkpoints can be rewritten by whoever also computes its hashes again.",
+    "The holder of a host can stop its sidecar, or write false records from then on; earlier checkpoints stay valid.",
+    "Records state what one sidecar saw. To compare them with other witnesses: sidecar audit chains.",
 )
 
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="the token service's keys (JWKS), retired ones too; without them signatures are not checked",
+        help="the token service's keys (JWKS), retired keys included; without keys signatures are not checked",
     )
     parser.add_argument(
         "--countersigned",
@@ -115,9 +115,7 @@ def _keys(files: Sequence[str]) -> KeySet:
             found = parse_object(content, max_bytes=MAX_JWKS_BYTES).get("keys")
             parse_jwks(content)
         except (StrictJsonError, KeySetError) as error:
-            raise ValueError(
-                f"{file}: it is not a JWKS ({error}); fetch it from the token service's jwks_uri"
-            ) from None
+            raise ValueError(f"{file}: not a JWKS ({error}); fetch it from the token service's jwks_uri") from None
         keys += found if isinstance(found, list) else []
     document = orjson.dumps({"keys": keys})
     known = parse_jwks(document, max_bytes=len(document), max_keys=_MAX_KEYS)

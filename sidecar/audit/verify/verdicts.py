@@ -47,20 +47,20 @@ class Kind(StrEnum):
 
 
 MEANINGS: Final[dict[Kind, str]] = {
-    Kind.CHANGED: "a line is not the one that its successor was written after",
-    Kind.REMOVED: "lines are missing that were there when their successor was written",
-    Kind.INSERTED: "a second line claims a number that a line of the chain has",
-    Kind.REORDERED: "lines stand after lines that were written later",
+    Kind.CHANGED: "a line does not match the hash in the line after it",
+    Kind.REMOVED: "lines are missing that existed when the line after them was written",
+    Kind.INSERTED: "a second line claims the number of a line in the chain",
+    Kind.REORDERED: "lines come after lines that were written later",
     Kind.REPEATED: "a line appears again",
-    Kind.TWO_WORKLOADS: "lines of one run name several workloads: lines of another, or its identity changed",
+    Kind.TWO_WORKLOADS: "lines of one run name several workloads: lines were inserted, or its identity changed",
     Kind.LOST: "numbers are missing, and the chain spans the gap: the process could not write these records",
     Kind.BEGINS_LATE: "the first lines of a run are not in these files: removed, or rotated away",
-    Kind.TAIL_REMOVED: "the token service countersigned a later line than the last one here",
-    Kind.RUN_MISSING: "the token service countersigned a run of which there is no line here",
-    Kind.FALSE_CHECKPOINT: "a checkpoint that is not the token service's, or not of the line that is here",
-    Kind.UNKNOWN_KEY: "a checkpoint is signed by a key that is not among the given ones",
-    Kind.NOT_COUNTERSIGNED: "a run has no checkpoint, and --countersigned asks for one",
-    Kind.UNCHAINED: "records without a hash: of a version before 0.2, or somebody took the hashes out",
+    Kind.TAIL_REMOVED: "the token service countersigned a later line than the last line in these files",
+    Kind.RUN_MISSING: "the token service countersigned a run that has no line in these files",
+    Kind.FALSE_CHECKPOINT: "a checkpoint is not the token service's, or does not match the line in these files",
+    Kind.UNKNOWN_KEY: "a checkpoint is signed by a key that was not given",
+    Kind.NOT_COUNTERSIGNED: "a run has no valid checkpoint, and --countersigned requires one",
+    Kind.UNCHAINED: "records without a hash: of a version before 0.2, or the hashes were removed",
     Kind.UNREADABLE: "lines that are not records",
 }
 
@@ -246,7 +246,7 @@ def _changed(streams: Streams, run: Run, changed: Sequence[Stored]) -> Iterator[
     if first == last:
         text = f"record {first} of {_who(run)} was changed"
     else:
-        text = f"records {first} to {last} of {_who(run)} were changed, all or some of them"
+        text = f"some or all of records {first} to {last} of {_who(run)} were changed"
     yield _at(streams, run, Kind.CHANGED, text, changed[0], changed[-1])
 
 
@@ -272,7 +272,7 @@ def _checkpoints(
         if there is not None and wanted.startswith(there):
             held.append(checkpoint)
         elif there is not None:
-            text = f"record {seq} of run {one.run} is not the one that was countersigned: it was rewritten"
+            text = f"record {seq} of run {one.run} differs from the one that was countersigned: it was rewritten"
             found.append(Finding(kind=Kind.FALSE_CHECKPOINT, text=text, run=one.run, places=(one.place,)))
         else:
             text = f"record {seq} of run {one.run} was countersigned, and the last one here is {chain[-1].seq}"
@@ -306,18 +306,18 @@ def _prove(told: Told, keys: KeySet | None) -> Checkpoint | Finding:
     try:
         checkpoint = parse_checkpoint(told.text, workload=told.workload, run=told.run)
     except CheckpointError:
-        return because(Kind.FALSE_CHECKPOINT, "has another form than the token service writes")
+        return because(Kind.FALSE_CHECKPOINT, "does not have the format that the token service writes")
     if not told.by_service and checkpoint.head.seq >= told.seq:
-        return because(Kind.FALSE_CHECKPOINT, "is of a line that was not written before it")
+        return because(Kind.FALSE_CHECKPOINT, "covers a line that was not written before it")
     if keys is None:
         return checkpoint
     key = keys.find(checkpoint.kid)
     if key is None:
-        return because(Kind.UNKNOWN_KEY, f"is signed by the key {checkpoint.kid}, which is not among those given")
+        return because(Kind.UNKNOWN_KEY, f"is signed by the key {checkpoint.kid}, which was not given")
     try:
         checkpoint.verify(key)
     except Denied:
-        return because(Kind.FALSE_CHECKPOINT, "has a false signature")
+        return because(Kind.FALSE_CHECKPOINT, "has an invalid signature")
     return checkpoint
 
 

@@ -65,7 +65,7 @@ def test_a_mapping_extends_a_shipped_one_that_extends_another(tmp_path: Path) ->
         pytest.param('"json"', '"json"\ntemplates = ["{a}"]', "templates: needed with kind", id="needless-templates"),
         pytest.param('"json"', '"template"\ntemplates = ["{a}{b}"]', "templates[0]: no text", id="a-template"),
         pytest.param("recognise =", "own =", "recognise: needed, for example", id="not-recognised"),
-        pytest.param("[{ app", "[{ app = [] }, { app", "recognise[0].app: write a pattern at least", id="no-pattern"),
+        pytest.param("[{ app", "[{ app = [] }, { app", "recognise[0].app: write at least one pattern", id="no-pattern"),
         pytest.param('["crm*"]', '"crm*"', "recognise[0].app: write a list of texts", id="a-pattern-alone"),
         pytest.param("[{ app", '["crm"]#', "recognise: write a list of tables", id="no-table"),
         pytest.param('["verb"]', '"verb"', "fields.method: write a list of texts", id="no-list"),
@@ -73,7 +73,7 @@ def test_a_mapping_extends_a_shipped_one_that_extends_another(tmp_path: Path) ->
         pytest.param('["for.agent"]', '"x"', "fields.actor: write a list of fields", id="a-party-alone"),
         pytest.param("[fields]", "fields = 1\n[x]", "fields: write a table", id="fields"),
         pytest.param('"json"', '"json"\nextends = "enovy"', "extends: 'enovy' is no shipped mapping", id="extends"),
-        pytest.param("name =", "name", "no TOML", id="no-toml"),
+        pytest.param("name =", "name", "not TOML", id="no-toml"),
     ],
 )
 def test_a_fault_of_a_mapping_names_the_key_and_the_fix(old: str, new: str, said: str, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_user_agent_is_an_agent_by_a_pattern(roster: Roster, value: str, agent
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("\n# nothing\n", "agents: names no agent; write one a line"),
+        ("\n# nothing\n", "agents: names no agent; write one per line"),
         ("a = b, , c", "agents:1: an identifier is empty"),
         ("a = x\nb = X", "agents:2: 'X' already belongs to the agent 'a'; write it once"),
         ("ip:10.0.0", "agents:1: '10.0.0' is no address and no network"),

@@ -26,11 +26,11 @@ def test_a_line_reads_in_one_way_or_in_none(template: str, line: str, fields: di
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        pytest.param("{a}{b}", "no text stands between {a}", id="two-fields-without-text-between"),
+        pytest.param("{a}{b}", "no text between {a}", id="two-fields-without-text-between"),
         pytest.param("{a} {a}", "{a} stands twice", id="a-name-twice"),
         pytest.param("{a b}", "'{a b}' is no field", id="a-space-in-a-name"),
         pytest.param("{a", "'{' is no field", id="an-open-brace"),
-        pytest.param("text", "no {field} stands in it", id="no-field"),
+        pytest.param("text", "the template has no {field}", id="no-field"),
     ],
 )
 def test_a_template_that_is_none_says_why(template: str, said: str) -> None:

@@ -32,8 +32,8 @@ def test_without_tls_only_if_the_url_says_so() -> None:
         pytest.param("postgres://ch.example", "write clickhouse://", id="another-engine"),
         pytest.param("clickhouse:///logs", "write clickhouse://", id="no-host"),
         pytest.param("clickhouse://ch.example:port", "not a URL", id="no-port"),
-        pytest.param("clickhouse://ch.example?verify=false", "the only option", id="unverified"),
-        pytest.param("clickhouse://ch.example?secure=false&secure=true", "the only option", id="both"),
+        pytest.param("clickhouse://ch.example?verify=false", "the only one is secure=false", id="unverified"),
+        pytest.param("clickhouse://ch.example?secure=false&secure=true", "the only one is secure=false", id="both"),
     ],
 )
 def test_another_url_is_refused_and_not_told(url: str, told: str) -> None:
@@ -64,9 +64,9 @@ def test_without_ibis_the_command_says_how_to_install_it(
         pytest.param(
             ["records/", "--engine", "chdb:", "--table", "t"], "or an engine by --engine and --table", id="both"
         ),
-        pytest.param(["--engine", "chdb:"], "belong together", id="no-table"),
-        pytest.param(["records/", "--table", "t"], "belong together", id="no-engine"),
-        pytest.param(["records/", "--scratch", "s"], "belong together", id="scratch-without-engine"),
+        pytest.param(["--engine", "chdb:"], "need each other", id="no-table"),
+        pytest.param(["records/", "--table", "t"], "need each other", id="no-engine"),
+        pytest.param(["records/", "--scratch", "s"], "need each other", id="scratch-without-engine"),
     ],
 )
 def test_files_or_an_engine_are_asked(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

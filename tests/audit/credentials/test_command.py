@@ -120,7 +120,7 @@ def test_a_key_file_makes_fingerprints_comparable(folder: Path, capsys: pytest.C
         (["--ignore", "git-host-tokens", "FOLDER"], "git-host-tokens is not a rule"),
         (["--key", "FOLDER/short", "FOLDER"], "the key is shorter than 16 bytes"),
         (["FOLDER/absent"], "absent: cannot be read"),
-        (["FOLDER/empty"], "no text file is there"),
+        (["FOLDER/empty"], "no text file found"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_its_fix(

@@ -34,7 +34,7 @@ def test_what_is_no_record_is_left_out_and_told(
     code = main(["audit", "export", "--as", "ocsf", str(file)])
     said = capfdbinary.readouterr()
     assert (code, len(said.out.splitlines())) == (1, 2)
-    assert f"left out: 1, the first is {file}:3".encode() in said.err
+    assert f"not records: 1, the first is {file}:3".encode() in said.err
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -85,7 +85,7 @@ def test_what_is_no_record_is_told(tmp_path: Path, file: str, capsys: pytest.Cap
         ([], "nothing to count: give records, --entries, --search, --credentials or --directory"),
         (["/nonexistent"], "No such file"),
         (["--hash-key", "SHORT"], "a key has at least 16 bytes"),
-        (["--merge", "SHORT"], "it is no sketch"),
+        (["--merge", "SHORT"], "not a sketch"),
         (["--directory", "SHORT"], "no active person"),
     ],
 )
@@ -129,9 +129,9 @@ def test_a_directory_of_strangers_is_told_and_one_of_the_same_people_is_not(
     (tmp_path / "users.csv").write_text("sub,oid\nalice@x,alice\nbob@x,bob\n")
     words = ["audit", "ratio", "--directory", str(tmp_path / "users.csv"), file]
     assert main(words) == 0
-    assert "each of them counts twice" in capsys.readouterr().out
+    assert "each now counts twice" in capsys.readouterr().out
     assert main([*words, "--directory-field", "oid"]) == 0
-    assert "each of them counts twice" not in capsys.readouterr().out
+    assert "each now counts twice" not in capsys.readouterr().out
 
 
 def test_a_folder_of_records_counts_as_its_files(tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]) -> None:

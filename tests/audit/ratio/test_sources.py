@@ -38,12 +38,12 @@ def test_a_field_can_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "it is empty"),
+        ("", ": empty"),
         ("name\nx\n", "person 1 has no sub, id, userName or email; name the field by --directory-field"),
-        ("[1]", "no list of users is in it"),
-        ('{"a":1}', "no list of users is in it"),
-        ("[{", "begins like JSON and is none"),
-        ("[" * 100_000, "begins like JSON and is none"),
+        ("[1]", "no list of users"),
+        ('{"a":1}', "no list of users"),
+        ("[{", "begins like JSON but is not JSON"),
+        ("[" * 100_000, "begins like JSON but is not JSON"),
         ("[]", "no active person"),
         ("id,status\n1,disabled\n", "no active person"),
         ('id\n"x', "neither JSON nor CSV"),
@@ -58,7 +58,7 @@ def test_any_other_file_is_named_with_its_fix(tmp_path: Path, text: str, words: 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "d").write_bytes(b"id\n\xff\n")
-    with pytest.raises(SourceError, match="no UTF-8"):
+    with pytest.raises(SourceError, match="not UTF-8"):
         list(people_in(str(tmp_path / "d")))
 
 

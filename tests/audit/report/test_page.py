@@ -83,7 +83,7 @@ def test_a_deep_chain_is_told_by_its_depth_and_a_flat_one_by_arrows() -> None:
 
 
 def test_problems_with_the_evidence_stand_before_the_chains() -> None:
-    told = document(finding("missing_hop", "planner → writer: it has no record", "t1", "r1/1"))
+    told = document(finding("missing_hop", "planner → writer: the hop has no record", "t1", "r1/1"))
     words = Read(page(report(told, EVIDENCE))).words
     assert "1 grave finding" in words
     assert words.index("missing hop : planner → writer") < words.index("Chain t1")

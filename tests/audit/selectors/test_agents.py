@@ -58,7 +58,7 @@ def test_a_file_without_a_pattern_is_refused(content: bytes, tmp_path: Path) -> 
 
 
 def test_a_word_that_is_neither_file_nor_pattern_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"agents\.txt: is no file and no pattern"):
+    with pytest.raises(ValueError, match=r"agents\.txt: neither a file nor a pattern"):
         agents_of(["agents.txt"])
 
 

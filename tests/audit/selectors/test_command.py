@@ -139,7 +139,7 @@ def test_unusable_input_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["audit", "selectors", str(tmp_path / "a.json")]) == 2
     assert "no entry can be read" in capsys.readouterr().err
     assert run(tmp_path, in_pod(WRITER), words=("--agents", "absent")) == 2
-    assert "--agents absent: is no file and no pattern" in capsys.readouterr().err
+    assert "--agents absent: neither a file nor a pattern" in capsys.readouterr().err
 
 
 def test_nothing_in_an_entry_acts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

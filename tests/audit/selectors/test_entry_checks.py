@@ -60,7 +60,7 @@ def test_a_wildcard_or_a_day_is_worse(tmp_path: Path) -> None:
 def test_all_tagged_images_are_one_weakness_with_one_fix(tmp_path: Path) -> None:
     entry = in_pod(WRITER, "k8s:pod-image:a:1", "k8s:pod-image:b:1", f"k8s:pod-image:c@sha256:{DIGEST}")
     [one] = judged(tmp_path, [entry]).weaknesses
-    assert one.text.endswith("k8s:pod-image:a:1 is no digest, and 1 more")
+    assert one.text.endswith("k8s:pod-image:a:1 is not a digest, and 1 more")
     assert "-selector k8s:pod-image:a@sha256:DIGEST -selector k8s:pod-image:b@sha256:DIGEST" in one.fix
     assert f"-selector k8s:pod-image:c@sha256:{DIGEST}" in one.fix
 

@@ -39,14 +39,14 @@ def test_a_link_a_loop_and_a_pipe_are_passed_over(tmp_path: Path) -> None:
 
 def test_a_named_pipe_is_refused_and_does_not_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="pipe: is larger than"):
+    with pytest.raises(OSError, match="pipe: larger than"):
         list(read_texts([str(tmp_path / "pipe")]))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x1f\x8b\x08\x00"])
 def test_a_named_file_that_is_no_text_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(OSError, match="a: is no UTF-8 text"):
+    with pytest.raises(OSError, match="a: not UTF-8 text"):
         list(read_texts([str(tmp_path / "a")]))
 
 
@@ -57,7 +57,7 @@ def test_limits_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(OSError, match="more than 1 files; name the folders that matter"):
         list(read_texts([str(tmp_path)]))
     monkeypatch.setattr(files, "MAX_BYTES", 5)
-    with pytest.raises(OSError, match=r"a\.yaml: is larger than"):
+    with pytest.raises(OSError, match=r"a\.yaml: larger than"):
         list(read_texts([str(tmp_path / "a.yaml")]))
 
 

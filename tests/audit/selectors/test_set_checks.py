@@ -26,7 +26,7 @@ def test_a_part_of_another_entry_names_it_and_counts_the_rest(tmp_path: Path) ->
 def test_the_same_identity_for_less_makes_the_stricter_entry_vain(tmp_path: Path) -> None:
     wide, narrow = shown("/tool/a", NAMESPACE, IMAGE), shown("/tool/a", NAMESPACE, IMAGE, LABEL, id="5f0c")
     assert found(tmp_path, wide, narrow) == [
-        ("subset-entry", "the entry 5f0c asks for more, in vain: this one gives the same identity for less")
+        ("subset-entry", "the entry 5f0c requires more, in vain: this entry grants the same identity for less")
     ]
 
 
@@ -60,8 +60,8 @@ def test_an_agent_and_its_own_sidecar_may_have_one_account_and_two_agents_may_no
 def test_the_example_of_a_shared_user_is_another_identity(tmp_path: Path) -> None:
     first, second = (on_host(f"/tool/{name}", "unix:uid:7", f"unix:sha256:{name * 64}", id=name) for name in "ab")
     assert found(tmp_path, first, second) == [
-        ("shared-uid", "unix:uid:7 is also asked for by the entry b of spiffe://acme.example/tool/b"),
-        ("shared-uid", "unix:uid:7 is also asked for by the entry a of spiffe://acme.example/tool/a"),
+        ("shared-uid", "unix:uid:7 is also required by the entry b of spiffe://acme.example/tool/b"),
+        ("shared-uid", "unix:uid:7 is also required by the entry a of spiffe://acme.example/tool/a"),
     ]
 
 

@@ -214,7 +214,7 @@ def test_a_duration_is_read_as_go_writes_it(written: str, seconds: int) -> None:
 
 @pytest.mark.parametrize("written", ["1", "h", "1d", "1h 5m", "-1h", 5, ""])
 def test_another_duration_is_a_fault(written: object) -> None:
-    with pytest.raises(ShapeError, match="ttl is no duration"):
+    with pytest.raises(ShapeError, match="ttl is not a duration"):
         entry(template("t", spiffeIDTemplate="spiffe://a.example/x", ttl=written))
 
 

@@ -62,7 +62,7 @@ def test_the_records_of_others_tell_the_scopes_of_a_workload_s_calls(
     assert [route["scopes"] for route in yaml.safe_load(text)["outbound"]["routes"]] == [
         ["planner.read", "writer.read"]
     ]
-    onward = """# ["writer.read"] for the peer's own calls; records do not tell which of them it causes"""
+    onward = """# ["writer.read"] for the peer's own calls; records do not show which of them it causes"""
     assert f"    {onward}\n    - name:" in text
     assert main(["audit", "suggest", "--json", *files, "--workload", FRONT]) == 0
     ((route,),) = (one["outbound"] for one in json.loads(capsys.readouterr().out)["workloads"])

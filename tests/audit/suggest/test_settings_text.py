@@ -173,21 +173,21 @@ inbound:
     # 6 calls on 2 days, 1 caller; widened from 2 paths
     - name: "c"
       match: {{path_prefix: "/c", methods: ["GET"]}}
-      scopes: ["crm.read"]  # a proposal by method; use the names that your token service knows
+      scopes: ["crm.read"]  # made from the method; use the names that your token service knows
       peers:
         - "{WRITER}"  # 6 calls on 2 days, as r/1, r/1, r/1, 3 more
     # held back: seen 1 time
     # 1 call on 1 day, 1 caller
     # - name: "c-2"
     #   match: {{path: "/c/2", methods: ["GET"]}}
-    #   scopes: ["crm.read"]  # a proposal by method; use the names that your token service knows
+    #   scopes: ["crm.read"]  # made from the method; use the names that your token service knows
     #   peers:
     #     - "{PLANNER}"  # 1 call on 1 day, as r/1
     # held back: seen 1 time
     # 1 call on 1 day, 1 caller
     # - name: "x"
     #   match: {{path: "/x", methods: ["GET"]}}
-    #   scopes: ["crm.read"]  # a proposal by method; use the names that your token service knows
+    #   scopes: ["crm.read"]  # made from the method; use the names that your token service knows
     #   peers:
     #     - "{WRITER}"  # 1 call on 1 day, as r/1
 """
@@ -198,8 +198,8 @@ def test_a_comment_names_the_scopes_of_held_back_calls_that_a_route_goes_without
     once = call(path="/tenants", scope_needed=frozenset({"crm.admin"}))
     route = next(one for one in suggested(*often(), once, out(), out(TUESDAY), out(TUESDAY)) if one.outbound)
     lines = settings_text(route).splitlines()
-    assert '    # without ["crm.admin"]: all calls that need these are held back at the peer' in lines
-    assert '      scopes: ["crm.read"]  # a proposal by method; use the names that your token service knows' in lines
+    assert '    # without ["crm.admin"]: all calls that need them are held back at the peer' in lines
+    assert '      scopes: ["crm.read"]  # made from the method; use the names that your token service knows' in lines
 
 
 HOSTILE: Final = st.text(max_size=30) | st.sampled_from(

@@ -72,7 +72,7 @@ def test_the_document_holds_runs_and_findings(
     ("words", "said"),
     [
         (["--ignore", "nothing"], "nothing is not a kind of finding; there are changed, removed"),
-        (["--keys", "KEYS"], "it is not a JWKS"),
+        (["--keys", "KEYS"], ": not a JWKS"),
         (["--keys", "EMPTY"], "no usable key; fetch the JWKS from the token service's jwks_uri"),
         (["/nonexistent"], "No such file"),
     ],

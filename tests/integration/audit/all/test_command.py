@@ -55,7 +55,7 @@ def test_nothing_found_in_a_folder_without_evidence_is_not_told_as_all_fine(
     assert document["outcome"] == "cannot_tell"
     assert main(["audit", "all", str(tmp_path)]) == 3
     said = capsys.readouterr().out
-    assert "Nothing was found, but 4 of 5 numbers are not known: this is not the answer that all is well." in said
+    assert "Nothing was found, but 4 of 5 numbers are not known: this does not mean that all is well." in said
 
 
 def test_impersonation_that_cannot_be_told_is_no_success_and_the_same_folder_with_an_answer_is(

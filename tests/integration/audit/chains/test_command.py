@@ -131,7 +131,7 @@ def test_text_in_a_record_does_not_act_on_the_reader(tmp_path: Path, capsys: pyt
 def test_the_recorded_demo_is_rebuilt(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "chains", *RECORDED]) == 1
     out = capsys.readouterr().out
-    assert "of no chain: 1 wrong_bundle" in out
+    assert "outside any chain: 1 wrong_bundle" in out
     assert "/agent/intruder → /agent/writer" in out
     assert "deny 403 actor_mismatch" in out
 

@@ -49,7 +49,7 @@ def test_a_stolen_token_whose_past_nobody_tells_of_is_no_missing_call() -> None:
         "missing_hop", "actor_never_attested", "refused_hop",
     ]  # fmt: skip
     (missing, *_) = audit(told).findings
-    assert missing.text == f"spiffe://acme.example/agent/front → {PLANNER}: it has no record"
+    assert missing.text == f"spiffe://acme.example/agent/front → {PLANNER}: the hop has no record"
 
 
 def test_a_parent_that_could_be_one_of_several_is_not_guessed() -> None:

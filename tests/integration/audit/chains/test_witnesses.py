@@ -84,7 +84,7 @@ CASES: list[Any] = [
         changed(callee3={"chain": None, "actor": None, "jti_in": "x", "fp": "x", "parent_jti": None, "txn": "t9"}),
         [
             "call c3 left with token j3 and came in with token x, of chain t9",
-            f"{CRM} let {WRITER} in with a token that names no actor",
+            f"{CRM} accepted {WRITER} with a token that names no actor",
         ],
         id="a-token-of-another-chain",
     ),
@@ -103,7 +103,7 @@ CASES: list[Any] = [
     ),
     pytest.param(
         changed("issued2", "exchanged2", "caller2", "callee2"),
-        [f"{PLANNER} → {WRITER}: it has no record"],
+        [f"{PLANNER} → {WRITER}: the hop has no record"],
         id="a-hop-that-only-the-chain-remembers",
     ),
 ]
