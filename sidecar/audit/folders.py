@@ -55,20 +55,20 @@ def find_files(paths: Sequence[str], skipped: Counter[str] | None = None) -> Ite
         if path == "-" or not Path(path).is_dir():
             yield File(path, named=True)
             continue
-        for file in _below(path, skipped, strict=strict):
+        for file in _walk(path, skipped, strict=strict):
             count += 1
             if count > MAX_FILES:
                 raise TooLargeError(f"{path}: more than {MAX_FILES} files; name the folders that matter")
             yield File(file, named=False)
 
 
-def _below(folder: str, skipped: Counter[str], *, strict: bool) -> Iterator[str]:
-    def failed(error: OSError) -> None:
+def _walk(folder: str, skipped: Counter[str], *, strict: bool) -> Iterator[str]:
+    def handle(error: OSError) -> None:
         if strict:
             raise error
         skipped[UNREADABLE] += 1
 
-    for at, folders, names in os.walk(folder, onerror=failed):
+    for at, folders, names in os.walk(folder, onerror=handle):
         depth = len(Path(at).parts) - len(Path(folder).parts)
         left_out = [name for name in folders if depth >= MAX_DEPTH or name in SKIPPED_FOLDERS]
         if left_out:
@@ -79,7 +79,7 @@ def _below(folder: str, skipped: Counter[str], *, strict: bool) -> Iterator[str]
             try:
                 regular = stat.S_ISREG(os.lstat(file).st_mode)
             except OSError as error:
-                failed(error)
+                handle(error)
                 continue
             if regular:
                 yield file

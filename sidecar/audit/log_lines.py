@@ -45,9 +45,9 @@ def read_lines(files: Sequence[str]) -> Iterator[Line]:
             the text names the file.
         ArchiveError: a file is an archive.
     """
-    with shown_progress(files) as advance:
+    with show_progress(files) as advance:
         for file in files:
-            with opened(file) as (stream, position):
+            with open_file(file) as (stream, position):
                 for line in lines_of(file, stream):
                     yield line
                     if line.number % _LINES_PER_STEP == 0:
@@ -72,7 +72,7 @@ def _read_bounded(stream: _Stream) -> Iterator[bytes | None]:
 
 
 @contextlib.contextmanager
-def opened(file: str) -> Iterator[tuple[Stream, Callable[[], int]]]:
+def open_file(file: str) -> Iterator[tuple[Stream, Callable[[], int]]]:
     """Open and decompress a file; yield its stream and a function that returns the position in the file in bytes.
 
     Raises:
@@ -102,7 +102,7 @@ def _size(file: str) -> int:
 
 
 @contextlib.contextmanager
-def shown_progress(files: Sequence[str]) -> Iterator[Callable[[str, int], None]]:
+def show_progress(files: Sequence[str]) -> Iterator[Callable[[str, int], None]]:
     """Show a bar if standard error is a terminal, the input long and rich installed; yield a function that advances
     the bar, given a file and the number of bytes read of it.
     """

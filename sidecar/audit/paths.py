@@ -36,7 +36,7 @@ def first_id(path: str) -> IdInPath | None:
     return None
 
 
-def without_ids(path: str) -> str:
+def mask_ids(path: str) -> str:
     """Replace each id in a path by ``*``, so that calls of one operation have the same path."""
     segments = path.split("/")
     return "/".join(ANY_ID if _LONG.fullmatch(one) or _NUMBER.fullmatch(one) else one for one in segments)

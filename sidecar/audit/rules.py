@@ -60,7 +60,7 @@ class Rule:
     fix: str
     standard: str
 
-    def broken(
+    def report(
         self,
         place: Place,
         text: str,

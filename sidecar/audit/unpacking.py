@@ -132,17 +132,17 @@ class Unpacked:
 
     def read(self, size: int, /) -> bytes:
         """Return at most ``size`` bytes, none at the end."""
-        return self._metered(self._stream.read, size)
+        return self._read(self._stream.read, size)
 
     def readline(self, size: int, /) -> bytes:
         """Return a line, or the first ``size`` bytes of it."""
-        return self._metered(self._stream.readline, size)
+        return self._read(self._stream.readline, size)
 
     def close(self) -> None:
         """Release the decompressor; the file itself stays open."""
         self._stream.close()
 
-    def _metered(self, read: Callable[[int], bytes], size: int) -> bytes:
+    def _read(self, read: Callable[[int], bytes], size: int) -> bytes:
         try:
             content = read(size)
         except EOFError:

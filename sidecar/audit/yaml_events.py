@@ -44,7 +44,7 @@ class Form(Protocol[V]):
         """Add a member to a mapping, or an item, whose ``name`` is None, to a list."""
         ...
 
-    def closed(self, mapping: V, /) -> V:
+    def complete(self, mapping: V, /) -> V:
         """Return a complete mapping, with its merge keys resolved."""
         ...
 
@@ -64,7 +64,7 @@ def documents(text: str, form: Form[V], *, max_values: int) -> Iterator[tuple[in
     for event in yaml.parse(text, Loader=_LOADER):
         builder.take(event)
         if isinstance(event, yaml.DocumentEndEvent):
-            yield from builder.finished()
+            yield from builder.pop_document()
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class _Builder(Generic[V]):
         self._anchors: dict[str, V] = {}
         self._count = 0
 
-    def finished(self) -> list[tuple[int, V]]:
+    def pop_document(self) -> list[tuple[int, V]]:
         root, self._root = self._root, []
         self._anchors.clear()
         return root
@@ -109,7 +109,7 @@ class _Builder(Generic[V]):
             self._open.append(_Open(self._form.collection(line, mapping=mapping), line, mapping, event.anchor))
         elif isinstance(event, yaml.CollectionEndEvent):
             closed = self._open.pop()
-            value = self._form.closed(closed.value) if closed.mapping else closed.value
+            value = self._form.complete(closed.value) if closed.mapping else closed.value
             self._finish(value, closed.anchor, closed.line)  # registers the anchor only now: no value contains itself
 
     def _finish(self, value: V, anchor: str | None, line: int) -> None:

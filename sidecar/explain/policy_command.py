@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar import __version__
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.config import load_sts
 from sidecar.errors import ConfigError
@@ -109,5 +109,5 @@ def _show(rows: Sequence[Row]) -> None:
         )
         print_line()
     idle = sum(not row.ways for row in rows)
-    print_line(f"{counted(len(rows), 'rule')}" + (f", of which {idle} never apply" if idle else ""))
+    print_line(f"{pluralise(len(rows), 'rule')}" + (f", of which {idle} never apply" if idle else ""))
     print_line("Anything not listed is denied to every workload.", style="dim")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidecar.audit.paths import without_ids
+from sidecar.audit.paths import mask_ids
 from sidecar.audit.records import Record
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import canonical_target
@@ -96,7 +96,7 @@ class Replay:
             route=_text(record.route),
             peer=_text(record.peer),
             method=_text(record.method),
-            path=escape(without_ids(record.path or "")),
+            path=escape(mask_ids(record.path or "")),
             old=old,
             new=new,
         )

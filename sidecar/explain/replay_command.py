@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
@@ -138,9 +138,9 @@ def _show(replay: Replay, not_records: int) -> None:
         if len(changes) > _SHOWN:
             print_line(f"and {len(changes) - _SHOWN} more; --json lists all", style="dim")
         if replay.beyond:
-            print_line(f"and {counted(replay.beyond, 'record')} that differ in further ways, not listed")
+            print_line(f"and {pluralise(replay.beyond, 'record')} that differ in further ways, not listed")
         print_line()
-    print_line(f"judged again: {counted(replay.judged, 'request')}; of these the record's word decides {replay.told}")
+    print_line(f"judged again: {pluralise(replay.judged, 'request')}; of these the record's word decides {replay.told}")
     for why, count in sorted(replay.not_judged.items()):
         print_line(f"not judged: {count}: {why}")
     if not_records:

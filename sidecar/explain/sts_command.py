@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
@@ -178,7 +178,7 @@ def _show(summary: Summary) -> None:
         if len(changes) > _SHOWN:
             print_line(f"and {len(changes) - _SHOWN} more; --json lists all", style="dim")
         print_line()
-    exchanges = counted(summary.judged, "exchange")
+    exchanges = pluralise(summary.judged, "exchange")
     print_line(f"judged again: {exchanges}; of these the record's word decides {summary.told}")
     for why, count in sorted(summary.not_judged.items()):
         print_line(f"not judged: {count}: {why}")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.audit.counts import counted, part
+from sidecar.audit.counts import part, pluralise
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 files"), (1, "1 file"), (2, "2 files")])
 def test_a_noun_agrees_with_its_count(count: int, said: str) -> None:
-    assert counted(count, "file") == said
+    assert pluralise(count, "file") == said
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 entries"), (1, "1 entry"), (2, "2 entries")])
 def test_a_noun_may_have_a_plural_of_its_own(count: int, said: str) -> None:
-    assert counted(count, "entry", "entries") == said
+    assert pluralise(count, "entry", "entries") == said
 
 
 @pytest.mark.parametrize(

@@ -20,22 +20,22 @@ def test_severities_are_ranked_from_critical_down() -> None:
 
 def test_a_weakness_has_the_severity_and_fix_of_its_rule_unless_told_otherwise() -> None:
     place = Place(file="web.yaml", line=3, object="Deployment shop/web")
-    by_rule = KEY.broken(place, "web has a key")
+    by_rule = KEY.report(place, "web has a key")
     assert (by_rule.severity, by_rule.fix, by_rule.confidence) == (Severity.HIGH, KEY.fix, Confidence.HIGH)
     assert dict(by_rule.facts) == {}
-    other = KEY.broken(place, "web has a key", severity=Severity.CRITICAL, fix="Revoke it.", confidence=Confidence.LOW)
+    other = KEY.report(place, "web has a key", severity=Severity.CRITICAL, fix="Revoke it.", confidence=Confidence.LOW)
     assert (other.severity, other.fix, other.confidence) == (Severity.CRITICAL, "Revoke it.", Confidence.LOW)
 
 
 def test_a_fingerprint_outlives_a_moved_line_and_tells_objects_rules_and_files_apart() -> None:
-    first = KEY.broken(Place(file="a.yaml", line=3, object="web"), "a key").fingerprint
-    assert first == KEY.broken(Place(file="a.yaml", line=9, object="web"), "the same key").fingerprint
+    first = KEY.report(Place(file="a.yaml", line=3, object="web"), "a key").fingerprint
+    assert first == KEY.report(Place(file="a.yaml", line=9, object="web"), "the same key").fingerprint
     others = [
-        KEY.broken(Place(file="a.yaml", line=3, object="db"), "a key"),
-        KEY.broken(Place(file="b.yaml", line=3, object="web"), "a key"),
-        TAG.broken(Place(file="a.yaml", line=3, object="web"), "a key"),
-        KEY.broken(Place(file="a.yaml", line=3), "a key"),
-        KEY.broken(Place(file="a.yaml", line=4), "a key"),
+        KEY.report(Place(file="a.yaml", line=3, object="db"), "a key"),
+        KEY.report(Place(file="b.yaml", line=3, object="web"), "a key"),
+        TAG.report(Place(file="a.yaml", line=3, object="web"), "a key"),
+        KEY.report(Place(file="a.yaml", line=3), "a key"),
+        KEY.report(Place(file="a.yaml", line=4), "a key"),
     ]
     assert len({first, *(one.fingerprint for one in others)}) == 6
 
@@ -53,9 +53,9 @@ def test_a_place_reads_like_a_compiler_message() -> None:
 
 
 def test_the_worst_come_first_and_equal_ones_in_the_order_of_their_places() -> None:
-    late, early = (KEY.broken(Place(file="a", line=line), "x") for line in (9, 2))
-    low = TAG.broken(Place(file="a", line=1), "x")
-    critical = TAG.broken(Place(file="z"), "x", severity=Severity.CRITICAL)
+    late, early = (KEY.report(Place(file="a", line=line), "x") for line in (9, 2))
+    low = TAG.report(Place(file="a", line=1), "x")
+    critical = TAG.report(Place(file="z"), "x", severity=Severity.CRITICAL)
     assert worst_first([low, late, early, critical]) == [critical, early, late, low]
 
 

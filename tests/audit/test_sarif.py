@@ -16,7 +16,7 @@ def document(*weaknesses: Weakness) -> dict[str, Any]:
 
 
 def location(place: Place) -> Any:
-    [result] = results_of(document(TAG.broken(place, "a tag")))
+    [result] = results_of(document(TAG.report(place, "a tag")))
     return result["locations"][0]
 
 
@@ -34,7 +34,7 @@ def test_a_document_names_the_tool_its_rules_and_their_help() -> None:
 def test_a_result_has_its_rule_level_place_and_fingerprint() -> None:
     place = Place(file="deploy/web.yaml", line=12, column=5, object="Deployment shop/web, container web")
     [result] = results_of(
-        document(TAG.broken(place, "web has a tag", confidence=Confidence.MEDIUM, facts={"image": "web:1"}))
+        document(TAG.report(place, "web has a tag", confidence=Confidence.MEDIUM, facts={"image": "web:1"}))
     )
     assert (result["ruleId"], result["ruleIndex"], result["level"]) == ("tag", 1, "note")
     assert result["message"] == {"text": "web has a tag"}
@@ -64,7 +64,7 @@ def test_a_result_has_its_rule_level_place_and_fingerprint() -> None:
     ],
 )
 def test_the_level_follows_the_severity_of_the_weakness(severity: Severity, level: str) -> None:
-    [result] = results_of(document(TAG.broken(Place(file="a"), "x", severity=severity)))
+    [result] = results_of(document(TAG.report(Place(file="a"), "x", severity=severity)))
     assert result["level"] == level
 
 
@@ -84,7 +84,7 @@ def test_a_file_is_a_uri_reference_in_the_form_in_which_it_was_given(file: str, 
 
 
 def test_nothing_in_a_text_acts_on_a_terminal() -> None:
-    hostile = TAG.broken(Place(file="a", object="\x1b[2J"), "\x1b[2J", fix="one\n\x1b[2J", facts={"\x1b": "\x1b"})
+    hostile = TAG.report(Place(file="a", object="\x1b[2J"), "\x1b[2J", fix="one\n\x1b[2J", facts={"\x1b": "\x1b"})
     text = json.dumps(document(hostile), ensure_ascii=False)
     assert "\\u001b" not in text
     [result] = results_of(document(hostile))
@@ -93,4 +93,4 @@ def test_nothing_in_a_text_acts_on_a_terminal() -> None:
 
 def test_a_weakness_without_its_rule_is_refused() -> None:
     with pytest.raises(ValueError, match="tag is not among the rules"):
-        sarif("sidecar audit credentials", (KEY,), [TAG.broken(Place(file="a"), "x")])
+        sarif("sidecar audit credentials", (KEY,), [TAG.report(Place(file="a"), "x")])

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from sidecar.audit import unpacking
-from sidecar.audit.log_lines import opened, read_lines
+from sidecar.audit.log_lines import open_file, read_lines
 from sidecar.audit.unpacking import Meter
 from sidecar.cli import main
 
@@ -56,7 +56,7 @@ def test_a_lawful_file_is_read_to_its_end(ending: str, tmp_path: Path) -> None:
     file = tmp_path / f"records.jsonl{ending}"
     file.write_bytes(PACK[ending](LAWFUL))
     assert b"".join((line.content or b"") + b"\n" for line in read_lines([str(file)])) == LAWFUL
-    with opened(str(file)) as (stream, _):
+    with open_file(str(file)) as (stream, _):
         assert b"".join(iter(lambda: stream.read(1 << 20), b"")) == LAWFUL
 
 

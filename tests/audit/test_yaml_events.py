@@ -30,7 +30,7 @@ class Plain:
         else:
             parent[name] = value
 
-    def closed(self, mapping: Any, /) -> Any:
+    def complete(self, mapping: Any, /) -> Any:
         return {**mapping, "closed": "yes"}
 
     def alias_of_nothing(self, line: int, /) -> Any:

@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 
 from sidecar.audit.attribution.elements import Document, entries_of
-from sidecar.audit.attribution.mapping_files import shipped
+from sidecar.audit.attribution.mapping_files import load_shipped
 from sidecar.audit.attribution.readings import Fields, Reader, same_party
 from sidecar.audit.attribution.recognition import Recogniser
 from sidecar.audit.attribution.roster import parse
@@ -22,7 +22,7 @@ from sidecar.observe.record import EVENTS, FIELDS
 from sidecar.observe.record_text import MAX_TEXT, encode, escape
 from tests.fuzz.properties import printable, quiet
 
-_READERS: Final = [Reader(mapping, Fields(user=("who",), actor=("by.agent",))) for mapping in shipped()]
+_READERS: Final = [Reader(mapping, Fields(user=("who",), actor=("by.agent",))) for mapping in load_shipped()]
 _ROSTER: Final = parse("writer = spiffe://example.org/writer, writer, 10.0.0.0/8, user-agent:writer/*")
 _EMPTY: Final[dict[str, object]] = dict.fromkeys(FIELDS)
 

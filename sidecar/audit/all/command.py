@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(_COMMAND, "--sample takes one folder at most, to write the sample to")
     try:
         if arguments.sample:
-            paths = [_written_sample(*paths)]
+            paths = [_create_sample(*paths)]
         overview = examine(paths, progress=_progress)
     except OSError as error:
         return complain(_COMMAND, str(error))
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     return _EXIT_CODES[overview.outcome]
 
 
-def _written_sample(folder: str | None = None) -> str:
+def _create_sample(folder: str | None = None) -> str:
     """Write the sample to ``folder``, or to a temporary one if None; return it. Raises OSError if it is not empty."""
     if folder is None:
         folder = tempfile.mkdtemp(prefix="sidecar-sample-")

@@ -18,7 +18,7 @@ from sidecar.audit.attribution.verdicts import Kind as Verdict
 from sidecar.audit.chains.command import examine_files as examine_chains
 from sidecar.audit.chains.examination import Audit
 from sidecar.audit.chains.findings import breaks
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.credentials.examine import Credential
 from sidecar.audit.credentials.examine import Result as Credentials
 from sidecar.audit.credentials.examine import examine as examine_credentials
@@ -50,12 +50,14 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
     found = find(paths)
     part = _Parts(progress)
     if found.skipped[UNREADABLE]:
-        part.troubles.append(f"{counted(found.skipped[UNREADABLE], 'file or folder', 'files or folders')} not readable")
+        part.troubles.append(
+            f"{pluralise(found.skipped[UNREADABLE], 'file or folder', 'files or folders')} not readable"
+        )
     if found.skipped[ARCHIVES]:
         part.troubles.append(f"not examined: {found.skipped[ARCHIVES]} {ARCHIVES}")
     credentials = part.run("credentials", lambda: examine_credentials(paths))
     if credentials is not None and credentials.unread:
-        unread = counted(credentials.unread, "file")
+        unread = pluralise(credentials.unread, "file")
         part.troubles.append(f"audit credentials did not read {unread}; run it to see the reason")
     attribution = part.run(
         "attribution",
@@ -178,7 +180,7 @@ def _chains_number(result: Audit | None) -> Number:
         return _missing("broken chains", "no record was found; add the records of sidecars, or start with one sidecar")
     value, sentence = result.summary
     return Number(
-        name="broken chains", value=value, sentence=f"{counted(result.records, 'record')}: {sentence}", bad=value > 0
+        name="broken chains", value=value, sentence=f"{pluralise(result.records, 'record')}: {sentence}", bad=value > 0
     )
 
 
@@ -217,7 +219,7 @@ def _attribution_actions(result: Attribution | None) -> list[Action]:
             of="agents that impersonate",
             urgency=_IMPERSONATION,
             text=f"Stop {one.name} from acting as its users: "
-            f"{counted(one.evidence[Verdict.IMPERSONATES].requests, 'request')},"
+            f"{pluralise(one.evidence[Verdict.IMPERSONATES].requests, 'request')},"
             f" the first at {one.evidence[Verdict.IMPERSONATES].places[0]}",
             fix=FIXES[Verdict.IMPERSONATES],
         )

@@ -17,7 +17,7 @@ from sidecar.audit.attribution import mapping_files
 from sidecar.audit.attribution.elements import read_elements
 from sidecar.audit.attribution.readings import Fields, Reader
 from sidecar.audit.attribution.recognition import Recogniser
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.folders import ARCHIVES, find_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.ratio.sources import SourceError, people_in
@@ -53,8 +53,8 @@ class Found:
             (len(self.directories), "directory of people", "directories of people"),
             (len(self.keys), "key set", "key sets"),
         )
-        named = [counted(count, one, several) for count, one, several in parts if count]
-        return counted(self.files, "file") + (f": {', '.join(named)}" if named else "")
+        named = [pluralise(count, one, several) for count, one, several in parts if count]
+        return pluralise(self.files, "file") + (f": {', '.join(named)}" if named else "")
 
 
 def find(paths: Sequence[str]) -> Found:

@@ -19,7 +19,7 @@ from sidecar.audit.attribution.readings import Party, Reading
 from sidecar.audit.attribution.roster import RosterError
 from sidecar.audit.attribution.tally import Agent, Evidence
 from sidecar.audit.attribution.verdicts import MEANINGS, Judged, Kind
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.output import add_logs, complain, hang_up, print_line, print_table, visible
 from sidecar.examples import add_examples
 
@@ -175,7 +175,7 @@ def _show(result: Result) -> None:
             (row for agent in agents[:_MAX_ROWS] for row in _rows(agent)),
         )
     if len(agents) > _MAX_ROWS:
-        print_line(f"and {counted(len(agents) - _MAX_ROWS, 'more agent')}; --json lists all", style="dim")
+        print_line(f"and {pluralise(len(agents) - _MAX_ROWS, 'more agent')}; --json lists all", style="dim")
     print_line()
     print_line(f"{result.summary[1]}.", style="bold")
     for kind, count in sorted(result.tally.verdicts().items()):
@@ -188,14 +188,14 @@ def _show(result: Result) -> None:
     print_line()
     for file, report in result.files.items():
         formats = ", ".join(f"{name} ({count})" for name, count in report.formats.most_common()) or "no known format"
-        print_line(f"{file}: {formats}{_left(report.no_requests, report.not_understood)}")
+        print_line(f"{file}: {formats}{_count_others(report.no_requests, report.not_understood)}")
     print_line()
     print_line("Limits of this report (docs/attribution.md):")
     for sentence in UNKNOWABLE:
         print_line(f"  {sentence}", style="dim")
 
 
-def _left(no_requests: int, not_understood: int) -> str:
+def _count_others(no_requests: int, not_understood: int) -> str:
     said = f"; no requests: {no_requests}" if no_requests else ""
     return said + (f"; not understood, and not counted: {not_understood}" if not_understood else "")
 

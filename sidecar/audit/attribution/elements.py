@@ -17,7 +17,7 @@ from typing import Final
 
 from sidecar.audit.attribution.splitting import DECODER, Ambiguous, SplitError
 from sidecar.audit.folders import find_files
-from sidecar.audit.log_lines import MAX_LINE_BYTES, lines_of, opened, shown_progress
+from sidecar.audit.log_lines import MAX_LINE_BYTES, lines_of, open_file, show_progress
 from sidecar.audit.unpacking import ArchiveError, Rewound, Stream
 
 _HEAD_BYTES: Final = 1 << 16
@@ -57,11 +57,11 @@ def read_elements(paths: Sequence[str]) -> Iterator[Element]:
     found = find_files(paths)
     files = list(dict.fromkeys(path for path, named in found if named or not Path(path).name.startswith(".")))
     given = frozenset(paths)
-    with shown_progress(files) as advance:
+    with show_progress(files) as advance:
         for file in files:
             with contextlib.ExitStack() as stack:
                 try:
-                    stream, position = stack.enter_context(opened(file))
+                    stream, position = stack.enter_context(open_file(file))
                 except ArchiveError:
                     if file in given:
                         raise
@@ -130,7 +130,7 @@ class Document:
                     return
                 continue
             value = self._value()
-            yield self._make_finding() if value is None and not self._null else self._entry(value)
+            yield self._skip_line() if value is None and not self._null else self._entry(value)
 
     def _object(self) -> Iterator[Element]:
         """Yield the elements of an object's list of records, or the object itself if it has no such list."""
@@ -145,7 +145,7 @@ class Document:
                 break
             name = self._value() if character == '"' else None
             if not isinstance(name, str) or self._next() != ":":
-                yield self._make_finding()
+                yield self._skip_line()
                 return
             self._at += 1
             if self._next() == "[" and name.lower() in CONTAINERS and self._within() == "{":
@@ -155,15 +155,15 @@ class Document:
                 continue
             value = self._value()
             if value is None and not self._null:
-                yield self._make_finding()
+                yield self._skip_line()
                 return
             doubled = doubled or name in members
             members[name] = value
             if len(members) > 4096:
-                yield self._make_finding()
+                yield self._skip_line()
                 return
         if not closed:
-            yield self._make_finding()
+            yield self._skip_line()
         elif not contained:
             self._item += 1
             yield Element(self._file, line, self._item, Ambiguous(members) if doubled else members)
@@ -197,7 +197,7 @@ class Document:
         self._item += 1
         return Element(self._file, self._line, self._item, value if isinstance(value, dict) else None)
 
-    def _make_finding(self) -> Element:
+    def _skip_line(self) -> Element:
         """Skip the rest of the line; return an entry without content for it."""
         return replace(self._text_line(), content=None)
 

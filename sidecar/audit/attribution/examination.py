@@ -47,7 +47,7 @@ class Result:
     @property
     def agents(self) -> list[Agent]:
         """The agents, worst verdict first."""
-        return self.tally.ranked()
+        return self.tally.rank_agents()
 
     @property
     def summary(self) -> tuple[int, str]:

@@ -92,7 +92,7 @@ class LogFormat:
             return "" in patterns
         return any(pattern == "*" or fnmatchcase(value, pattern) for pattern in patterns if pattern)
 
-    def extended(self, base: LogFormat) -> LogFormat:
+    def extend(self, base: LogFormat) -> LogFormat:
         """Return this format with the fields and ``none`` values of ``base`` appended."""
         merged = {
             one.name: (*getattr(self.fields, one.name), *getattr(base.fields, one.name)) for one in fields(FieldNames)

@@ -42,7 +42,7 @@ class _EntryError(ValueError):
     """One error: the key and a sentence."""
 
 
-def shipped() -> list[LogFormat]:
+def load_shipped() -> list[LogFormat]:
     """Return the shipped mappings, in the order in which they are tried."""
     known: dict[str, LogFormat] = {}
     for name in SHIPPED:
@@ -57,7 +57,7 @@ def load(paths: Sequence[str]) -> list[LogFormat]:
     Raises:
         MappingError: a file cannot be read or is not a valid mapping.
     """
-    base = shipped()
+    base = load_shipped()
     known = {mapping.name: mapping for mapping in base}
     return [_resolve(_read(path), known, path) for path in paths] + base
 
@@ -69,7 +69,7 @@ def _resolve(mapping: LogFormat, known: Mapping[str, LogFormat], place: str) -> 
         raise MappingError(
             f"{place}: extends: {mapping.extends!r} is no shipped mapping{_nearest(mapping.extends, known)}"
         )
-    return mapping.extended(_resolve(known[mapping.extends], known, place))
+    return mapping.extend(_resolve(known[mapping.extends], known, place))
 
 
 def _read(path: str) -> LogFormat:

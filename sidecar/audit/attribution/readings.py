@@ -136,7 +136,7 @@ class Reader:
             declared=found["declared"],
             user_agents=found["user_agent"],
             addresses=tuple(_addresses(found["address"])),
-            request=shown_request(method, path),
+            request=format_request(method, path),
             time=_first(found["time"]),
             refused=_first(found["status"]) in _REFUSED or mapping.holds(mapping.refused, flat),
             own=own,
@@ -226,7 +226,7 @@ def _method_and_path(found: Mapping[str, tuple[Party, ...]]) -> tuple[str | None
     return _first(found["method"]), _first(found["path"])
 
 
-def shown_request(method: str | None, target: str | None) -> str | None:
+def format_request(method: str | None, target: str | None) -> str | None:
     """Return method and path as text; None if both are absent.
 
     Drops query and user info, which may hold secrets, and a method of invalid syntax.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sidecar.audit.attribution.elements import CONTAINERS
-from sidecar.audit.attribution.readings import Party, Reader, Reading, shown_request
+from sidecar.audit.attribution.readings import Party, Reader, Reading, format_request
 from sidecar.audit.attribution.splitting import (
     Flat,
     SplitError,
@@ -206,7 +206,7 @@ def _ours(flat: Flat) -> Reading | None:
         users=users,
         actors=actors if actors != users else (),
         peers=_one(flat, "workload" if outbound else "peer"),
-        request=shown_request(flat.get("method"), flat.get("path")),
+        request=format_request(flat.get("method"), flat.get("path")),
         time=flat.get("ts"),
         refused=flat.get("decision") in ("deny", "observed_deny"),  # observed_deny: it passed, but without authority
     )

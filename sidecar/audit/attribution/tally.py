@@ -119,7 +119,7 @@ class Tally:
         """Return the number of agents with each verdict; UNNAMED is no agent."""
         return Counter(agent.verdict for agent in self.agents.values() if agent.name != UNNAMED)
 
-    def ranked(self) -> list[Agent]:
+    def rank_agents(self) -> list[Agent]:
         """Sort the agents: worst verdict first, then by number of requests, most first."""
         order = (Kind.IMPERSONATES, Kind.MIXED, Kind.CANNOT_TELL, Kind.OWN_AUTHORITY, Kind.DELEGATES)
         return sorted(self.agents.values(), key=lambda one: (order.index(one.verdict), -one.requests, one.name))

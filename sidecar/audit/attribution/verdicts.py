@@ -109,14 +109,14 @@ def _with_actor(reading: Reading, roster: Roster, sender: _Sender | None, user: 
     if any(not alike(other, agent) for _, other in named):
         return _contradiction(reading, named, sender)
     if sender is not None and sender.agent != agent and sender.by != "user" and sender.agent not in roster.broad:
-        return _of_another(sender, agent, [user, actor])
+        return _judge_another(sender, agent, [user, actor])
     if reading.doubtful:
         return Judged(Kind.CANNOT_TELL, agent, actor.fields, "the field of the actor can be forged", Confidence.LOW)
-    confidence = Confidence.HIGH if sender is not None and sender.by == "peer" else _by_field(actor)
+    confidence = Confidence.HIGH if sender is not None and sender.by == "peer" else _rate_field(actor)
     return Judged(Kind.DELEGATES, agent, (*user.fields[:1], *actor.fields[:1]), "actor and user are named", confidence)
 
 
-def _of_another(sender: _Sender, agent: str, parties: Sequence[Party]) -> Judged:
+def _judge_another(sender: _Sender, agent: str, parties: Sequence[Party]) -> Judged:
     """Judge a request whose actor and sender are different entries of the list. Impersonation, unless the names are
     alike, the sender is identified by a forgeable field, or by the address alone.
     """
@@ -219,7 +219,7 @@ def _differ(parties: Sequence[Party]) -> bool:
     return any(not same_party(parties[0], other) for other in parties[1:])
 
 
-def _by_field(actor: Party) -> Confidence:
+def _rate_field(actor: Party) -> Confidence:
     """Rate an actor's field: high for a token's ``act`` claim, which the logger probably verified, else medium."""
     return Confidence.HIGH if any("act." in f"{field}." for field in actor.fields) else Confidence.MEDIUM
 

@@ -29,15 +29,15 @@ def details(hops: str) -> str:
                 WHEN h.c_allowed AND NOT coalesce(h.c_left, false) THEN coalesce(c.peer, c.audience)
                 ELSE '"route ' || coalesce(substring(c.route, 2), 'None"') END AS audience
         FROM {hops} AS h
-        LEFT JOIN ({_at(hops, "c_place")}) AS c ON c.place = h.c_place
-        LEFT JOIN ({_at(hops, "e_place")}) AS e ON e.place = h.e_place
-        LEFT JOIN ({_at(hops, "issued")}) AS s ON s.place = h.issued
-        LEFT JOIN ({_at(hops, "exchanged")}) AS x ON x.place = h.exchanged
+        LEFT JOIN ({_select_records(hops, "c_place")}) AS c ON c.place = h.c_place
+        LEFT JOIN ({_select_records(hops, "e_place")}) AS e ON e.place = h.e_place
+        LEFT JOIN ({_select_records(hops, "issued")}) AS s ON s.place = h.issued
+        LEFT JOIN ({_select_records(hops, "exchanged")}) AS x ON x.place = h.exchanged
         LEFT JOIN (SELECT * FROM claims WHERE token IN (SELECT token FROM {hops})) AS t ON t.token = h.token
     """
 
 
-def _at(hops: str, place: str) -> str:
+def _select_records(hops: str, place: str) -> str:
     """Return a query for the records at ``place`` of these hops, so that no engine hashes all records for the join."""
     return f"SELECT * FROM records WHERE place IN (SELECT {place} FROM {hops})"
 

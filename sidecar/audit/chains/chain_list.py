@@ -7,7 +7,7 @@ from typing import Final
 
 from sidecar.audit.chains.examination import Audit
 from sidecar.audit.chains.hops import Chain
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.output import print_line, print_table
 
 _PREFIX: Final = "jti:"  # of the name of a chain without a txn, which is named after its first token
@@ -16,7 +16,7 @@ _PREFIX: Final = "jti:"  # of the name of a chain without a txn, which is named 
 def show_list(audit: Audit) -> None:
     """Print the chains of an audit as a table, worst first."""
     of = f" of {audit.all_chains}" if audit.all_chains > len(audit.chains) else ""
-    print_line(f"{counted(len(audit.chains), 'chain')}{of}, worst first:", style="bold")
+    print_line(f"{pluralise(len(audit.chains), 'chain')}{of}, worst first:", style="bold")
     chains = {chain.name: chain for chain in audit.chains}
     print_table(
         ("chain", "for", "since", "depth", "hops", "verdict", "chosen by"),
@@ -44,7 +44,7 @@ def is_broken(chain: Chain, audit: Audit) -> bool:
 def _verdict(chain: Chain, audit: Audit) -> str:
     found, breaking = audit.verdicts[chain.name]
     if is_broken(chain, audit):
-        return f"broken ({counted(breaking, 'finding')})"
+        return f"broken ({pluralise(breaking, 'finding')})"
     return f"whole, {found} refused or observed" if found else "whole"
 
 

@@ -35,7 +35,7 @@ _LISTS: Final = ("chain", "scope", "scope_needed")
 # Of two records with one run and seq, the one with the earlier ts comes first.
 _KEEP: Final = f"""
     INSERT INTO kept
-    SELECT v.digest, {lines.COLUMNS}, ({lines.typed(lines.READ)}) IS TRUE,
+    SELECT v.digest, {lines.COLUMNS}, ({lines.require_types(lines.READ)}) IS TRUE,
         row_number() OVER (ORDER BY v.run, strlen(v.seq), v.seq, v.ts, v.digest)
     FROM ours AS v
 """

@@ -18,7 +18,7 @@ from sidecar.audit.chains.examination import MOST_CHAINS, Audit, examine
 from sidecar.audit.chains.findings import MEANINGS, Finding, Kind
 from sidecar.audit.chains.hops import Chain, Hop
 from sidecar.audit.chains.inputs import place_of, plain_files, read_into
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.folders import RECORDS, record_files
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.records import Record
@@ -183,7 +183,7 @@ def _unreadable(database: Database, files: Sequence[str]) -> list[Finding]:
         return []
     told = ", ".join(place_of(place, files) for place in places[:_MOST_PLACES])
     more = ", …" if len(places) > _MOST_PLACES else ""
-    lines = counted(len(places), "line is not a record", "lines are not records")
+    lines = pluralise(len(places), "line is not a record", "lines are not records")
     return [Finding(Kind.UNREADABLE, f"{lines}: {told}{more}")]
 
 
@@ -249,9 +249,8 @@ def _show(audit: Audit, findings: Sequence[Finding], *, chosen: bool) -> None:
         print_line(f"outside any chain: {counts}", style="dim")
     hops = sum(len(chain.hops) for chain in audit.chains)
     of = f" of {audit.all_chains}, worst first" if audit.all_chains > len(audit.chains) else ""
-    print_line(
-        f"{counted(len(audit.chains), 'chain')}{of}, {counted(hops, 'hop')}, from {counted(audit.records, 'record')}"
-    )
+    found = pluralise(hops, "hop")
+    print_line(f"{pluralise(len(audit.chains), 'chain')}{of}, {found}, from {pluralise(audit.records, 'record')}")
     if not findings and not audit.all_chains and audit.records:
         print_line("no chain to judge: the records hold none, or none satisfies the filters", style="yellow")
         if audit.others is not None and audit.others.chains:
@@ -264,7 +263,7 @@ def _show(audit: Audit, findings: Sequence[Finding], *, chosen: bool) -> None:
     total = sum(audit.counts.values()) + sum(one.kind is Kind.UNREADABLE for one in findings)
     shown = f", {len(findings)} shown" if total > len(findings) else ""
     print_line(audit.summary[1], style="bold")
-    print_line(f"{counted(total, 'finding')}{shown}:", style="bold red")
+    print_line(f"{pluralise(total, 'finding')}{shown}:", style="bold red")
     for kind in Kind:
         of_kind = [finding for finding in findings if finding.kind is kind]
         if of_kind:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sidecar.audit.chains.database import Block, Database
-from sidecar.audit.log_lines import MAX_LINE_BYTES, opened, shown_progress
+from sidecar.audit.log_lines import MAX_LINE_BYTES, open_file, show_progress
 from sidecar.audit.unpacking import BLOCK_BYTES as TAR_BLOCK_BYTES
 from sidecar.audit.unpacking import ENDINGS, Meter, is_tar
 
@@ -62,7 +62,7 @@ def read_into(database: Database, files: Sequence[str], *, group: int = GROUP_BY
         OSError: see ``read_blocks``.
     """
     whole = set(plain_files(files))
-    with shown_progress(files) as advance:
+    with show_progress(files) as advance:
         together: list[tuple[int, str]] = []
         size = 0
         for number, file in enumerate(files):
@@ -103,7 +103,7 @@ def read_blocks(files: Sequence[str], *, size: int = BLOCK_BYTES) -> Iterator[Bl
 
 def _blocks_of(number: int, file: str, size: int, advance: Advance) -> Iterator[Block]:
     place = number * _LINES_PER_FILE
-    with _rows(file) if file.endswith(".parquet") else opened(file) as (stream, position):
+    with _rows(file) if file.endswith(".parquet") else open_file(file) as (stream, position):
         for content in _whole_lines(stream, size):
             yield Block(place, content)
             place += content.count(b"\n")

@@ -79,12 +79,12 @@ def _is_of_its_kind(name: str) -> str:
     return f"({test})" if name in _ALWAYS else f'(v."{name}" IS NULL OR {test})'
 
 
-def typed(names: Iterable[str]) -> str:
+def require_types(names: Iterable[str]) -> str:
     """Return the condition that the JSON texts in ``v`` have the types of these keys and ts, run, seq are not empty."""
     return " AND ".join((*map(_is_of_its_kind, names), """v.ts <> '""' AND v.run <> '""' AND v.seq <> '0'"""))
 
 
-_TYPED: Final = typed(FIELDS)
+_TYPED: Final = require_types(FIELDS)
 
 
 def _is_as_read(name: str) -> str:

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.credentials.detector import DetectorError, Kingfisher
 from sidecar.audit.credentials.examine import Credential, Result, examine
 from sidecar.audit.credentials.history import HistoryError
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if result.unread and not result.credentials:
         return complain(
             COMMAND,
-            f"{counted(result.unread, 'file was', 'files were')} not read to the end; --json counts the reasons",
+            f"{pluralise(result.unread, 'file was', 'files were')} not read to the end; --json counts the reasons",
         )
     return 1 if result.credentials else 0
 
@@ -91,7 +91,7 @@ def _no_text(archives: int) -> str:
     if not archives:
         return "no text file found; name a file, or a folder with text files"
     these = "it" if archives == 1 else "them"
-    return f"no text file found, but {counted(archives, 'archive')}: unpack {these}, and name the folder"
+    return f"no text file found, but {pluralise(archives, 'archive')}: unpack {these}, and name the folder"
 
 
 def document(result: Result) -> dict[str, object]:
@@ -149,7 +149,7 @@ def _show(result: Result) -> None:
     print_line(result.summary[1], style="bold")
     _show_fixes(result)
     if result.unsure:
-        unsure = counted(len(result.unsure), "value that only looks", "values that only look")
+        unsure = pluralise(len(result.unsure), "value that only looks", "values that only look")
         print_line(f"Not counted: {unsure} random; --json lists all as unsure.", style="dim")
     if result.skipped:
         print_line(
@@ -183,4 +183,4 @@ def _places(one: Credential) -> str:
 
 
 def _age(one: Credential) -> str | None:
-    return None if one.age_days is None else counted(one.age_days, "day")
+    return None if one.age_days is None else pluralise(one.age_days, "day")

@@ -111,16 +111,16 @@ def read_pipeline(documents: list[Node]) -> Read:
         for name, job in jobs.members if jobs is not None else document.members:
             if job.members or job.items or jobs is not None:
                 owner = f"job {name}"
-                fields += values(job, _of_pipeline(job, owner), path="")
+                fields += values(job, _make_template(job, owner), path="")
             else:
-                fields += values(job, replace(_of_pipeline(job, "pipeline"), name=name), path=name)
+                fields += values(job, replace(_make_template(job, "pipeline"), name=name), path=name)
         for name, node in document.members if jobs is not None else ():
             if node is not jobs:
-                fields += values(node, replace(_of_pipeline(node, "pipeline"), name=name), path=name)
+                fields += values(node, replace(_make_template(node, "pipeline"), name=name), path=name)
     return Read(tuple(fields))
 
 
-def _of_pipeline(node: Node, owner: str) -> Field:
+def _make_template(node: Node, owner: str) -> Field:
     return Field(name="", value="", line=node.line, object=owner, owner=owner, exposure=Exposure.PIPELINE)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.credentials.detector import Detector, DetectorError, Kingfisher
 from sidecar.audit.credentials.fields import MAX_FIELDS, Exposure, Read, Reference
 from sidecar.audit.credentials.forms import date_of
@@ -75,7 +75,7 @@ class Credential:
         settings = settings_for(self.kind, self.provider)
         others = len(self.places) - 1
         owner = f" of {', '.join(self.owners)}" if self.owners else ""
-        text = f"{rule.title}{owner}" + (f", also in {counted(others, 'other place')}" if others else "") + "."
+        text = f"{rule.title}{owner}" + (f", also in {pluralise(others, 'other place')}" if others else "") + "."
         facts = {
             "rank": str(self.rank),
             "provider": self.provider or "",
@@ -84,7 +84,7 @@ class Credential:
             "exposure": ", ".join(self.exposures),
             **dict(self.facts),
         }
-        return rule.broken(
+        return rule.report(
             place,
             text,
             severity=self.severity,
@@ -109,12 +109,12 @@ class Result:
         """Number of static credentials, and a sentence."""
         number = len(self.credentials)
         if not number:
-            return 0, f"No static credential was found in {counted(self.files, 'file')}."
+            return 0, f"No static credential was found in {pluralise(self.files, 'file')}."
         owners = len({owner for one in self.credentials for owner in one.owners})
         places = sum(len(one.places) for one in self.credentials)
-        lie = counted(number, "static credential lies", "static credentials lie")
+        lie = pluralise(number, "static credential lies", "static credentials lie")
         belong = "belongs" if number == 1 else "belong"
-        return number, f"{lie} in {counted(places, 'place')} and {belong} to {counted(owners, 'owner')}."
+        return number, f"{lie} in {pluralise(places, 'place')} and {belong} to {pluralise(owners, 'owner')}."
 
     @property
     def unread(self) -> int:
@@ -209,7 +209,7 @@ class _Search:
             seen.update(keys)
             self._known.add((file, sighting.fingerprint))
         for reference in read.references:
-            self._owners[reference.target].add(_named(reference, masker))
+            self._owners[reference.target].add(_mask_owner(reference, masker))
 
     def _sighting(self, name: str, one: Judged, masker: Masker, version: Version | None) -> Sighting:
         parts = one.field.identity or (one.secret,)
@@ -217,7 +217,7 @@ class _Search:
         shown = ", ".join(filter(None, (one.field.object, commit and f"commit {commit}")))
         return Sighting(
             kind=one.kind,
-            fingerprint=self._fingerprints.of(*parts),
+            fingerprint=self._fingerprints.compute(*parts),
             place=Place(
                 file=name,
                 line=one.field.line + one.offset,
@@ -281,7 +281,7 @@ class _Search:
         return used or ({one.owner} if one.owner else set())
 
 
-def _named(reference: Reference, masker: Masker) -> str:
+def _mask_owner(reference: Reference, masker: Masker) -> str:
     return _short(masker.text(reference.owner))
 
 

@@ -82,13 +82,13 @@ def walk(node: Node, template: Field, *, path: str = "") -> Iterator[Field]:
         at, name, where, group = stack.pop()
         if at.text is not None:
             if at.text:
-                yield _at(template, at, name, where, group)
+                yield _make_field(template, at, name, where, group)
             continue
         named = at.text_of("name") or at.text_of("key")
         value = at.get("value")
         if named and value is not None and value.text is not None:
             if value.text:
-                yield _at(template, value, named, f"{where}.{named}" if where else named, group)
+                yield _make_field(template, value, named, f"{where}.{named}" if where else named, group)
             continue
         for key, member in reversed(at.members):
             stack.append((member, key, f"{where}.{key}" if where else key, id(at)))
@@ -99,7 +99,7 @@ def walk(node: Node, template: Field, *, path: str = "") -> Iterator[Field]:
         yield replace(template, name="", value="", cut=True)
 
 
-def _at(template: Field, node: Node, name: str, where: str, group: int) -> Field:
+def _make_field(template: Field, node: Node, name: str, where: str, group: int) -> Field:
     text = (node.text or "")[:MAX_VALUE]
     label = ", ".join(filter(None, (template.object, where)))
     return replace(

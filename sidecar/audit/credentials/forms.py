@@ -46,7 +46,7 @@ _DATABASES: Final = words(
 )
 
 
-class Formed(NamedTuple):
+class Form(NamedTuple):
     """A recognised form. ``kind`` is None for a token that is no credential: short-lived, expired or an example."""
 
     kind: Kind | None
@@ -56,44 +56,44 @@ class Formed(NamedTuple):
     encoded: str = ""  # the secret as the value spells it, if encoded
 
 
-def formed(value: str, *, now: int) -> Formed | None:
+def recognise(value: str, *, now: int) -> Form | None:
     """Recognise the form of a value; None for any other value. ``now``: Unix time, for the expiry of tokens."""
     basic = _BASIC.fullmatch(value.strip())
     if basic is not None:
-        return _of_basic(basic[1])
+        return _parse_basic(basic[1])
     token = _JWT.search(value)
     if token is not None:
-        return _of_jwt(token, now)
+        return _judge_jwt(token, now)
     bearer = _BEARER.fullmatch(value.strip())
     if bearer is not None:
         drawn = any(map(str.isdigit, bearer[1])) and any(map(str.isalpha, bearer[1]))
-        return Formed(Kind.BEARER_TOKEN, bearer[1]) if drawn else None
+        return Form(Kind.BEARER_TOKEN, bearer[1]) if drawn else None
     if _MODEL.fullmatch(value.strip()) and any(map(str.isdigit, value)):
-        return Formed(Kind.MODEL_PROVIDER_KEY, value.strip())
-    return _of_url(value) or _of_connection_string(value)
+        return Form(Kind.MODEL_PROVIDER_KEY, value.strip())
+    return _parse_urls(value) or _parse_connection_string(value)
 
 
-def _of_basic(encoded: str) -> Formed | None:
+def _parse_basic(encoded: str) -> Form | None:
     try:
         user, colon, password = base64.b64decode(encoded, altchars=b"-_", validate=False).decode("utf-8").partition(":")
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return None
     printable = colon and user and password and f"{user}{password}".isprintable()
-    return Formed(Kind.BASIC_CREDENTIALS, password, encoded=encoded) if printable else None
+    return Form(Kind.BASIC_CREDENTIALS, password, encoded=encoded) if printable else None
 
 
-def _of_jwt(token: re.Match[str], now: int) -> Formed | None:
+def _judge_jwt(token: re.Match[str], now: int) -> Form | None:
     """Judge a JWT by its claims; None if they cannot be parsed. A token without ``exp`` never expires."""
     claims = _claims(token[2])
     if claims is None or _DOCUMENTED.intersection(map(str, claims.values())):
-        return None if claims is None else Formed(None, token[0])  # an example of documentation
+        return None if claims is None else Form(None, token[0])  # an example of documentation
     end, begin = _seconds(claims.get("exp")), _seconds(claims.get("iat")) or _seconds(claims.get("nbf"))
     if end is None:
         cluster = claims.get("iss") == "kubernetes/serviceaccount"
-        return Formed(Kind.KUBERNETES_TOKEN if cluster else Kind.BEARER_TOKEN, token[0])
+        return Form(Kind.KUBERNETES_TOKEN if cluster else Kind.BEARER_TOKEN, token[0])
     if end <= now or end - (now if begin is None else begin) <= LONG_LIFE_S:
-        return Formed(None, token[0])
-    return Formed(Kind.BEARER_TOKEN, token[0], date_of(end))
+        return Form(None, token[0])
+    return Form(Kind.BEARER_TOKEN, token[0], date_of(end))
 
 
 def _claims(part: str) -> dict[str, object] | None:
@@ -115,16 +115,16 @@ def date_of(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
-def _of_url(value: str) -> Formed | None:
+def _parse_urls(value: str) -> Form | None:
     """Return the first secret in the URLs of a value, a password before the host or a key in the query; or None."""
     for url in _URL.finditer(value):
-        found = _of_authority(url[0]) or _of_query(url[0])
+        found = _parse_authority(url[0]) or _parse_query(url[0])
         if found is not None:
             return found
     return None
 
 
-def _of_authority(url: str) -> Formed | None:
+def _parse_authority(url: str) -> Form | None:
     parts = _AUTHORITY.match(url)
     if parts is None:
         return None
@@ -133,28 +133,28 @@ def _of_authority(url: str) -> Formed | None:
     if not at or not colon or not password:
         return None
     kind = Kind.DATABASE_PASSWORD if parts[1].lower().split("+")[0] in _DATABASES else Kind.BASIC_CREDENTIALS
-    return Formed(kind, unquote(password), target=host, encoded=password)
+    return Form(kind, unquote(password), target=host, encoded=password)
 
 
-def _of_query(url: str) -> Formed | None:
+def _parse_query(url: str) -> Form | None:
     query = url.partition("?")[2].partition("#")[0]
     parts = _AUTHORITY.match(url)
     database = parts is not None and parts[1].lower().split("+")[0] in _DATABASES
     for name, secret in parse_qsl("&".join(query.split("&")[:_MAX_QUERY])):
         if database and name.lower() in ("password", "pwd") and secret:
-            return Formed(Kind.DATABASE_PASSWORD, secret)
+            return Form(Kind.DATABASE_PASSWORD, secret)
         if _QUERY_NAMES.fullmatch(name) and len(secret) >= _MIN_QUERY and any(map(str.isdigit, secret)):
-            return Formed(
+            return Form(
                 Kind.AZURE_KEY if name == "sig" else Kind.API_KEY, secret, target=None if parts is None else parts[2]
             )
     return None
 
 
-def _of_connection_string(value: str) -> Formed | None:
+def _parse_connection_string(value: str) -> Form | None:
     if not _CONNECTION.search(value):
         return None
     pair = _PAIRS.search(value)
     if pair is None:
         return None
     azure = pair[1].lower() in ("accountkey", "sharedaccesskey")
-    return Formed(Kind.AZURE_KEY if azure else Kind.DATABASE_PASSWORD, pair[2])
+    return Form(Kind.AZURE_KEY if azure else Kind.DATABASE_PASSWORD, pair[2])

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from sidecar.audit.credentials.detector import MISSING, DetectorError
 from sidecar.audit.credentials.forms import date_of
 from sidecar.audit.credentials.repositories import OUTSIDE, LeadsOutError, repositories_of, require_inside
-from sidecar.audit.credentials.walk import MAX_FILE_BYTES, decoded
+from sidecar.audit.credentials.walk import MAX_FILE_BYTES, decode_text
 
 MAX_COMMITS: Final = 200_000
 MAX_VERSIONS: Final = 500_000
@@ -82,7 +82,7 @@ def _versions(library: Any, repository: Path, skipped: Counter[str]) -> Iterator
                 max_inputs=MAX_VERSIONS,
                 skip_missing_blobs=True,
             ):
-                text = decoded(version.data, skipped)
+                text = decode_text(version.data, skipped)
                 if text is None or not version.origins:
                     continue
                 first = min(version.origins, key=lambda one: one.committer.timestamp)

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 from sidecar.audit.credentials.decoys import entropy, is_decoy, is_digest, is_placeholder
 from sidecar.audit.credentials.detector import Detector, Hit
 from sidecar.audit.credentials.fields import Exposure, Field
-from sidecar.audit.credentials.forms import Formed, formed
-from sidecar.audit.credentials.kinds import KINDS, PROVIDERS, Kind, known, provider_name
+from sidecar.audit.credentials.forms import Form, recognise
+from sidecar.audit.credentials.kinds import KINDS, PROVIDERS, Kind, find_kind, provider_name
 from sidecar.audit.rules import Confidence
 
 MAX_PIECE: Final = 1 << 16  # characters per call of the detector
@@ -160,25 +160,25 @@ def _judge(field: Field, hits: Sequence[Hit], now: int) -> Iterator[Judged]:
     if not field.name and field.literal:  # the whole text of a file
         yield from _specific(field, hits)
         return
-    form = formed(field.value[:MAX_LINE], now=now) if "\n" not in field.value.strip() else None
+    form = recognise(field.value[:MAX_LINE], now=now) if "\n" not in field.value.strip() else None
     if form is not None:
         if form.kind is not None and not is_decoy(form.secret):
-            yield _of_form(field, form, hits)
+            yield _judge_form(field, form, hits)
         return
     specific = list(_specific(field, hits))
     if specific:
         yield from specific
         return
-    yield from _by_name(field)
+    yield from _judge_name(field)
 
 
-def _of_form(field: Field, form: Formed, hits: Sequence[Hit]) -> Judged:
+def _judge_form(field: Field, form: Form, hits: Sequence[Hit]) -> Judged:
     """Judge by the form, or if the detector found the same secret, by the detector's more exact kind."""
     assert form.kind is not None  # noqa: S101 - for the type only
     if form.encoded:
         field = replace(field, hidden=(*field.hidden, form.encoded))
     for hit in hits:
-        what = known(hit.rule)
+        what = find_kind(hit.rule)
         if what is not None and hit.secret == form.secret and what.kind is not Kind.DATABASE_PASSWORD:
             return Judged(field, what.kind, hit.secret, provider=what.provider, target=form.target)
     return Judged(field, form.kind, form.secret, expires=form.expires, target=form.target)
@@ -188,7 +188,7 @@ def _specific(field: Field, hits: Sequence[Hit]) -> Iterator[Judged]:
     """Yield the detector's findings, each secret once, with the kind of the greatest reach."""
     found: dict[str, Judged] = {}
     for hit in hits:
-        what = known(hit.rule)
+        what = find_kind(hit.rule)
         if what is None or _TEMPORARY.fullmatch(hit.secret) or is_placeholder(hit.secret):
             continue
         secret, offset = canonical(hit.secret), hit.line if field.literal else 0
@@ -204,7 +204,7 @@ def canonical(secret: str) -> str:
     return re.sub(r"\\[nr]|[^A-Za-z0-9+/=]", "", key[1]) if key is not None else secret
 
 
-def _by_name(field: Field) -> Iterator[Judged]:
+def _judge_name(field: Field) -> Iterator[Judged]:
     """Judge by the name: yield a credential if the name is a secret's and the value may be one."""
     name, value = _HUMPS.sub("_", field.name), field.value.strip()
     if not value or "\n" in value or len(value) > MAX_LINE or is_decoy(value) or _NOT_SECRET.search(name):

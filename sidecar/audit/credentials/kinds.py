@@ -279,7 +279,7 @@ def provider_name(word: str) -> str:
     return _NAMES.get(word) or word.replace("-", " ").capitalize()
 
 
-def known(rule_id: str) -> Known | None:
+def find_kind(rule_id: str) -> Known | None:
     """Return the kind for a rule of the library; None for short-lived or public values, and those that we judge."""
     kind, word = _find_known(rule_id.removeprefix("betterleaks.").removeprefix("veles.secrets/"))
     return None if kind is None else Known(kind, None if word is None else provider_name(word))

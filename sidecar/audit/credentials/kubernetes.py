@@ -11,7 +11,7 @@ from typing import Final
 from sidecar.audit.credentials.fields import Exposure, Field, Read, Reference
 from sidecar.audit.credentials.kinds import Kind
 from sidecar.audit.credentials.tree import Node, TreeError, read_documents
-from sidecar.audit.credentials.values import embedded, registries, values
+from sidecar.audit.credentials.values import registries, split_text, values
 
 _ENCRYPTED: Final = frozenset(
     ("SealedSecret", "ExternalSecret", "ClusterExternalSecret", "SecretStore", "ClusterSecretStore")
@@ -139,7 +139,7 @@ def _secret_value(field: Field, kind: str | None) -> Iterator[Field]:
         yield replace(field, kind=Kind.BASIC_CREDENTIALS)
     elif "\n" in field.value.strip():
         yield field
-        yield from embedded(field)
+        yield from split_text(field)
     else:
         yield field
 

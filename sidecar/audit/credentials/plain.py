@@ -115,7 +115,7 @@ def fields_of(text: str, template: Field, *, unquoted: bool = True) -> Iterator[
         if heading is not None:
             here = replace(plain, object=", ".join(filter(None, (template.object, f"[{heading[1]}]"))))
             continue
-        for found in _of_line(line, here, unquoted=unquoted):
+        for found in _parse_line(line, here, unquoted=unquoted):
             yield replace(found, line=found.line + number) if lines else found
             count += 1
             if count >= MAX_FIELDS:
@@ -123,7 +123,7 @@ def fields_of(text: str, template: Field, *, unquoted: bool = True) -> Iterator[
                 return
 
 
-def _of_line(line: str, here: Field, *, unquoted: bool, nested: bool = False) -> Iterator[Field]:
+def _parse_line(line: str, here: Field, *, unquoted: bool, nested: bool = False) -> Iterator[Field]:
     if any(sign in line for sign in ("://", "eyJ", "Bearer", "Basic", "sk-")):
         for form in _FORM.finditer(line):
             yield replace(here, name="", value=form[0].rstrip(").,;"))
@@ -141,16 +141,16 @@ def _of_line(line: str, here: Field, *, unquoted: bool, nested: bool = False) ->
             yield replace(here, name=name, value=found[2])
     whole = _LINE.fullmatch(line) if unquoted and not nested else None
     if whole is not None and not _HOLDS_MORE.search(whole[2]):
-        yield decoded(replace(here, name=whole[1], value=whole[2].strip("\"'`")))
+        yield decode_key_file(replace(here, name=whole[1], value=whole[2].strip("\"'`")))
         return
     for pair in (_ANY if unquoted else _QUOTED).finditer(line):
         value = pair[3] or pair[4] if unquoted else pair[3]
-        yield decoded(replace(here, name=pair[1], value=value))
+        yield decode_key_file(replace(here, name=pair[1], value=value))
         if pair[3] and "=" in value and not nested:  # Environment="API_KEY=..."
-            yield from _of_line(value, here, unquoted=True, nested=True)
+            yield from _parse_line(value, here, unquoted=True, nested=True)
 
 
-def decoded(field: Field) -> Field:
+def decode_key_file(field: Field) -> Field:
     """Decode a field that is a key file in base64, as in kubeconfigs and CI variables; return others unchanged."""
     text = "".join(field.value.split())
     if not text.startswith((_PEM_ENCODED, *_JSON_ENCODED)) or "." in text:

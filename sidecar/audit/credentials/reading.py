@@ -37,7 +37,7 @@ _INSERTED: Final = re.compile(r"\{\{[^\n{}]{0,1024}\}\}")
 
 def read_file(path: str, text: str, *, today: str) -> Read:
     """Read a file: the fields of its format, and as the last field the whole text, for the detector."""
-    read = _by_format(path, text, today)
+    read = _read_format(path, text, today)
     exposure = read.fields[0].exposure if read.fields else Exposure.CODE
     owner = folder_of(path) if not read.fields else None
     whole = Field(name="", value=text, line=1, literal=True, exposure=exposure, owner=owner)
@@ -54,7 +54,7 @@ def _comments(path: str, text: str, exposure: Exposure) -> Iterator[Field]:
     yield from fields_of("\n".join(line.partition("#")[2] for line in text.split("\n")), template)
 
 
-def _by_format(path: str, text: str, today: str) -> Read:
+def _read_format(path: str, text: str, today: str) -> Read:
     if is_lock(path):
         return Read(())
     documents = _documents(path, text)

@@ -96,17 +96,17 @@ def settings_for(kind: Kind, provider: str | None = None) -> str | None:
         return _IDENTITY
     named = _BY_KIND.get(kind) or (_SAME.get(provider or "", provider) if kind is Kind.MODEL_PROVIDER_KEY else None)
     if named in _FEDERATED:
-        return _federated(named)
+        return _write_federate(named)
     word = (provider or "").lower().replace(" ", "-")
     if kind in _INJECTED:
-        return _injected(word if _NAME.fullmatch(word) else "service", read=kind is Kind.GIT_HOST_TOKEN)
+        return _write_inject(word if _NAME.fullmatch(word) else "service", read=kind is Kind.GIT_HOST_TOKEN)
     if kind not in _EXCHANGED:
         return None
     name, means = _EXCHANGED[kind]
     return _EXCHANGE.format(name=word if _NAME.fullmatch(word) else name, means=means)
 
 
-def _federated(provider: str) -> str:
+def _write_federate(provider: str) -> str:
     name, host, path, terms = _FEDERATED[provider]
     route = _OUTSIDE.format(kind="federate", name=name, host=host, methods="POST", path=path)
     if provider == "AWS":
@@ -115,7 +115,7 @@ def _federated(provider: str) -> str:
     return route + _FEDERATE + section
 
 
-def _injected(name: str, *, read: bool) -> str:
+def _write_inject(name: str, *, read: bool) -> str:
     form = "preset: github" if name == "github" else "field: authorization\n        scheme: Bearer"
     host, path = ("api.github.com", "/repos") if name == "github" else (f"api.{name}.example", "/v1")
     route = _OUTSIDE.format(kind="inject", name=name, host=host, methods="GET" if read else "POST", path=path)

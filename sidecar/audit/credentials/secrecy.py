@@ -37,7 +37,7 @@ class Fingerprints:
     def __init__(self, key: bytes | None = None) -> None:
         self._key = secrets.token_bytes(32) if key is None else key
 
-    def of(self, *parts: str) -> str:
+    def compute(self, *parts: str) -> str:
         """Return the fingerprint of a secret, or of the identity of a secret that is not in the file: 32 hex digits.
 
         The digits are grouped by colons, so that they cannot be mistaken for those of a secret.

@@ -98,7 +98,7 @@ class _Form:
         else:
             parent.members.append((name, value))
 
-    def closed(self, mapping: Node, /) -> Node:
+    def complete(self, mapping: Node, /) -> Node:
         return _merge(mapping)
 
     def alias_of_nothing(self, line: int, /) -> Node:

@@ -9,7 +9,7 @@ from typing import Final
 
 from sidecar.audit.credentials.fields import Field, walk
 from sidecar.audit.credentials.kinds import Kind
-from sidecar.audit.credentials.plain import decoded, fields_of
+from sidecar.audit.credentials.plain import decode_key_file, fields_of
 from sidecar.audit.credentials.tree import Node
 
 _COMMANDS: Final = frozenset(("args", "command", "entrypoint", "cmd"))
@@ -20,13 +20,13 @@ def values(node: Node, template: Field, *, path: str) -> Iterator[Field]:
     if node.text is not None:
         whole = replace(template, value=node.text, line=node.line, literal=node.literal)
         label = ", ".join(filter(None, (template.object, path)))
-        yield from taken_apart(replace(whole, object=label or None)) if node.text else ()
+        yield from split_value(replace(whole, object=label or None)) if node.text else ()
         return
     commands = dict[int, Node]()
     _collect(node, template.name, commands)
     for field in walk(node, template, path=path):
         if field.group not in commands:
-            yield from taken_apart(field if field.name else replace(field, name=template.name))
+            yield from split_value(field if field.name else replace(field, name=template.name))
     for command in commands.values():
         yield from arguments(command, template)
 
@@ -53,25 +53,25 @@ def arguments(command: Node, template: Field) -> Iterator[Field]:
         field = replace(template, value=text, line=item.line, literal=item.literal, object=label, group=id(command))
         name, equals, value = text.partition("=")
         if equals and name.startswith("-") and " " not in name:
-            yield from taken_apart(replace(field, name=name.lstrip("-"), value=value))
+            yield from split_value(replace(field, name=name.lstrip("-"), value=value))
             flag = ""
         elif text.startswith("-") and " " not in text:
             flag = text.lstrip("-")
         else:
-            yield from taken_apart(replace(field, name=flag))
+            yield from split_value(replace(field, name=flag))
             flag = ""
 
 
-def taken_apart(field: Field) -> Iterator[Field]:
+def split_value(field: Field) -> Iterator[Field]:
     """Yield a field, decoded if it is an encoded key file, and the fields inside its text."""
-    field = decoded(field)
+    field = decode_key_file(field)
     yield field
     text = field.value.strip()
     if "\n" in text or " " in text or text.startswith(("{", "[")) or _is_assignment(text):
-        yield from embedded(field)
+        yield from split_text(field)
 
 
-def embedded(field: Field) -> Iterator[Field]:
+def split_text(field: Field) -> Iterator[Field]:
     """Yield the fields inside the text of a field."""
     yield from fields_of(field.value, replace(field, name="", value=""))
 

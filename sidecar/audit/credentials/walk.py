@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from sidecar.audit.credentials.decoys import words
 from sidecar.audit.credentials.recorded import is_records
 from sidecar.audit.folders import ARCHIVES, LEFT_OUT, SPECIAL, UNREADABLE, TooLargeError, find_files
-from sidecar.audit.log_lines import MAX_LINE_BYTES, opened
+from sidecar.audit.log_lines import MAX_LINE_BYTES, open_file
 from sidecar.audit.unpacking import ENDINGS, ArchiveError, is_tar
 
 MAX_FILE_BYTES: Final = 8 << 20
@@ -93,7 +93,7 @@ def _is_new(file: Path, seen: set[tuple[int, int]], skipped: Counter[str], *, gi
 def _begins_with_record(file: Path) -> bool:
     """Return True if the first line is a record; False if unreadable. Raises ArchiveError."""
     try:
-        with opened(str(file)) as (stream, _):  # reads one line at most: a small file may unpack to an endless line
+        with open_file(str(file)) as (stream, _):  # reads one line at most: a small file may unpack to an endless line
             beginning = stream.read(MAX_LINE_BYTES)
     except ArchiveError:
         raise
@@ -119,16 +119,16 @@ def _text(file: Path, skipped: Counter[str], *, given: bool) -> str | None:
         skipped[UNREADABLE] += 1
         return None
     if len(raw) > MAX_FILE_BYTES and b"\0" in raw[:_SNIFFED]:
-        return decoded(raw, skipped)
+        return decode_text(raw, skipped)
     if len(raw) > MAX_FILE_BYTES and given:
         raise TooLargeError(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; split it")
     if len(raw) > MAX_FILE_BYTES:
         skipped[f"larger than {MAX_FILE_BYTES >> 20} MiB"] += 1
         return None
-    return decoded(raw, skipped)
+    return decode_text(raw, skipped)
 
 
-def decoded(raw: bytes, skipped: Counter[str]) -> str | None:
+def decode_text(raw: bytes, skipped: Counter[str]) -> str | None:
     """Decode UTF-8, or UTF-16 with a byte order mark; None for archives and other binary content, which are counted."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return raw.decode("utf-16", "replace")

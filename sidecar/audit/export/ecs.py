@@ -87,7 +87,7 @@ def ecs_event(record: Record, members: Mapping[str, Any]) -> dict[str, Any]:
         else None,
         "sidecar": {name: value for name, value in members.items() if name not in _PUT_OUT},
     }
-    whole: dict[str, Any] = _without_nulls(event)
+    whole: dict[str, Any] = _drop_nulls(event)
     return whole
 
 
@@ -100,8 +100,8 @@ def _nanoseconds(value: object) -> int | None:
     return round(value * 1_000_000) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _without_nulls(value: Any) -> Any:
+def _drop_nulls(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    kept = {name: _without_nulls(member) for name, member in value.items()}
+    kept = {name: _drop_nulls(member) for name, member in value.items()}
     return {name: member for name, member in kept.items() if member is not None and member not in ({}, [])}

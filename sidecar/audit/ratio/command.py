@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.credentials.detector import DetectorError
 from sidecar.audit.credentials.examine import examine as examine_credentials
 from sidecar.audit.folders import record_files
@@ -112,8 +112,8 @@ class Result:
         """Machines per person, rounded, and a sentence; without people, the number of machines."""
         about = "" if self.exact else "about "
         both = (
-            f"{about}{counted(self.machines, 'machine identity', 'machine identities')}"
-            f" and {about}{counted(self.people, 'person', 'people')}"
+            f"{about}{pluralise(self.machines, 'machine identity', 'machine identities')}"
+            f" and {about}{pluralise(self.people, 'person', 'people')}"
         )
         if self.ratio is None:
             return self.machines, f"{both}: no person was seen, so there is no ratio"
@@ -189,7 +189,7 @@ def run(arguments: argparse.Namespace) -> int:
             keys=() if searched is None else keys_of(searched),
             directory=arguments.directory,
             directory_field=arguments.directory_field,
-            since=None if arguments.window is None else _before_now(arguments.window),
+            since=None if arguments.window is None else _compute_since(arguments.window),
             key=None if arguments.hash_key is None else _key(arguments.hash_key),
             trigger=arguments.trigger,
             merged=arguments.merge,
@@ -238,7 +238,7 @@ def _window(text: str) -> int:
     return int(match[1]) * (_HOUR_S if match[2] == "h" else 24 * _HOUR_S)
 
 
-def _before_now(window_s: int) -> str:
+def _compute_since(window_s: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(time.time() - window_s))
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from sidecar.audit.chains.findings import breaks
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.log_lines import Line
 from sidecar.audit.report.story import Evidence, Problem, Step, Story
 from sidecar.errors import Reason
@@ -67,11 +67,11 @@ def evidence_in(lines: Iterable[Line], names: Sequence[str]) -> list[Evidence]:
             text = line.content.decode("utf-8", "replace")
             if len(text) > MOST_CHARACTERS:
                 text = mask_tokens(text)  # before the cut: half a token would not be recognised
-                text = f"{text[:MOST_CHARACTERS]}… ({counted(len(text), 'character')})"
+                text = f"{text[:MOST_CHARACTERS]}… ({pluralise(len(text), 'character')})"
             claims.append(Evidence(name=name, place=line.place, hash=line_hash(line.content), line=text))
     for name, count in further.items():
         last = found[name][-1]
-        found[name][-1] = replace(last, place=f"{last.place}, and {counted(count, 'further line')} with this name")
+        found[name][-1] = replace(last, place=f"{last.place}, and {pluralise(count, 'further line')} with this name")
     return [one for name in names for one in found.get(name, ())]
 
 

@@ -17,7 +17,7 @@ from sidecar import __version__
 from sidecar.audit.chains.choice import Choice
 from sidecar.audit.chains.command import add_filters, choice_of, document, examine_files, unknown_kinds
 from sidecar.audit.chains.database import MissingError
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.folders import RECORDS, record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, print_line
@@ -77,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(_COMMAND, str(error))
     if not report.records:
         return complain(_COMMAND, "no line is a record")
-    chains = f"{len(report.stories)} of {counted(report.all_chains, 'chain')}, broken: {report.broken_chains}"
-    seen = f"{counted(findings, 'finding')}, from {counted(report.records, 'record')}"
+    chains = f"{len(report.stories)} of {pluralise(report.all_chains, 'chain')}, broken: {report.broken_chains}"
+    seen = f"{pluralise(findings, 'finding')}, from {pluralise(report.records, 'record')}"
     print_line(f"{arguments.output}: {chains}, {seen}")
     return 1 if findings else 0
 

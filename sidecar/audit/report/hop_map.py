@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.report.story import Step, Story
 
 BOX_WIDTH: Final = 130
@@ -119,7 +119,7 @@ def _arrows(story: Story, grouped: dict[Call, list[Step]], boxes: dict[str, Box]
 
 def _label(steps: Sequence[Step]) -> str:
     operations = list(dict.fromkeys(step.operation for step in steps if step.operation))
-    text = operations[0] if len(operations) == 1 else counted(len(operations), "operation") if operations else ""
+    text = operations[0] if len(operations) == 1 else pluralise(len(operations), "operation") if operations else ""
     text = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
     return text if len(steps) == 1 else f"{text} ({len(steps)}x)".lstrip()
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.report.hop_map import BOX_HEIGHT, BOX_WIDTH, draw, person_of, short
 from sidecar.audit.report.story import Report, alike
 from sidecar.observe.record_text import mask_tokens
@@ -53,7 +53,7 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters |= {"visible": visible, "short": short, "alike": alike}
     environment.globals |= {
-        "draw": draw, "counted": counted, "person_of": person_of, "box_width": BOX_WIDTH, "box_height": BOX_HEIGHT,
+        "draw": draw, "counted": pluralise, "person_of": person_of, "box_width": BOX_WIDTH, "box_height": BOX_HEIGHT,
         "style": css, "policy": policy_of(css), "most_calls": _MOST_CALLS,
     }  # fmt: skip
     rendered: str = environment.from_string(template).render(**values)

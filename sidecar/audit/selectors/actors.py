@@ -59,7 +59,7 @@ def actors_in(records: Sequence[str], grades: Mapping[str, Grade]) -> tuple[list
     return (
         [Actor(actor, audience, count, known.grade(actor)) for (actor, audience), count in sorted(hops.items())],
         [
-            missing.broken(place, f"{actor} has no entry")
+            missing.report(place, f"{actor} has no entry")
             for actor, place in first.items()
             if known.grade(actor) is None
         ],

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Final
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.folders import record_files
 from sidecar.audit.output import add_formats, complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.rules import Severity, Weakness, unknown_rules
@@ -156,7 +156,7 @@ def _print_identities(result: Result) -> None:
     shown = ranked[:_SHOWN_IDENTITIES]
     print_table(("identity", "grade", "attested by"), ((name, one.strength, one.reason) for name, one in shown))
     if len(ranked) > len(shown):
-        more = counted(len(ranked) - len(shown), "more identity", "more identities")
+        more = pluralise(len(ranked) - len(shown), "more identity", "more identities")
         print_line(f"and {more}, not weaker; --json has all", style="dim")
     print_line()
 

@@ -219,7 +219,7 @@ class _Form:
         elif isinstance(parent, dict):
             parent[name] = value
 
-    def closed(self, mapping: object, /) -> object:
+    def complete(self, mapping: object, /) -> object:
         return _merge(mapping) if isinstance(mapping, Located) else mapping
 
     def alias_of_nothing(self, line: int, /) -> object:

@@ -110,7 +110,7 @@ class Entry:
             return f"{self.origin} {self.name}"
         return f"the entry {self.name}" if self.name else f"the entry at {self.place}"
 
-    def of_kind(self, type_: str, *kinds: str) -> list[Selector]:
+    def select(self, type_: str, *kinds: str) -> list[Selector]:
         """Return the selectors of a type with one of these kinds, sorted."""
         found = [one for one in self.selectors if one.kind in kinds and one.type == type_]
         return sorted(found) if len(found) > 1 else found

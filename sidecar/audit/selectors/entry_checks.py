@@ -61,10 +61,10 @@ def check_entry(entry: Entry, setting: Setting) -> Broken:
 
 
 def _make_finding(rule: str, entry: Entry, text: str, *, fix: str = "", severity: Severity | None = None) -> Weakness:
-    return broken(RULE[rule], entry, text, fix=fix, severity=severity)
+    return report(RULE[rule], entry, text, fix=fix, severity=severity)
 
 
-def broken(
+def report(
     rule: Rule,
     entry: Entry,
     text: str,
@@ -78,7 +78,7 @@ def broken(
     Entries may lack an ID, and their lines change, so the fingerprint hashes the identity and the selectors.
     """
     selectors = " ".join(sorted(map(str, entry.selectors)))
-    return rule.broken(
+    return rule.report(
         entry.place,
         f"{entry.spiffe_id}: {text}",
         severity=severity,
@@ -125,8 +125,8 @@ def _selectors(entry: Entry) -> Broken:
 
 
 def _account(entry: Entry) -> Broken:
-    accounts = entry.of_kind("k8s", "sa")
-    if accounts and not entry.of_kind("k8s", "ns") and entry.template is None:
+    accounts = entry.select("k8s", "sa")
+    if accounts and not entry.select("k8s", "ns") and entry.template is None:
         fix = fixes.with_selectors(entry, add=(fixes.NAMESPACE,))
         text = f"{accounts[0]} is accepted from any namespace"
         yield _make_finding("service-account-without-namespace", entry, text, fix=fix)
@@ -149,31 +149,31 @@ def _images(entry: Entry) -> Broken:
     ]
     if tagged:
         digests = {selector_of(f"{one.type}:{one.kind}:{repository_of(one.value)}@sha256:DIGEST") for one in tagged}
-        fix = fixes.changed(entry, selectors=(entry.selectors - set(tagged)) | digests)
+        fix = fixes.set_fields(entry, selectors=(entry.selectors - set(tagged)) | digests)
         more = f", and {len(tagged) - 1} more" if len(tagged) > 1 else ""
         yield _make_finding("image-tag", entry, f"{tagged[0]} is not a digest{more}", fix=fix)
 
 
 def _user(entry: Entry) -> Broken:
-    roots = [one for one in entry.of_kind("unix", "uid", "user") if one.value.lstrip("0") in ("", "root")]
+    roots = [one for one in entry.select("unix", "uid", "user") if one.value.lstrip("0") in ("", "root")]
     if roots:
         fix = fixes.with_selectors(entry, remove=roots, add=(fixes.USER,))
         yield _make_finding("root-user", entry, f"{roots[0]} matches every process of root", fix=fix)
-    paths = [one for one in entry.of_kind("unix", "path") if is_interpreter(one.value)]
+    paths = [one for one in entry.select("unix", "path") if is_interpreter(one.value)]
     if paths:
-        useless = [*paths, *entry.of_kind("unix", "sha256")]
+        useless = [*paths, *entry.select("unix", "sha256")]
         fix = fixes.with_selectors(entry, remove=useless, add=(fixes.USER,))
         yield _make_finding("interpreter-path", entry, f"{paths[0]} runs other programs", fix=fix)
 
 
 def _lifetimes(entry: Entry) -> Broken:
     if entry.x509_svid_ttl_s > MAX_X509_TTL_S and not entry.downstream:
-        fix = fixes.changed(entry, x509_svid_ttl_s=MAX_X509_TTL_S)
+        fix = fixes.set_fields(entry, x509_svid_ttl_s=MAX_X509_TTL_S)
         day = entry.x509_svid_ttl_s > 24 * 3600
         text = f"an X.509-SVID lives {entry.x509_svid_ttl_s} s"
         yield _make_finding("long-x509-ttl", entry, text, fix=fix, severity=Severity.HIGH if day else None)
     if entry.jwt_svid_ttl_s > MAX_JWT_TTL_S:
-        fix = fixes.changed(entry, jwt_svid_ttl_s=300)
+        fix = fixes.set_fields(entry, jwt_svid_ttl_s=300)
         day = entry.jwt_svid_ttl_s > 24 * 3600
         text = f"a JWT-SVID lives {entry.jwt_svid_ttl_s} s"
         yield _make_finding("long-jwt-ttl", entry, text, fix=fix, severity=Severity.HIGH if day else None)
@@ -182,7 +182,7 @@ def _lifetimes(entry: Entry) -> Broken:
 def _store(entry: Entry) -> Broken:
     if entry.store_svid:
         yield _make_finding(
-            "store-svid", entry, "its key is stored outside", fix=fixes.changed(entry, store_svid=False)
+            "store-svid", entry, "its key is stored outside", fix=fixes.set_fields(entry, store_svid=False)
         )
 
 
@@ -206,11 +206,11 @@ def _federation(entry: Entry, setting: Setting) -> Broken:
     valid = [one for one in names if _is_trust_domain(one)]
     wrong = sorted(one for one in set(names) - set(valid) if not _PIECE.search(one))
     if wrong:
-        fix = fixes.changed(entry, federates_with=tuple(valid))
+        fix = fixes.set_fields(entry, federates_with=tuple(valid))
         yield _make_finding("federates-with-wildcard", entry, f"{wrong[0]} is not a trust domain", fix=fix)
     unknown = sorted(set(valid) - (setting.partners or set())) if setting.partners is not None else []
     if unknown:
-        fix = fixes.changed(entry, federates_with=tuple(one for one in valid if one not in unknown))
+        fix = fixes.set_fields(entry, federates_with=tuple(one for one in valid if one not in unknown))
         yield _make_finding("federates-with-unknown", entry, f"{_few(unknown)} is not among the partners", fix=fix)
 
 
@@ -225,7 +225,7 @@ def _is_trust_domain(name: str) -> bool:
 def _names(entry: Entry, *, is_agent: bool) -> Broken:
     wildcards = [one for one in entry.dns_names if "*" in one]
     if wildcards or (is_agent and entry.dns_names):
-        fix = fixes.changed(
+        fix = fixes.set_fields(
             entry, dns_names=() if is_agent else tuple(one for one in entry.dns_names if one not in wildcards)
         )
         text = f"its certificate names {_few(wildcards or entry.dns_names)}"
@@ -235,10 +235,12 @@ def _names(entry: Entry, *, is_agent: bool) -> Broken:
 def _agent(entry: Entry) -> Broken:
     """Yield the weaknesses of an agent's entry."""
     if entry.admin:
-        yield _make_finding("agent-admin", entry, "admin is set", fix=fixes.changed(entry, admin=False))
+        yield _make_finding("agent-admin", entry, "admin is set", fix=fixes.set_fields(entry, admin=False))
     if entry.downstream:
-        yield _make_finding("agent-downstream", entry, "downstream is set", fix=fixes.changed(entry, downstream=False))
-    if not entry.of_kind("k8s", "sa") or is_of_sidecar(entry):
+        yield _make_finding(
+            "agent-downstream", entry, "downstream is set", fix=fixes.set_fields(entry, downstream=False)
+        )
+    if not entry.select("k8s", "sa") or is_of_sidecar(entry):
         return
     container = [one for one in entry.selectors if one.kind in ("container-name", "container-image")]
     if not container and not is_signed(entry.selectors):
@@ -248,9 +250,9 @@ def _agent(entry: Entry) -> Broken:
 
 def agent_entry(entry: Entry, agents: Agents) -> Broken:
     """Yield a weakness if an agent's entry names a container that is not a sidecar's."""
-    names = entry.of_kind("k8s", "container-name")
+    names = entry.select("k8s", "container-name")
     if names and agents.includes(entry.spiffe_id) and not is_of_sidecar(entry):
-        remove = [*names, *entry.of_kind("k8s", "container-image")]
+        remove = [*names, *entry.select("k8s", "container-image")]
         fix = fixes.with_selectors(entry, remove=remove, add=(fixes.CONTAINER, fixes.IMAGE))
         yield _make_finding("agent-entry", entry, f"{names[0]} is not a sidecar", fix=fix)
 

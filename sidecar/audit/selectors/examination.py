@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sidecar.audit.counts import counted, part
+from sidecar.audit.counts import part, pluralise
 from sidecar.audit.rules import Place, Weakness, worst_first
 from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.actors import Actor, actors_in
@@ -45,8 +45,8 @@ class Result:
         weak = counts(self.grades)[Strength.WEAK]
         of, found = len(self.grades), len(self.weaknesses)
         sentence = f"{part(weak, of, 'identity', 'identities')} attested weakly;"
-        inside = counted(len(self.entries), "entry", "entries")
-        return weak, f"{sentence} {counted(found, 'weakness', 'weaknesses')} in {inside}."
+        inside = pluralise(len(self.entries), "entry", "entries")
+        return weak, f"{sentence} {pluralise(found, 'weakness', 'weaknesses')} in {inside}."
 
 
 def examine(
@@ -103,7 +103,7 @@ def _with_one_update(entries: Sequence[Entry], weaknesses: Sequence[Weakness]) -
     for entry in entries:
         key = entry.place, entry.spiffe_id, " ".join(sorted(map(str, entry.selectors)))[:MAX_SHOWN]
         if len(commands.get(key, ())) > 1:
-            merged[key] = fixes.merged_update(entry, commands[key])
+            merged[key] = fixes.merge_updates(entry, commands[key])
     return [_with_fix(one, merged.get(_entry_of(one))) for one in weaknesses]
 
 
@@ -126,7 +126,7 @@ def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]
             place = Place(file=text.file, line=found.line)
             if found.error is not None:
                 if not text.is_template:  # of a chart's template, only the rendered form counts
-                    errors.append(RULE["unreadable-entry"].broken(place, f"{place} {found.error}"))
+                    errors.append(RULE["unreadable-entry"].report(place, f"{place} {found.error}"))
                 continue
             partner = partner_of(found.value)
             if partner is not None:
@@ -140,7 +140,7 @@ def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]
                     entries.append(entry)
                     seen.add(same)
             except ShapeError as error:
-                errors.append(RULE["unreadable-entry"].broken(place, f"the entry at {place} cannot be read: {error}"))
+                errors.append(RULE["unreadable-entry"].report(place, f"the entry at {place} cannot be read: {error}"))
             if len(entries) > MAX_ENTRIES:
                 raise OSError(f"{text.file}: more than {MAX_ENTRIES} entries; give those of one parent at a time")
     return entries, errors, partners

@@ -30,10 +30,10 @@ def with_selectors(entry: Entry, *, add: Iterable[Selector] = (), remove: Iterab
     kept = entry.selectors - set(remove)
     taken = {(one.type, one.kind) for one in kept}
     selectors = kept | {one for one in add if (one.type, one.kind) not in taken}
-    return "" if selectors == entry.selectors else changed(entry, selectors=selectors)
+    return "" if selectors == entry.selectors else set_fields(entry, selectors=selectors)
 
 
-def changed(entry: Entry, **fields: Any) -> str:
+def set_fields(entry: Entry, **fields: Any) -> str:
     """Return the fix that sets fields of an entry: the update command for a server's entry, else the lines to write."""
     if entry.origin is Origin.SERVER:
         return update_command(replace(entry, **fields))
@@ -75,7 +75,7 @@ def update_command(entry: Entry) -> str:
     return " ".join(map(shlex.quote, words))
 
 
-def merged_update(entry: Entry, commands: Iterable[str]) -> str:
+def merge_updates(entry: Entry, commands: Iterable[str]) -> str:
     """Merge the changes of several update commands of one entry into one command.
 
     If two commands set one field to different values, the first one counts; the next audit reports the other.

@@ -122,16 +122,16 @@ def _phrase(one: Weakness) -> str:
 
 
 def _k8s(entry: Entry) -> Grade:
-    images = entry.of_kind("k8s", "container-image", "pod-image")
-    named = bool(entry.of_kind("k8s", "ns")) or bool(entry.of_kind("k8s", "pod-uid"))
-    account = bool(entry.of_kind("k8s", "sa"))
-    if is_signed(entry.of_kind("k8s", *_SIGNATURES)):
+    images = entry.select("k8s", "container-image", "pod-image")
+    named = bool(entry.select("k8s", "ns")) or bool(entry.select("k8s", "pod-uid"))
+    account = bool(entry.select("k8s", "sa"))
+    if is_signed(entry.select("k8s", *_SIGNATURES)):
         return Grade(Strength.STRONG if named else Strength.MEDIUM, "a verified signature of the image")
     if any(digest_of(one.value) for one in images):
         if named:
             return Grade(Strength.STRONG, "the image by digest, and the namespace")
         return Grade(Strength.MEDIUM, "the image by digest, in any namespace")
-    if entry.of_kind("k8s", "pod-uid", "pod-owner-uid"):
+    if entry.select("k8s", "pod-uid", "pod-owner-uid"):
         return Grade(Strength.MEDIUM, "one pod")
     if named and account:
         return Grade(Strength.MEDIUM, "namespace and ServiceAccount: whoever may create pods with the account")
@@ -139,10 +139,10 @@ def _k8s(entry: Entry) -> Grade:
 
 
 def _unix(entry: Entry) -> Grade:
-    user = bool(entry.of_kind("unix", "uid", "user"))
-    paths = entry.of_kind("unix", "path")
+    user = bool(entry.select("unix", "uid", "user"))
+    paths = entry.select("unix", "path")
     program = bool(paths) and not any(is_interpreter(one.value) for one in paths)
-    hashed = bool(entry.of_kind("unix", "sha256")) and (program or not paths)
+    hashed = bool(entry.select("unix", "sha256")) and (program or not paths)
     if user and hashed:
         return Grade(Strength.STRONG, "a user of its own, and the hash of its program")
     if user:
@@ -155,18 +155,18 @@ def _unix(entry: Entry) -> Grade:
 
 
 def _docker(entry: Entry) -> Grade:
-    images = [one for one in entry.of_kind("docker", "image_id") if digest_of(one.value)]
-    if images or entry.of_kind("docker", "image_config_digest"):
+    images = [one for one in entry.select("docker", "image_id") if digest_of(one.value)]
+    if images or entry.select("docker", "image_config_digest"):
         return Grade(Strength.STRONG, "the image by digest")
-    if is_signed(entry.of_kind("docker", *_SIGNATURES)):
+    if is_signed(entry.select("docker", *_SIGNATURES)):
         return Grade(Strength.STRONG, "a verified signature of the image")
     return Grade(Strength.WEAK, "only values that whoever starts a container chooses")
 
 
 def _others(entry: Entry) -> Grade:
-    if entry.of_kind("systemd", "id", "fragment_path"):
+    if entry.select("systemd", "id", "fragment_path"):
         return Grade(Strength.MEDIUM, "a unit, which root writes")
-    if entry.of_kind("dev", "socket"):
+    if entry.select("dev", "socket"):
         return Grade(Strength.MEDIUM, "a socket that only this workload's volume holds")
     if any(one.type not in ("k8s", "unix", "docker") for one in entry.selectors):
         return Grade(Strength.MEDIUM, "an attestor unknown to this audit")

@@ -47,7 +47,7 @@ class Work:
     steps: int = 0
 
 
-def related(entries: Iterable[Entry], work: Work | None = None) -> Iterator[Related]:
+def find_relations(entries: Iterable[Entry], work: Work | None = None) -> Iterator[Related]:
     """Yield the relations of each workload's entry to entries of the same nodes. Other nodes run other processes."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -115,7 +115,7 @@ class _Group:
             yield from self._equal(number)
             wider = self._supersets(number)
             if wider:
-                yield from self._of_set(number, Relation.PART, wider)
+                yield from self._relate_set(number, Relation.PART, wider)
             overlapping = self._overlapping(number) & ~wider
             if overlapping:
                 yield from self._overlaps(number, overlapping)
@@ -141,7 +141,7 @@ class _Group:
             if other is not entry:
                 yield Related(entry, Relation.EQUAL, other, len(of_set) - 1)
 
-    def _of_set(self, number: int, relation: Relation, others: int) -> Iterator[Related]:
+    def _relate_set(self, number: int, relation: Relation, others: int) -> Iterator[Related]:
         for entry in self._owners[number]:
             strangers = others & ~self._only(entry.spiffe_id)
             chosen = strangers or others
@@ -175,7 +175,7 @@ class _Group:
         sharing = 0
         for key in self._keys_of[number]:
             if len(self._holders[key[0]]) > 1:
-                sharing |= self._of(key[0])
+                sharing |= self._get_mask(key[0])
         sharing &= ~(1 << number)
         return sharing & self._not_excluded(number) if sharing else 0
 
@@ -184,10 +184,10 @@ class _Group:
         found = self._all
         for key in self._keys_of[number]:
             if len(key) > 1 and found:
-                found &= self._of(key[2]) | ~self._of(key[1])
+                found &= self._get_mask(key[2]) | ~self._get_mask(key[1])
         return found
 
-    def _of(self, key: int) -> int:
+    def _get_mask(self, key: int) -> int:
         self._work.steps += 1
         mask = self._masks.get(key)
         return _mask(self._holders[key]) if mask is None else mask

@@ -10,9 +10,9 @@ from sidecar.audit.rules import Confidence, Severity
 from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.agents import is_of_sidecar
 from sidecar.audit.selectors.entries import Entry, Origin, path_of, trust_domain_of
-from sidecar.audit.selectors.entry_checks import Broken, Setting, agent_entry, broken
+from sidecar.audit.selectors.entry_checks import Broken, Setting, agent_entry, report
 from sidecar.audit.selectors.kinds import is_broad_node
-from sidecar.audit.selectors.overlaps import Related, Relation, Work, hint_collisions, related
+from sidecar.audit.selectors.overlaps import Related, Relation, Work, find_relations, hint_collisions
 from sidecar.audit.selectors.rulebook import RULE
 
 _JOINED: Final = "/spire/agent/join_token/"
@@ -21,38 +21,38 @@ _JOINED: Final = "/spire/agent/join_token/"
 def check_together(entries: Sequence[Entry], setting: Setting, work: Work | None = None) -> Broken:
     """Yield the weaknesses that an entry has because of another entry, and those of its parent."""
     workloads = [entry for entry in entries if not entry.is_node]
-    for one in related(workloads, work):
-        yield from _make_broken(one)
+    for one in find_relations(workloads, work):
+        yield from _report_relation(one)
     for entry, other in hint_collisions(workloads, work):
         text = f"the hint {entry.hint} is also that of {other.spiffe_id} ({other.label})"
-        fix = fixes.changed(entry, hint=path_of(entry.spiffe_id).rpartition("/")[2])
-        yield broken(RULE["hint-collision"], entry, text, fix=fix)
+        fix = fixes.set_fields(entry, hint=path_of(entry.spiffe_id).rpartition("/")[2])
+        yield report(RULE["hint-collision"], entry, text, fix=fix)
     yield from _accounts(workloads)
     yield from _users(workloads)
-    yield from _beside_sidecars(workloads, setting)
+    yield from _check_beside_sidecars(workloads, setting)
     yield from _parents(workloads, entries)
 
 
-def _make_broken(one: Related) -> Broken:
+def _report_relation(one: Related) -> Broken:
     entry, other = one.entry, one.other
     more = f", and {one.count - 1} more" if one.count > 1 else ""
     same = entry.spiffe_id == other.spiffe_id
     fix = fixes.deletion(entry)
     if one.relation is Relation.EQUAL and same:
-        yield broken(RULE["duplicate-entry"], entry, f"{other.label} is the same{more}", fix=fix)
+        yield report(RULE["duplicate-entry"], entry, f"{other.label} is the same{more}", fix=fix)
     elif one.relation is Relation.EQUAL:
         text = f"a process that matches is also {other.spiffe_id} ({other.label}){more}"
-        yield broken(RULE["identical-selectors"], entry, text, fix=fix)
+        yield report(RULE["identical-selectors"], entry, text, fix=fix)
     elif one.relation is Relation.PART and same:
         text = f"{other.label} requires more{more}, in vain: this entry grants the same identity for less"
-        yield broken(RULE["subset-entry"], entry, text, fix=fix)
+        yield report(RULE["subset-entry"], entry, text, fix=fix)
     elif one.relation is Relation.PART:
         text = f"each process of {other.spiffe_id} ({other.label}) gets this identity too{more}"
-        yield broken(RULE["subset-entry"], entry, text, fix=_narrower(entry))
+        yield report(RULE["subset-entry"], entry, text, fix=_narrower(entry))
     else:
         text = f"a process can also match {other.label} of {other.spiffe_id}{more}"
         rule = RULE["overlapping-entry"]
-        yield broken(rule, entry, text, fix=_narrower(entry), confidence=Confidence.MEDIUM)
+        yield report(rule, entry, text, fix=_narrower(entry), confidence=Confidence.MEDIUM)
 
 
 def _narrower(entry: Entry) -> str:
@@ -64,19 +64,19 @@ def _narrower(entry: Entry) -> str:
 def _accounts(workloads: Sequence[Entry]) -> Broken:
     holders: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
     for entry in workloads:
-        accounts, namespaces = entry.of_kind("k8s", "sa"), entry.of_kind("k8s", "ns")
+        accounts, namespaces = entry.select("k8s", "sa"), entry.select("k8s", "ns")
         # The account default has its own finding, and a template takes another account in each pod. No process has two
         # accounts.
         if len(accounts) == len(namespaces) == 1 and accounts[0].value != "default" and "{{" not in accounts[0].value:
             holders[entry.cluster, namespaces[0].value, accounts[0].value].append(entry)
     for (_, space, name), found in holders.items():
-        for entry, other in _of_several_workloads(found):
-            fix = fixes.with_selectors(entry, remove=entry.of_kind("k8s", "sa"), add=(fixes.ACCOUNT,))
+        for entry, other in _find_other_workloads(found):
+            fix = fixes.with_selectors(entry, remove=entry.select("k8s", "sa"), add=(fixes.ACCOUNT,))
             text = f"ServiceAccount {space}/{name} is also that of {other.spiffe_id} ({other.label})"
-            yield broken(RULE["shared-service-account"], entry, text, fix=fix)
+            yield report(RULE["shared-service-account"], entry, text, fix=fix)
 
 
-def _of_several_workloads(found: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
+def _find_other_workloads(found: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
     """Yield each entry with an entry of another workload. An agent and its sidecar share a pod, and so an account."""
     examples: dict[tuple[bool, bool], dict[str, Entry]] = defaultdict(dict)  # two IDs and two names of either kind
     for entry in found:
@@ -104,7 +104,7 @@ def _workload(entry: Entry) -> str:
 def _users(workloads: Sequence[Entry]) -> Broken:
     holders: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in workloads:
-        for user in [*entry.of_kind("unix", "uid"), *entry.of_kind("unix", "user")][:1]:
+        for user in [*entry.select("unix", "uid"), *entry.select("unix", "user")][:1]:
             if user.value.lstrip("0") not in ("", "root"):
                 holders[entry.nodes, str(user)].append(entry)
     for (_, name), found in holders.items():
@@ -115,12 +115,12 @@ def _users(workloads: Sequence[Entry]) -> Broken:
                 break
         for entry in found if len(examples) == 2 else ():
             other = next(one for one in examples.values() if one.spiffe_id != entry.spiffe_id)
-            fix = fixes.with_selectors(entry, remove=entry.of_kind("unix", "uid", "user"), add=(fixes.USER,))
+            fix = fixes.with_selectors(entry, remove=entry.select("unix", "uid", "user"), add=(fixes.USER,))
             text = f"{name} is also required by {other.label} of {other.spiffe_id}"
-            yield broken(RULE["shared-uid"], entry, text, fix=fix)
+            yield report(RULE["shared-uid"], entry, text, fix=fix)
 
 
-def _beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Broken:
+def _check_beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Broken:
     sidecars: dict[tuple[str, bool], Entry] = {}  # a mesh for development is separate
     for entry in workloads:
         if is_of_sidecar(entry):
@@ -131,7 +131,7 @@ def _beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Broken:
             yield from agent_entry(entry, setting.agents)
         elif not is_of_sidecar(entry):
             text = f"{sidecar.label} gives the identity to a sidecar, this entry to another process"
-            yield broken(RULE["shared-with-sidecar"], entry, text, fix=fixes.deletion(entry))
+            yield report(RULE["shared-with-sidecar"], entry, text, fix=fixes.deletion(entry))
 
 
 def _parents(workloads: Sequence[Entry], entries: Sequence[Entry]) -> Broken:
@@ -146,14 +146,14 @@ def _parents(workloads: Sequence[Entry], entries: Sequence[Entry]) -> Broken:
     for entry in workloads:
         if entry.parent_id is None:
             continue
-        fix = fixes.changed(entry, parent_id=f"spiffe://{trust_domain_of(entry.spiffe_id)}/NODES_OF_THIS_WORKLOAD")
+        fix = fixes.set_fields(entry, parent_id=f"spiffe://{trust_domain_of(entry.spiffe_id)}/NODES_OF_THIS_WORKLOAD")
         if entry.has_server_as_parent and not entry.downstream:
             text = "its parent is the server, not a node"
-            yield broken(RULE["broad-parent"], entry, text, fix=fix)
+            yield report(RULE["broad-parent"], entry, text, fix=fix)
         elif path_of(entry.parent_id).startswith(_JOINED) or entry.parent_id in joined:
-            yield broken(RULE["join-token-parent"], entry, f"its parent {entry.parent_id} was attested by a join token")
+            yield report(RULE["join-token-parent"], entry, f"its parent {entry.parent_id} was attested by a join token")
         alias = broad.get(entry.parent_id)
         if alias is not None:
             asked = ", ".join(sorted(map(str, alias.selectors))[:3])
             text = f"its parent {entry.parent_id} matches each node with {asked}"
-            yield broken(RULE["broad-parent"], entry, text, fix=fix, severity=Severity.MEDIUM)
+            yield report(RULE["broad-parent"], entry, text, fix=fix, severity=Severity.MEDIUM)

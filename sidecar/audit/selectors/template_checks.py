@@ -8,7 +8,7 @@ from typing import Final
 from sidecar.audit.rules import Severity
 from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.entries import Entry, Template, path_of
-from sidecar.audit.selectors.entry_checks import Broken, broken
+from sidecar.audit.selectors.entry_checks import Broken, report
 from sidecar.audit.selectors.rulebook import RULE
 
 _ACCOUNT: Final = re.compile(r"\.PodSpec\.(?:ServiceAccountName|DeprecatedServiceAccount)\b")
@@ -20,27 +20,27 @@ def check_template(entry: Entry, template: Template) -> Broken:
     """Yield the weaknesses that only a ClusterSPIFFEID can have."""
     if not template.selects_pods and not template.selects_namespaces and not _pins_namespace(entry):
         text = "applies to each pod that no other ClusterSPIFFEID selects" if template.fallback else "selects every pod"
-        fix = fixes.changed(entry, namespace_selector={"matchLabels": {"delegation-sidecar.io/inject": "enabled"}})
-        yield broken(RULE["every-pod"], entry, text, fix=fix)
+        fix = fixes.set_fields(entry, namespace_selector={"matchLabels": {"delegation-sidecar.io/inject": "enabled"}})
+        yield report(RULE["every-pod"], entry, text, fix=fix)
     yield from _template(entry)
     if template.populates_dns_names:
-        fix = fixes.changed(entry, populates_dns_names=False)
-        yield broken(RULE["populated-dns-names"], entry, "autoPopulateDNSNames is set", fix=fix)
+        fix = fixes.set_fields(entry, populates_dns_names=False)
+        yield report(RULE["populated-dns-names"], entry, "autoPopulateDNSNames is set", fix=fix)
 
 
 def _template(entry: Entry) -> Broken:
     path = path_of(entry.spiffe_id)
     chosen = _BY_AUTHOR.search(path)
-    asked = [one for one in entry.of_kind("k8s", "sa") if "{{" not in one.value]
+    asked = [one for one in entry.select("k8s", "sa") if "{{" not in one.value]
     if not _ACCOUNT.search(path) and (chosen or not asked):
         text = "the author of a pod chooses a part of it" if chosen else "all selected pods get one identity"
-        fix = fixes.changed(entry, spiffe_id=_WITH_ACCOUNT)
+        fix = fixes.set_fields(entry, spiffe_id=_WITH_ACCOUNT)
         severity = Severity.CRITICAL if chosen and not asked else None
-        yield broken(RULE["template-without-service-account"], entry, text, fix=fix, severity=severity)
-    if not entry.of_kind("k8s", "ns"):
-        fix = fixes.changed(entry, spiffe_id=_WITH_ACCOUNT)
-        yield broken(RULE["template-without-namespace"], entry, "no namespace is a part of it", fix=fix)
+        yield report(RULE["template-without-service-account"], entry, text, fix=fix, severity=severity)
+    if not entry.select("k8s", "ns"):
+        fix = fixes.set_fields(entry, spiffe_id=_WITH_ACCOUNT)
+        yield report(RULE["template-without-namespace"], entry, "no namespace is a part of it", fix=fix)
 
 
 def _pins_namespace(entry: Entry) -> bool:
-    return any("{{" not in one.value for one in entry.of_kind("k8s", "ns"))
+    return any("{{" not in one.value for one in entry.select("k8s", "ns"))

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import date
 from typing import Final
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, hang_up, print_json, visible
@@ -87,12 +87,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _show(evidence: Evidence, proposed: Sequence[Suggestion]) -> None:
     first, last = _days(evidence)
     lines = [
-        f"# Proposed by {_COMMAND} from {counted(evidence.calls, 'call')}, {first} to {last}.",
+        f"# Proposed by {_COMMAND} from {pluralise(evidence.calls, 'call')}, {first} to {last}.",
         "# That a call was made does not mean that it should be permitted: read each route before you use it.",
         "# A caller needs evidence besides the called side's record: a delegated token, or its own sidecar's record.",
         "# Only calls that passed count. entry, self, inject and passthrough are never proposed.",
     ]
-    lines += [f"# not counted: {counted(count, 'line')}: {why}" for why, count in sorted(evidence.others.items())]
+    lines += [f"# not counted: {pluralise(count, 'line')}: {why}" for why, count in sorted(evidence.others.items())]
     print("\n".join(map(visible, lines)))  # noqa: T201
     for one in proposed:
         print("---")  # noqa: T201

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeAlias
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.suggest.evidence import MAX_DAYS, MAX_NAMES, Calls, Place, Seen, Spot, Use, Witness
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.route import InboundRoute
@@ -207,8 +207,8 @@ def _weakness(peer: str, use: Use, *, prefix: bool) -> str | None:
     if not seen.calls:
         return "no evidence but the called side's: neither a delegated token, nor a record of the caller's own sidecar"
     if seen.calls < ENOUGH:
-        less = f", and {counted(use.seen.calls, 'call')} recorded" if use.seen.calls > seen.calls else ""
-        return f"seen {counted(seen.calls, 'time')}{less}"
+        less = f", and {pluralise(use.seen.calls, 'call')} recorded" if use.seen.calls > seen.calls else ""
+        return f"seen {pluralise(seen.calls, 'time')}{less}"
     if len(seen.days) == 1:
         return "seen on one day"
     if prefix and seen.paths == 1:
@@ -317,7 +317,7 @@ def _outbound(
         scopes = calls.scopes.union(*(route.scopes for route in needed))
         scopes = scopes or {_scope_of(_service(peer), method) for method in calls.uses}
         count, days = _calls(calls.uses.values()), _days(calls.uses.values())
-        weak = f"seen {counted(count, 'time')}" if count < ENOUGH else "seen on one day" if days == 1 else None
+        weak = f"seen {pluralise(count, 'time')}" if count < ENOUGH else "seen on one day" if days == 1 else None
         if weak is None and needed and not proposed:
             weak = "each of its calls is held back at the peer"
         found.append(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.suggest.evidence import MAX_DAYS, MAX_PATHS
 from sidecar.audit.suggest.proposal import Inbound, Outbound, Suggestion
 
@@ -45,10 +45,10 @@ def _section(routes: Sequence[tuple[Iterable[str], str | None]]) -> Iterator[str
 
 def _inbound(route: Inbound, opened: Sequence[str]) -> Iterator[str]:
     widened = f"; widened from {_count(route.widened_from, MAX_PATHS, 'path')}" if route.widened_from else ""
-    yield f"# {_describe_seen(route.calls, route.days)}, {counted(len(route.peers), 'caller')}{widened}"
+    yield f"# {_describe_seen(route.calls, route.days)}, {pluralise(len(route.peers), 'caller')}{widened}"
     if route.unnamed:
         sources = f" (from {', '.join(route.sources)})" if route.sources else ""
-        yield f"# {counted(route.unnamed, 'call')} without a proven caller{sources}; give each caller a sidecar"
+        yield f"# {pluralise(route.unnamed, 'call')} without a proven caller{sources}; give each caller a sidecar"
     match = "path_prefix" if route.prefix else "path"
     yield f"- name: {_text(route.name)}"
     yield f"  match: {{{match}: {_text(route.path)}, methods: {_list(route.methods)}}}"
@@ -90,11 +90,11 @@ def _records(names: Sequence[str], calls: int) -> str:
 
 
 def _describe_seen(calls: int, days: int) -> str:
-    return f"{counted(calls, 'call')} on {_count(days, MAX_DAYS, 'day')}"
+    return f"{pluralise(calls, 'call')} on {_count(days, MAX_DAYS, 'day')}"
 
 
 def _count(count: int, most: int, noun: str) -> str:
-    return f"{counted(count, noun)}{' or more' if count >= most else ''}"
+    return f"{pluralise(count, noun)}{' or more' if count >= most else ''}"
 
 
 def _text(text: str) -> str:

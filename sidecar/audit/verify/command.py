@@ -14,7 +14,7 @@ from typing import Final
 
 import orjson
 
-from sidecar.audit.counts import counted
+from sidecar.audit.counts import pluralise
 from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import add_logs, complain, hang_up, print_json, print_line, print_table
@@ -150,14 +150,14 @@ def _show(streams: Streams, verdict: Verdict) -> None:
             map(_row, runs[:_MOST_SHOWN]),
         )
         if len(runs) > _MOST_SHOWN:
-            print_line(f"and {counted(len(runs) - _MOST_SHOWN, 'more run')}; --json lists all", style="dim")
+            print_line(f"and {pluralise(len(runs) - _MOST_SHOWN, 'more run')}; --json lists all", style="dim")
     for finding in verdict.findings[:_MOST_SHOWN]:
         _show_finding(finding)
     if len(verdict.findings) > _MOST_SHOWN:
-        more = counted(len(verdict.findings) - _MOST_SHOWN, "more finding")
+        more = pluralise(len(verdict.findings) - _MOST_SHOWN, "more finding")
         print_line(f"and {more}; --json lists all", style="dim")
     print_line()
-    print_line(f"{counted(streams.records, 'record')}: {verdict.summary[1]}", style="bold")
+    print_line(f"{pluralise(streams.records, 'record')}: {verdict.summary[1]}", style="bold")
     if not verdict.signatures_checked and any(one.countersigned for one in verdict.runs):
         print_line("Signatures of checkpoints were not checked: give the token service's keys with --keys")
     print_line()

@@ -38,7 +38,7 @@ class Stored(NamedTuple):
     order: int
 
 
-class Told(NamedTuple):
+class Claim(NamedTuple):
     """A checkpoint that a record holds: its text, the workload and run that it covers, and the record's place."""
 
     text: str
@@ -74,7 +74,7 @@ class Run:
         self._files.append(file)
         self._lines.append(line)
 
-    def by_number(self) -> Iterator[Stored]:
+    def sort_by_number(self) -> Iterator[Stored]:
         """Yield the records in the order of their numbers; equal numbers in the order of reading."""
         seqs = self._seqs
         for index in sorted(range(len(seqs)), key=seqs.__getitem__):
@@ -86,7 +86,7 @@ class Run:
         """Return the index of the file and the line number of a record."""
         return self._files[index], self._lines[index]
 
-    def out_of_order(self) -> Iterator[int]:
+    def find_out_of_order(self) -> Iterator[int]:
         """Yield the index of each record that follows a higher number in the same file."""
         highest: dict[int, int] = {}
         for index, (file, seq) in enumerate(zip(self._files, self._seqs, strict=True)):
@@ -101,7 +101,7 @@ class Streams:
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
-        self.told: list[Told] = []
+        self.claims: list[Claim] = []
         self.records = 0
         self.unchained = 0  # records without the key prev, as those of versions before 0.2
         self.unchained_places: list[str] = []
@@ -158,18 +158,18 @@ class Streams:
         stored.stopped |= event == "stopped"
         stored.add(seq, line_hash(canonical(members)), prev, len(self._files) - 1, line.number)
         if event == "records.countersigned":
-            self._tell(members, run, seq, line.place)
+            self._add_claim(members, run, seq, line.place)
         return True
 
-    def _tell(self, members: dict[str, object], run: str, seq: int, place: str) -> None:
+    def _add_claim(self, members: dict[str, object], run: str, seq: int, place: str) -> None:
         text, workload, peer = (members.get(name) for name in ("checkpoint", "workload", "peer"))
         if not isinstance(text, str):
             text = ""
         if isinstance(peer, str):  # a token service's record: names the run of its client in the text
             word, _, rest = text.partition(" ")
-            self.told.append(Told(rest, peer, word.removeprefix("run="), seq, place, by_service=True))
+            self.claims.append(Claim(rest, peer, word.removeprefix("run="), seq, place, by_service=True))
         else:
-            self.told.append(Told(text, str(workload), run, seq, place, by_service=False))
+            self.claims.append(Claim(text, str(workload), run, seq, place, by_service=False))
 
 
 def canonical(members: dict[str, object]) -> bytes:

@@ -17,8 +17,8 @@ from enum import StrEnum
 from itertools import groupby, pairwise
 from typing import Final
 
-from sidecar.audit.counts import counted
-from sidecar.audit.verify.streams import Run, Stored, Streams, Told
+from sidecar.audit.counts import pluralise
+from sidecar.audit.verify.streams import Claim, Run, Stored, Streams
 from sidecar.delegation.checkpoint import Checkpoint, CheckpointError, parse_checkpoint
 from sidecar.delegation.keyset import KeySet
 from sidecar.errors import Denied
@@ -107,8 +107,8 @@ class Verdict:
         """Number of findings, and a sentence."""
         count = len(self.findings)
         if count:
-            return count, f"{counted(count, 'contradiction')} in {counted(len(self.runs), 'run')}"
-        return 0, f"{counted(len(self.runs), 'run')}, and no line was changed, removed, inserted or moved"
+            return count, f"{pluralise(count, 'contradiction')} in {pluralise(len(self.runs), 'run')}"
+        return 0, f"{pluralise(len(self.runs), 'run')}, and no line was changed, removed, inserted or moved"
 
 
 def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False) -> Verdict:
@@ -120,25 +120,25 @@ def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False)
     findings: list[Finding] = []
     if streams.unreadable:
         count = streams.unreadable
-        text = counted(count, "line is not a record", "lines are not records")
+        text = pluralise(count, "line is not a record", "lines are not records")
         findings.append(Finding(kind=Kind.UNREADABLE, text=text, places=tuple(streams.unreadable_places)))
     if streams.unchained:
         findings.append(
             Finding(
                 kind=Kind.UNCHAINED,
-                text=f"{counted(streams.unchained, 'record is', 'records are')} without the hash of the line before",
+                text=f"{pluralise(streams.unchained, 'record is', 'records are')} without the hash of the line before",
                 places=tuple(streams.unchained_places),
             )
         )
     runs = []
-    told = _told_of(streams)
+    claims = _group_claims(streams)
     for name, run in streams.runs.items():
         chain, found = _chain(streams, run)
         if len(run.workloads) > 1:
             named = ", ".join(sorted(run.workloads)[:_SHOWN])
             text = f"lines of run {name} name {len(run.workloads)} workloads: {named}"
             found.append(Finding(kind=Kind.TWO_WORKLOADS, text=text, run=name))
-        checkpoints, of_checkpoints = _checkpoints(_about(run, told), chain, keys)
+        checkpoints, of_checkpoints = _checkpoints(_take_claims(run, claims), chain, keys)
         found += of_checkpoints
         if countersigned and not checkpoints:
             found.append(Finding(kind=Kind.NOT_COUNTERSIGNED, text=f"{_who(run)} has no valid checkpoint", run=name))
@@ -156,23 +156,23 @@ def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False)
             )
         )
         findings += found
-    findings += [_missing(told_of[-1], keys) for of_run in told.values() for told_of in of_run.values()]
+    findings += [_missing(one[-1], keys) for of_run in claims.values() for one in of_run.values()]
     return Verdict(runs, findings, keys is not None)
 
 
-def _told_of(streams: Streams) -> dict[str, dict[str, list[Told]]]:
+def _group_claims(streams: Streams) -> dict[str, dict[str, list[Claim]]]:
     """Group the streams' checkpoints by run, then by the workload for which they were signed."""
-    told: dict[str, dict[str, list[Told]]] = {}
-    for one in streams.told:
-        told.setdefault(one.run, {}).setdefault(one.workload, []).append(one)
-    return told
+    claims: dict[str, dict[str, list[Claim]]] = {}
+    for one in streams.claims:
+        claims.setdefault(one.run, {}).setdefault(one.workload, []).append(one)
+    return claims
 
 
-def _about(run: Run, told: dict[str, dict[str, list[Told]]]) -> list[Told]:
+def _take_claims(run: Run, claims: dict[str, dict[str, list[Claim]]]) -> list[Claim]:
     """Remove and return a run's checkpoints. The token service signs any run name for any workload, but names that
     workload: a checkpoint for a workload that is not the run's proves nothing about the run.
     """
-    of_run = told.get(run.name, {})
+    of_run = claims.get(run.name, {})
     return [one for workload in (run.workloads or set(of_run)) for one in of_run.pop(workload, [])]
 
 
@@ -180,20 +180,18 @@ def _chain(streams: Streams, run: Run) -> tuple[list[Stored], list[Finding]]:
     """Return one record of each number of a run, and the findings on order, gaps and links."""
     found: list[Finding] = []
     chain = _one_of_each(streams, run, found)
-    moved = list(run.out_of_order())
+    moved = list(run.find_out_of_order())
     if moved:
         places = tuple(streams.place(run, index) for index in moved[:1])
-        text = (
-            f"{counted(len(moved), 'line')} of {_who(run)} {'stands' if len(moved) == 1 else 'stand'} after later ones"
-        )
+        text = f"{pluralise(len(moved), 'line')} of {_who(run)} out of order"
         found.append(Finding(kind=Kind.REORDERED, text=text, run=run.name, places=places))
     first = chain[0]
     if first.seq > 1:
         text = f"{_records(1, first.seq - 1)} of {_who(run)} {_are(1, first.seq - 1)} not here"
-        found.append(_at(streams, run, Kind.BEGINS_LATE, text, first))
+        found.append(_make_finding(streams, run, Kind.BEGINS_LATE, text, first))
     elif first.prev is not None:
         text = f"record 1 of {_who(run)} claims a line before it"
-        found.append(_at(streams, run, Kind.CHANGED, text, first))
+        found.append(_make_finding(streams, run, Kind.CHANGED, text, first))
     found += _find_broken_links(streams, run, chain)
     return chain, found
 
@@ -201,7 +199,7 @@ def _chain(streams: Streams, run: Run) -> tuple[list[Stored], list[Finding]]:
 def _one_of_each(streams: Streams, run: Run, found: list[Finding]) -> list[Stored]:
     """Return one record of each number: of several, the one whose hash the next record holds. Append findings."""
     chain: list[Stored] = []
-    groups = [list(group) for _, group in groupby(run.by_number(), key=lambda one: one.seq)]
+    groups = [list(group) for _, group in groupby(run.sort_by_number(), key=lambda one: one.seq)]
     for number, group in enumerate(groups):
         chosen = group[0]
         different = {one.own: one for one in reversed(group)}
@@ -213,10 +211,10 @@ def _one_of_each(streams: Streams, run: Run, found: list[Finding]) -> list[Store
             for one in different.values():
                 if one is not chosen:
                     text = f"a second record {one.seq} of {_who(run)} does not belong to its chain"
-                    found.append(_at(streams, run, Kind.INSERTED, text, one, chosen))
+                    found.append(_make_finding(streams, run, Kind.INSERTED, text, one, chosen))
         elif len(group) > 1:
             text = f"record {chosen.seq} of {_who(run)} appears {len(group)} times"
-            found.append(_at(streams, run, Kind.REPEATED, text, *group[1:3]))
+            found.append(_make_finding(streams, run, Kind.REPEATED, text, *group[1:3]))
         chain.append(chosen)
     return chain
 
@@ -227,7 +225,7 @@ def _find_broken_links(streams: Streams, run: Run, chain: Sequence[Stored]) -> I
         linked = after.prev == before.own
         adjacent = after.seq == before.seq + 1
         if linked or not adjacent:
-            yield from _changed(streams, run, changed)
+            yield from _find_changed(streams, run, changed)
             changed = []
         if not linked and adjacent:
             changed.append(before)
@@ -235,11 +233,11 @@ def _find_broken_links(streams: Streams, run: Run, chain: Sequence[Stored]) -> I
             first, last = before.seq + 1, after.seq - 1
             kind, verb = (Kind.LOST, "never written") if linked else (Kind.REMOVED, "removed")
             text = f"{_records(first, last)} of {_who(run)} {_was(first, last)} {verb}"
-            yield _at(streams, run, kind, text, before, after)
-    yield from _changed(streams, run, changed)
+            yield _make_finding(streams, run, kind, text, before, after)
+    yield from _find_changed(streams, run, changed)
 
 
-def _changed(streams: Streams, run: Run, changed: Sequence[Stored]) -> Iterator[Finding]:
+def _find_changed(streams: Streams, run: Run, changed: Sequence[Stored]) -> Iterator[Finding]:
     if not changed:
         return
     first, last = changed[0].seq, changed[-1].seq
@@ -247,17 +245,17 @@ def _changed(streams: Streams, run: Run, changed: Sequence[Stored]) -> Iterator[
         text = f"record {first} of {_who(run)} was changed"
     else:
         text = f"some or all of records {first} to {last} of {_who(run)} were changed"
-    yield _at(streams, run, Kind.CHANGED, text, changed[0], changed[-1])
+    yield _make_finding(streams, run, Kind.CHANGED, text, changed[0], changed[-1])
 
 
 def _checkpoints(
-    told: Sequence[Told], chain: Sequence[Stored], keys: KeySet | None
+    claims: Sequence[Claim], chain: Sequence[Stored], keys: KeySet | None
 ) -> tuple[list[Checkpoint], list[Finding]]:
     """Return the checkpoints that match their records, and a finding for each other one."""
     held: list[Checkpoint] = []
     found: list[Finding] = []
     own = {one.seq: one.own for one in chain}
-    for one in told:
+    for one in claims:
         checkpoint = _prove(one, keys)
         if isinstance(checkpoint, Finding):
             found.append(checkpoint)
@@ -286,28 +284,28 @@ def _spans(chain: Sequence[Stored], seq: int) -> bool:
     return at > 0 and chain[at].prev == chain[at - 1].own
 
 
-def _missing(told: Told, keys: KeySet | None) -> Finding:
+def _missing(claim: Claim, keys: KeySet | None) -> Finding:
     """Return the finding for a countersigned run without any line, or for its checkpoint if that is invalid."""
-    checkpoint = _prove(told, keys)
+    checkpoint = _prove(claim, keys)
     if isinstance(checkpoint, Finding):
         return checkpoint
     text = (
-        f"run {told.run} of {told.workload} was countersigned up to record {checkpoint.head.seq}, and no line of it is"
-        " here; give its files too, or ignore run_missing"
+        f"run {claim.run} of {claim.workload} was countersigned up to record {checkpoint.head.seq}, and no line of it"
+        " is here; give its files too, or ignore run_missing"
     )
-    return Finding(kind=Kind.RUN_MISSING, text=text, run=told.run, places=(told.place,))
+    return Finding(kind=Kind.RUN_MISSING, text=text, run=claim.run, places=(claim.place,))
 
 
-def _prove(told: Told, keys: KeySet | None) -> Checkpoint | Finding:
+def _prove(claim: Claim, keys: KeySet | None) -> Checkpoint | Finding:
     def because(kind: Kind, text: str) -> Finding:
-        text = f"a checkpoint of run {told.run} {text}"
-        return Finding(kind=kind, text=text, run=told.run, places=(told.place,))
+        text = f"a checkpoint of run {claim.run} {text}"
+        return Finding(kind=kind, text=text, run=claim.run, places=(claim.place,))
 
     try:
-        checkpoint = parse_checkpoint(told.text, workload=told.workload, run=told.run)
+        checkpoint = parse_checkpoint(claim.text, workload=claim.workload, run=claim.run)
     except CheckpointError:
         return because(Kind.FALSE_CHECKPOINT, "does not have the format that the token service writes")
-    if not told.by_service and checkpoint.head.seq >= told.seq:
+    if not claim.by_service and checkpoint.head.seq >= claim.seq:
         return because(Kind.FALSE_CHECKPOINT, "covers a line that was not written before it")
     if keys is None:
         return checkpoint
@@ -321,7 +319,7 @@ def _prove(told: Told, keys: KeySet | None) -> Checkpoint | Finding:
     return checkpoint
 
 
-def _at(streams: Streams, run: Run, kind: Kind, text: str, *evidence: Stored) -> Finding:
+def _make_finding(streams: Streams, run: Run, kind: Kind, text: str, *evidence: Stored) -> Finding:
     places = tuple(dict.fromkeys(streams.place(run, one.order) for one in evidence))
     return Finding(kind=kind, text=text, run=run.name, places=places)
 

@@ -32,7 +32,7 @@ def test_a_format_without_a_condition_fits_every_line_of_its_kind() -> None:
 
 def test_a_format_extends_another_with_its_own_fields_first() -> None:
     base = LogFormat(name="b", title="b", kind="json", none=("", "null"), fields=FieldNames(user=("x",), method=("m",)))
-    own = replace(CEF, fields=FieldNames(user=("y",))).extended(base)
+    own = replace(CEF, fields=FieldNames(user=("y",))).extend(base)
     assert own.fields == FieldNames(user=("y", "x"), method=("m",))
     assert own.none == ("", "-", "null")
     assert own.name == "cef"

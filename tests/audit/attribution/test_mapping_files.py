@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.audit.attribution.mapping import FieldNames, LogFormat
-from sidecar.audit.attribution.mapping_files import SHIPPED, MappingError, load, shipped
+from sidecar.audit.attribution.mapping_files import SHIPPED, MappingError, load, load_shipped
 
 PAGE = (Path(__file__).parents[3] / "docs" / "attribution.md").read_text()
 
@@ -32,7 +32,7 @@ def written(tmp_path: Path, text: str) -> str:
 def test_every_shipped_mapping_is_in_the_order_and_says_what_it_shows() -> None:
     stored = {path.name for path in files("sidecar.audit.attribution").joinpath("formats").iterdir()}
     assert stored == {f"{name}.toml" for name in SHIPPED}
-    for mapping in shipped():
+    for mapping in load_shipped():
         assert mapping.shows
         assert mapping.misses
 
@@ -99,7 +99,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_the_page_has_a_row_for_each_format_and_says_what_it_shows() -> None:
-    for mapping in shipped():
+    for mapping in load_shipped():
         assert f"| `{mapping.name}` | {mapping.title} | {mapping.shows} | {mapping.misses} |" in PAGE
     assert PAGE.count("\n| `sidecar` |") == 1
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.attribution.mapping_files import shipped
+from sidecar.audit.attribution.mapping_files import load_shipped
 from sidecar.audit.attribution.readings import Fields, Party, Reader, Reading, same_party
 from sidecar.audit.attribution.recognition import Recogniser
 from tests.audit.attribution.reading import read, recognised
@@ -147,7 +147,7 @@ def test_what_is_no_method_is_not_repeated(method: str) -> None:
 
 
 def chosen(line: dict[str, Any], fields: Fields) -> Reading | None:
-    (found,) = Recogniser([Reader(mapping, fields) for mapping in shipped()]).recognise(text(line).encode())
+    (found,) = Recogniser([Reader(mapping, fields) for mapping in load_shipped()]).recognise(text(line).encode())
     return found.reading
 
 

@@ -79,5 +79,5 @@ def test_the_worst_agents_come_first() -> None:
     counted = tally(D)
     for name, kind in (("a", O), ("b", C), ("c", I), ("d", I), ("d", I)):
         counted.add(Judged(kind, name, (), "r", Confidence.HIGH), "log:1", "json", refused=False)
-    assert [agent.name for agent in counted.ranked()] == ["d", "c", "b", "a", "writer"]
+    assert [agent.name for agent in counted.rank_agents()] == ["d", "c", "b", "a", "writer"]
     assert counted.verdicts() == {I: 2, C: 1, O: 1, D: 1}

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sidecar.audit.credentials.forms import LONG_LIFE_S, formed
+from sidecar.audit.credentials.forms import LONG_LIFE_S, recognise
 from sidecar.audit.credentials.kinds import Kind
 from tests.audit.credentials.drawn import KEY, PASSWORD
 
@@ -39,7 +39,7 @@ def jwt(**claims: object) -> str:
     ],
 )
 def test_a_form_holds_a_secret(value: str, kind: Kind, secret: str) -> None:
-    found = formed(value, now=NOW)
+    found = recognise(value, now=NOW)
     assert found is not None
     assert (found.kind, found.secret) == (kind, secret)
 
@@ -53,7 +53,7 @@ def test_a_form_holds_a_secret(value: str, kind: Kind, secret: str) -> None:
     ],
 )
 def test_another_text_has_no_form(value: str) -> None:
-    assert formed(value, now=NOW) is None
+    assert recognise(value, now=NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_another_text_has_no_form(value: str) -> None:
 def test_a_signed_token_counts_if_it_lives_for_more_than_a_day(claims: dict[str, object], kind: Kind | None) -> None:
     token = jwt(**claims)
     for value in (token, f"Bearer {token}"):
-        found = formed(value, now=NOW)
+        found = recognise(value, now=NOW)
         assert found is not None
         assert (found.kind, found.secret) == (kind, token)
 
 
 def test_the_end_and_the_target_are_told() -> None:
-    token = formed(jwt(iat=NOW, exp=NOW + 10 * LONG_LIFE_S), now=NOW)
-    url = formed(f"https://agent:{PASSWORD}@crm.internal:8443/x", now=NOW)
+    token = recognise(jwt(iat=NOW, exp=NOW + 10 * LONG_LIFE_S), now=NOW)
+    url = recognise(f"https://agent:{PASSWORD}@crm.internal:8443/x", now=NOW)
     assert token is not None
     assert token.expires == "2026-10-01"
     assert url is not None

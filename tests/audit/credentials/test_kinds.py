@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.credentials.kinds import KINDS, RULES, Kind, known
+from sidecar.audit.credentials.kinds import KINDS, RULES, Kind, find_kind
 
 
 def test_every_kind_is_declared_with_a_reach() -> None:
@@ -35,7 +35,7 @@ def test_the_page_lists_every_kind() -> None:
     ],
 )
 def test_a_rule_of_the_library_has_one_of_our_kinds(rule: str, kind: Kind, provider: str | None) -> None:
-    found = known(rule)
+    found = find_kind(rule)
     assert found is not None
     assert (found.kind, found.provider) == (kind, provider)
 
@@ -48,4 +48,4 @@ def test_a_rule_of_the_library_has_one_of_our_kinds(rule: str, kind: Kind, provi
     ],
 )
 def test_identifiers_public_keys_and_short_lived_tokens_have_none(name: str) -> None:
-    assert known(f"betterleaks.{name}") is None
+    assert find_kind(f"betterleaks.{name}") is None

@@ -10,18 +10,18 @@ from tests.audit.credentials.drawn import KEY, PASSWORD
 
 def test_one_key_gives_one_fingerprint_and_another_key_another() -> None:
     one = Fingerprints(b"a" * 32)
-    assert one.of(KEY) == Fingerprints(b"a" * 32).of(KEY)
-    assert one.of(KEY) != Fingerprints(b"b" * 32).of(KEY)
-    assert one.of(KEY) != one.of(KEY + "x")
+    assert one.compute(KEY) == Fingerprints(b"a" * 32).compute(KEY)
+    assert one.compute(KEY) != Fingerprints(b"b" * 32).compute(KEY)
+    assert one.compute(KEY) != one.compute(KEY + "x")
 
 
 def test_without_a_key_two_runs_differ() -> None:
-    assert Fingerprints().of(KEY) != Fingerprints().of(KEY)
+    assert Fingerprints().compute(KEY) != Fingerprints().compute(KEY)
 
 
 def test_parts_are_kept_apart() -> None:
     one = Fingerprints(b"a" * 32)
-    assert one.of("ab", "c") != one.of("a", "bc")
+    assert one.compute("ab", "c") != one.compute("a", "bc")
 
 
 def test_a_key_file_is_read(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.audit.credentials.fields import Field
 from sidecar.audit.credentials.kinds import Kind
-from sidecar.audit.credentials.plain import decoded
+from sidecar.audit.credentials.plain import decode_key_file
 from sidecar.audit.credentials.tree import read_documents
 from sidecar.audit.credentials.values import registries, values
 from tests.audit.credentials.drawn import PEM
@@ -48,10 +48,10 @@ def test_a_text_alone_has_the_name_that_is_given() -> None:
 
 def test_an_encoded_key_is_decoded_and_its_encoding_hidden() -> None:
     for plain in (PEM, json.dumps({"type": "service_account"})):
-        field = decoded(Field(name="a", value=encoded(plain), line=1))
+        field = decode_key_file(Field(name="a", value=encoded(plain), line=1))
         assert (field.value, field.hidden) == (plain, (encoded(plain),))
     for other in (encoded("something else"), "LS0tLS1CRUdJTi!", "eyJ0eXBlIjo.eyJ0.x"):
-        assert decoded(Field(name="a", value=other, line=1)).value == other
+        assert decode_key_file(Field(name="a", value=other, line=1)).value == other
 
 
 def test_registries_have_passwords_in_two_forms_and_other_text_has_none() -> None:

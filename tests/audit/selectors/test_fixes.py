@@ -51,7 +51,7 @@ def test_a_fix_is_written_in_the_form_of_the_document(value: Mapping[str, object
 def test_a_field_has_the_name_that_the_document_gives_it(
     value: Mapping[str, object], fields: dict[str, object], fix: str
 ) -> None:
-    assert fixes.changed(entry(value), **fields) == fix
+    assert fixes.set_fields(entry(value), **fields) == fix
 
 
 def test_a_kind_that_is_there_is_not_added_again_and_nothing_changed_is_no_fix() -> None:
@@ -87,21 +87,23 @@ CRON = {
 def test_one_command_makes_the_changes_of_several() -> None:
     one = entry(CRON)
     commands = [
-        fixes.with_selectors(one, remove=one.of_kind("unix", "uid"), add=(fixes.USER,)),
-        fixes.changed(one, admin=False),
-        fixes.changed(one, x509_svid_ttl_s=3600),
+        fixes.with_selectors(one, remove=one.select("unix", "uid"), add=(fixes.USER,)),
+        fixes.set_fields(one, admin=False),
+        fixes.set_fields(one, x509_svid_ttl_s=3600),
     ]
-    words = shlex.split(fixes.merged_update(one, commands))
+    words = shlex.split(fixes.merge_updates(one, commands))
     assert words[:3] == ["spire-server", "entry", "update"]
     assert "-admin" not in words
     assert words.count("-selector") == 2
     assert {"unix:uid:UID_OF_THIS_WORKLOAD_ALONE", "unix:path:/usr/bin/python3"} <= set(words)
     assert words[words.index("-x509SVIDTTL") + 1] == "3600"
-    assert fixes.merged_update(one, [fixes.update_command(one)]) == fixes.update_command(one)
+    assert fixes.merge_updates(one, [fixes.update_command(one)]) == fixes.update_command(one)
 
 
 def test_of_two_values_of_one_field_the_first_counts() -> None:
     one = entry(CRON)
-    words = shlex.split(fixes.merged_update(one, [fixes.changed(one, hint="first"), fixes.changed(one, hint="second")]))
+    words = shlex.split(
+        fixes.merge_updates(one, [fixes.set_fields(one, hint="first"), fixes.set_fields(one, hint="second")])
+    )
     assert words.count("-hint") == 1
     assert "first" in words

@@ -9,7 +9,7 @@ import pytest
 from sidecar.audit.rules import Place
 from sidecar.audit.selectors.entries import Entry, Origin, Selector, selector_of
 from sidecar.audit.selectors.kinds import slot_of
-from sidecar.audit.selectors.overlaps import Relation, Work, hint_collisions, related
+from sidecar.audit.selectors.overlaps import Relation, Work, find_relations, hint_collisions
 
 _NUMBERS = count()
 
@@ -28,7 +28,7 @@ def entry(path: str, selectors: Iterable[str], parent: str = "spiffe://a.example
 
 def relations(entries: Sequence[Entry]) -> set[tuple[int, Relation]]:
     at = {id(one): number for number, one in enumerate(entries)}
-    return {(at[id(one.entry)], one.relation) for one in related(entries)}
+    return {(at[id(one.entry)], one.relation) for one in find_relations(entries)}
 
 
 def exclude(one: frozenset[Selector], other: frozenset[Selector]) -> bool:
@@ -89,7 +89,7 @@ def test_the_others_are_counted_and_a_stranger_is_the_example() -> None:
         entry("/b", ["k8s:ns:x", "k8s:sa:2"]),
         entry("/c", ["k8s:ns:x", "k8s:sa:3"]),
     ]
-    [one] = related(entries)
+    [one] = find_relations(entries)
     assert (one.entry, one.relation, one.other.spiffe_id, one.count) == (
         entries[0],
         Relation.PART,
@@ -126,7 +126,7 @@ def test_the_work_grows_with_the_number_of_entries_and_not_with_its_square(kind:
     for size in (300, 600):
         chosen, work = random.Random(1), Work()
         entries = [entry(f"/{number}", HOSTILE[kind](number, chosen)) for number in range(size)]
-        for _ in related(entries, work):
+        for _ in find_relations(entries, work):
             pass
         selectors = sum(len(one.selectors) for one in entries)
         assert work.steps <= 6 * selectors + 300 * size

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from sidecar.audit.credentials.detector import MISSING, Detector, DetectorError, Kingfisher
-from sidecar.audit.credentials.kinds import known
+from sidecar.audit.credentials.kinds import find_kind
 from tests.audit.credentials.drawn import AWS_ID, AWS_KEY, GITHUB, HUGGING_FACE, PEM
 from tests.fakes.detector import FakeDetector
 
@@ -60,7 +60,7 @@ def test_the_rules_that_kinds_are_made_of_are_in_the_catalogue() -> None:
     rules = {rule["id"] for rule in library.Rules().metadata() if rule["visible"]}
     for name in ("openai-api-key", "anthropic-api-key", "gcp-service-account", "azure-ad-client-secret", "gitlab-pat"):
         assert f"betterleaks.{name}" in rules
-    assert len([rule for rule in rules if known(rule)]) > 300
+    assert len([rule for rule in rules if find_kind(rule)]) > 300
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_a_file_as_people_write_it(number: int, kingfisher: Kingfisher, tmp_path
     path.write_text(file.text)
     fingerprints = Fingerprints(b"k" * 32)
     found = examine([str(tmp_path)], kingfisher, fingerprints=fingerprints, now=NOW).credentials
-    expected = {(kind, fingerprints.of(canonical(secret))) for kind, secret in file.secrets}
+    expected = {(kind, fingerprints.compute(canonical(secret))) for kind, secret in file.secrets}
     assert {(one.kind.value, one.fingerprint) for one in found} == expected, file.path
 
 
