@@ -126,7 +126,7 @@ def record_of(members: Mapping[str, object]) -> Record:
         raise RecordError("not a record: event, ts, run or seq is missing or unknown")
     for name, value in values.items():
         if value is not None and KEYS[name].choices and value not in KEYS[name].choices:
-            raise RecordError(f"{name} has an unknown value")  # no rule covers it
+            raise RecordError(f"{name} has an unknown value")  # no rule handles it
     chain, scope, needed = (values.pop(name) for name in ("chain", "scope", "scope_needed"))
     return Record(
         **values,

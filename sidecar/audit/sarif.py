@@ -1,4 +1,4 @@
-"""SARIF 2.1.0: weaknesses as code scanners and dashboards read them."""
+"""Converts weaknesses to SARIF 2.1.0, for code scanners and dashboards."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Finds the files that can be audited: records, foreign logs, directories of people, keys, a list of agents.
 
-Records are recognised by their first lines alone; the other kinds need a matching name as well. Manifests, registration
-entries and credentials need no search here: their commands read whole folders.
+Records are recognised by their first lines alone, lists of agents by name alone, all other kinds by content and name.
+Manifests, registration entries and credentials need no search here: their commands read whole folders.
 """
 
 from __future__ import annotations

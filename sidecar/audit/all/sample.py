@@ -51,7 +51,7 @@ def _files() -> dict[str, str]:
 
 _USERS: Final = ("alice", "bob", "carol")
 _AGENTS: Final = """\
-# One agent a line, with everything that names it.
+# One agent per line, with all its identifiers.
 spiffe://acme.example/agent/front
 spiffe://acme.example/agent/planner
 spiffe://acme.example/agent/writer
@@ -165,7 +165,7 @@ class _Stream:
 
 
 class _TokenService:
-    """Signer of stream heads, which the token service is: signs each head and records the checkpoint."""
+    """Token service of the sample mesh: signs stream heads, and records each checkpoint."""
 
     def __init__(self, stream: _Stream) -> None:
         self._stream = stream

@@ -44,7 +44,7 @@ class FieldNames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFormat:
-    """One mapping."""
+    """Mapping of one log format. Empty ``recognise`` and ``requests`` hold for every line, other conditions never."""
 
     name: str
     title: str

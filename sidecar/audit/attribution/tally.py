@@ -75,7 +75,7 @@ class Agent:
 
     @property
     def confidence(self) -> Confidence:
-        """Confidence in the verdict: the lowest of its outcomes, lower still if requests cannot be judged."""
+        """Confidence in the verdict: the lowest of its outcomes; at most medium if requests cannot be judged."""
         if self.verdict is Kind.CANNOT_TELL:
             return Confidence.LOW
         told = [self.evidence[kind].confidence for kind in _KINDS[:3] if kind in self.evidence]

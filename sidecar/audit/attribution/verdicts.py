@@ -118,7 +118,7 @@ def _with_actor(reading: Reading, roster: Roster, sender: _Sender | None, user: 
 
 def _judge_another(sender: _Sender, agent: str, parties: Sequence[Party]) -> Judged:
     """Judge a request whose actor and sender are different entries of the list. Impersonation, unless the names are
-    alike, the sender is identified by a forgeable field, or by the address alone.
+    alike, or only a forgeable field or an address without a name identifies the sender.
     """
     doubt = sender.by in _FORGEABLE or alike(sender.agent, agent)
     if sender.by == "address" and address_of(sender.agent) is not None:

@@ -1,7 +1,7 @@
 """SQL that joins calls to hops, and hops to their parents. Each step makes one table; the steps run in order.
 
 A hop is a call with its token and its chain (``joins.py``). Its row holds record places, the texts for joins, and flags
-for contradictions; all other texts of its records are looked up only for the few hops that are reported.
+for contradictions; all other texts of its records are looked up only for the few hops that need them.
 """
 
 from __future__ import annotations

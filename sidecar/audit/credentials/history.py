@@ -25,7 +25,7 @@ class HistoryError(Exception):
 
 
 class Version(NamedTuple):
-    """A former version of a file, with the earliest commit that holds it. ``date``: YYYY-MM-DD."""
+    """A version of a file in a repository, with the earliest commit that holds it. ``date``: YYYY-MM-DD."""
 
     path: str
     text: str

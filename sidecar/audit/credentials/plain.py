@@ -68,7 +68,7 @@ _LOCKS: Final = words(
 
 
 def read_plain(path: str, text: str) -> Read:
-    """Read any text file."""
+    """Read the fields of any text file, line by line."""
     name = PurePath(path).name.lower()
     settings = _suffix(name) in _SETTINGS
     template = Field(

@@ -64,7 +64,7 @@ def _note(seen: dict[tuple[str, str], _Seen], name: tuple[str, str], line: int, 
 
 
 def _static_keys(record: Record) -> list[str]:
-    """Return the static keys of a permitted call, each as ``WAY:KIND:FINGERPRINT``, without short-lived credentials."""
+    """Return the static keys of a call that passed, each as ``WAY:KIND:FINGERPRINT``; federated ones are no keys."""
     ways = _WAYS.get(record.event, ())
     if not ways or record.credential is None or not (record.allowed or record.decision == "observed_deny"):
         return []

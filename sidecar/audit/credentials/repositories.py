@@ -28,7 +28,7 @@ class LeadsOutError(Exception):
 
 
 def repositories_of(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the repository around a folder and those one level below, each with the folder in which it must lie."""
+    """Yield the repository at or around a folder, and those up to two levels below, each with its permitted root."""
     around = [one for one in (folder, *folder.resolve().parents) if os.path.lexists(one / ".git")][:1]
     for one in around:
         yield one, one

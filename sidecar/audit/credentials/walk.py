@@ -42,7 +42,7 @@ class TextFile(NamedTuple):
 
 
 def text_files(paths: Sequence[str], skipped: Counter[str]) -> Iterator[TextFile]:
-    """Yield each text file below the paths; ``-`` is standard input. ``skipped`` counts all others by reason.
+    """Yield each text file below the paths once; ``-`` is standard input. ``skipped`` counts unread files by reason.
 
     Raises:
         OSError: a given file cannot be read; unreadable files below folders are only counted.
@@ -93,7 +93,7 @@ def _is_new(file: Path, seen: set[tuple[int, int]], skipped: Counter[str], *, gi
 def _begins_with_record(file: Path) -> bool:
     """Return True if the first line is a record; False if unreadable. Raises ArchiveError."""
     try:
-        with open_file(str(file)) as (stream, _):  # reads one line at most: a small file may unpack to an endless line
+        with open_file(str(file)) as (stream, _):  # reads no more: a small file may unpack to an endless line
             beginning = stream.read(MAX_LINE_BYTES)
     except ArchiveError:
         raise

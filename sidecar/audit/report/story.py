@@ -95,7 +95,7 @@ def alike(steps: Iterable[Step]) -> list[list[Step]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One record: its name (RUN/SEQ), place, hash of the line as sidecars chain lines, and the line."""
+    """One record: its name (RUN/SEQ), its place, the SHA-256 of its line in hex, and the line."""
 
     name: str
     place: str

@@ -45,7 +45,7 @@ Broken = Iterator[Weakness]
 
 
 def check_entry(entry: Entry, setting: Setting) -> Broken:
-    """Yield the weaknesses of one entry. Checks only the trust domains of node aliases, which attest no workload."""
+    """Yield the weaknesses of one entry; of a node alias, which attests no workload, only those of trust domains."""
     yield from _trust_domain(entry, setting)
     yield from _federation(entry, setting)
     if entry.is_node:
@@ -75,7 +75,7 @@ def report(
 ) -> Weakness:
     """Return the weakness of an entry. ``fix`` is appended to the rule's own, unless it exceeds MAX_SHOWN characters.
 
-    Entries may lack an ID, and their lines change, so the fingerprint hashes the identity and the selectors.
+    Entries may have neither an ID nor a line of their own, so the fingerprint hashes the identity and the selectors.
     """
     selectors = " ".join(sorted(map(str, entry.selectors)))
     return rule.report(

@@ -71,7 +71,7 @@ def test_a_call_that_failed_is_told_apart_from_what_was_done_and_from_what_was_r
     told = document(hops=[hop(0, "front", "planner"), hop(1, "planner", "crm", status=None)])
     words = Read(page(report(told))).words
     assert "What was done POST /planner" in words
-    assert "What was let through and failed POST /crm at agent/crm" in words
+    assert "What was permitted and failed POST /crm at agent/crm" in words
     assert "let through and failed" not in Read(page(report(document()))).words
 
 
