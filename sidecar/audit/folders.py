@@ -98,7 +98,7 @@ def record_files(paths: Sequence[str], *, endings: tuple[str, ...] = LINES) -> l
         if path == "-" or (Path(path).exists() and not Path(path).is_dir()):
             found.append(path)
         elif Path(path).is_dir():
-            below = [file.path for file in find_files([path]) if _plain(file.path).endswith(endings)]
+            below = [file.path for file in find_files([path]) if _strip_compression(file.path).endswith(endings)]
             if not below:
                 raise OSError(
                     f"{path}: holds no record file ({', '.join(endings)}, also compressed; no links); name the files"
@@ -113,5 +113,5 @@ def record_files(paths: Sequence[str], *, endings: tuple[str, ...] = LINES) -> l
     return list(dict.fromkeys(found))
 
 
-def _plain(file: str) -> str:
+def _strip_compression(file: str) -> str:
     return file.removesuffix(".gz").removesuffix(".zst")

@@ -277,13 +277,13 @@ def _words(files: Sequence[str]) -> str:
     words: list[str] = []
     for (folder, suffix), members in groups.items():
         names = {Path(file).name for file in members}
-        if len(names) > 1 and _PLAIN_SUFFIX.fullmatch(suffix) and _matching(folder, suffix) == names:
+        if len(names) > 1 and _PLAIN_SUFFIX.fullmatch(suffix) and _list_names(folder, suffix) == names:
             words.append(f"{shlex.quote(f'{folder}/')}*{suffix}")
         else:
             words += map(shlex.quote, members)
     return " ".join(words[:_MOST_WORDS]) + (" …" if len(words) > _MOST_WORDS else "")
 
 
-def _matching(folder: Path, suffix: str) -> set[str]:
+def _list_names(folder: Path, suffix: str) -> set[str]:
     names = (one.name for one in folder.iterdir())
     return {name for name in names if name.endswith(suffix) and not name.startswith(".")}

@@ -108,7 +108,7 @@ class Reader:
             SplitError: claims that are logged as text are not JSON, or contradict other fields.
         """
         mapping = self.mapping
-        flat = _with_embedded(mapping, flat)
+        flat = _add_embedded(mapping, flat)
         found = self._find(flat)
         users, actors, clients = found["user"], found["actor"], found["client"]
         inferred = False
@@ -132,7 +132,7 @@ class Reader:
             if own
             else tuple(actor for actor in actors if not any(same_party(actor, user) for user in users)),
             clients=clients,
-            peers=(*map(_with_common_name, found["peer"]), *_read_forwarded(found["forwarded_cert"])),
+            peers=(*map(_add_common_name, found["peer"]), *_read_forwarded(found["forwarded_cert"])),
             declared=found["declared"],
             user_agents=found["user_agent"],
             addresses=tuple(_addresses(found["address"])),
@@ -188,7 +188,7 @@ def _first(parties: Sequence[Party]) -> str | None:
     return parties[0].shown if parties else None
 
 
-def _with_embedded(mapping: LogFormat, flat: Flat) -> Flat:
+def _add_embedded(mapping: LogFormat, flat: Flat) -> Flat:
     """Add the members of JSON objects that are logged as text. Raises SplitError."""
     for place in (*mapping.fields.claims, *mapping.embedded):
         text = flat.get(place, "")
@@ -200,7 +200,7 @@ def _with_embedded(mapping: LogFormat, flat: Flat) -> Flat:
     return flat
 
 
-def _with_common_name(peer: Party) -> Party:
+def _add_common_name(peer: Party) -> Party:
     """Add the common name of a certificate's subject as another name of the peer."""
     found = _COMMON_NAME.search(peer.shown)
     return peer if found is None else Party((*peer.fields, peer.fields[0]), (*peer.values, found[1]))

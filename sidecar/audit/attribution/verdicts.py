@@ -82,32 +82,32 @@ def judge(reading: Reading, roster: Roster | None) -> Judged:
     agents = [(user, agent) for user in reading.users if (agent := _identity(user, roster))]
     humans = [user for user in reading.users if not _identity(user, roster)]
     if not reading.users:
-        return _userless(reading, roster, sender)
+        return _judge_userless(reading, roster, sender)
     if reading.actors:
-        return _with_actor(reading, roster, sender, humans[0] if humans else agents[0][0])
+        return _judge_with_actor(reading, roster, sender, humans[0] if humans else agents[0][0])
     if not humans:
-        return _own(agents[0], sender)
+        return _judge_own(agents[0], sender)
     if sender is None:
         return _no_agent(reading)
     if sender.by != "peer" and not agents and (reading.own or all(map(_is_workload, humans))):
-        return _find(Kind.CANNOT_TELL, sender, humans, "a workload is named that is not on the list of agents")
-    return _find(Kind.IMPERSONATES, sender, humans, "only the user is named")
+        return _decide(Kind.CANNOT_TELL, sender, humans, "a workload is named that is not on the list of agents")
+    return _decide(Kind.IMPERSONATES, sender, humans, "only the user is named")
 
 
-def _with_actor(reading: Reading, roster: Roster, sender: _Sender | None, user: Party) -> Judged:
+def _judge_with_actor(reading: Reading, roster: Roster, sender: _Sender | None, user: Party) -> Judged:
     """Judge a request with a user and an actor that is another party."""
     named = [(actor, agent) for actor in reading.actors if (agent := _identity(actor, roster))]
     if len(named) < len(reading.actors) and (named or _differ(reading.actors)):
-        return _contradiction(reading, named, sender)
+        return _contradict(reading, named, sender)
     if not named:
         if sender is None:
             return _no_agent(reading)
         if _identity(user, roster) == sender.agent and not any(_identity(one, roster) for one in reading.declared):
-            return _find(Kind.CANNOT_TELL, sender, reading.actors, "the agent is named as the user of another party")
-        return _find(Kind.IMPERSONATES, sender, [user, *reading.actors], "the actor named is not this agent")
+            return _decide(Kind.CANNOT_TELL, sender, reading.actors, "the agent is named as the user of another party")
+        return _decide(Kind.IMPERSONATES, sender, [user, *reading.actors], "the actor named is not this agent")
     actor, agent = named[0]
     if any(not alike(other, agent) for _, other in named):
-        return _contradiction(reading, named, sender)
+        return _contradict(reading, named, sender)
     if sender is not None and sender.agent != agent and sender.by != "user" and sender.agent not in roster.broad:
         return _judge_another(sender, agent, [user, actor])
     if reading.doubtful:
@@ -125,10 +125,10 @@ def _judge_another(sender: _Sender, agent: str, parties: Sequence[Party]) -> Jud
         doubt = True  # an address without a name may be of the agent that is the actor
     kind = Kind.CANNOT_TELL if doubt else Kind.IMPERSONATES
     confidence = Confidence.HIGH if sender.by == "peer" and not doubt else Confidence.LOW
-    return replace(_find(kind, sender, parties, "the actor named is another agent"), confidence=confidence)
+    return replace(_decide(kind, sender, parties, "the actor named is another agent"), confidence=confidence)
 
 
-def _contradiction(reading: Reading, named: Sequence[tuple[Party, str]], sender: _Sender | None) -> Judged:
+def _contradict(reading: Reading, named: Sequence[tuple[Party, str]], sender: _Sender | None) -> Judged:
     agent = sender.agent if sender else named[0][1] if named else None
     if agent is None:
         return _no_agent(reading)
@@ -136,22 +136,22 @@ def _contradiction(reading: Reading, named: Sequence[tuple[Party, str]], sender:
     return Judged(Kind.CANNOT_TELL, agent, fields, "two fields name different actors", Confidence.LOW)
 
 
-def _own(principal: tuple[Party, str], sender: _Sender | None) -> Judged:
+def _judge_own(principal: tuple[Party, str], sender: _Sender | None) -> Judged:
     """Judge a request whose only principal is an agent: own authority, unless the peer is another agent."""
     user, agent = principal
     if sender is not None and sender.by == "peer" and not alike(sender.agent, agent):
-        return _find(Kind.IMPERSONATES, sender, [user], "only another agent is named")
+        return _decide(Kind.IMPERSONATES, sender, [user], "only another agent is named")
     return Judged(Kind.OWN_AUTHORITY, agent, user.fields[:1], "the agent is the only principal", Confidence.HIGH)
 
 
-def _userless(reading: Reading, roster: Roster, sender: _Sender | None) -> Judged:
+def _judge_userless(reading: Reading, roster: Roster, sender: _Sender | None) -> Judged:
     """Judge a request without a user: an actor alone acts for itself; any other sender cannot be judged."""
     for actor in reading.actors:
         if (agent := _identity(actor, roster)) and (sender is None or sender.agent == agent):
             return Judged(Kind.OWN_AUTHORITY, agent, actor.fields[:1], "no user is named", Confidence.LOW)
     if sender is None:
         return _no_agent(reading)
-    return _find(Kind.CANNOT_TELL, sender, [], "the format shows no user" if reading.silent else "no user is named")
+    return _decide(Kind.CANNOT_TELL, sender, [], "the format shows no user" if reading.silent else "no user is named")
 
 
 def _judge_unlisted(reading: Reading) -> Judged:
@@ -224,7 +224,7 @@ def _rate_field(actor: Party) -> Confidence:
     return Confidence.HIGH if any("act." in f"{field}." for field in actor.fields) else Confidence.MEDIUM
 
 
-def _find(kind: Kind, sender: _Sender, others: Sequence[Party], reason: str) -> Judged:
+def _decide(kind: Kind, sender: _Sender, others: Sequence[Party], reason: str) -> Judged:
     fields = (sender.field, *(party.fields[0] for party in others))
     confidence = Confidence.LOW if kind is Kind.CANNOT_TELL else _CONFIDENCE[sender.by]
     return Judged(kind, sender.agent, tuple(dict.fromkeys(fields)), reason, confidence)

@@ -54,10 +54,10 @@ def chain_of(name: str, members: list[Hop]) -> Chain:
     """Build a chain from its hops, in call order, and the subjects of its verified records."""
     subjects = {(record.subject_iss, record.subject) for hop in members for record in hop.records if record.verified}
     known = sorted((issuer, subject) for issuer, subject in subjects if issuer is not None and subject is not None)
-    return Chain(name, tuple(known), tuple(_in_order(name, members)))
+    return Chain(name, tuple(known), tuple(_sort_hops(name, members)))
 
 
-def _in_order(name: str, members: list[Hop]) -> Iterator[tuple[int, Hop]]:
+def _sort_hops(name: str, members: list[Hop]) -> Iterator[tuple[int, Hop]]:
     """Yield each hop once, after its parent; siblings by time. Forged calls may form a cycle: its hops come last."""
     seen: set[int] = set()
     roots = sorted((hop for hop in members if hop.parent is None or hop.parent.chain != name), key=lambda hop: hop.ts)

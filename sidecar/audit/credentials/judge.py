@@ -137,7 +137,7 @@ def _aws_pairs(fields: Sequence[Field], hits: dict[int, list[Hit]]) -> dict[int,
     for number, field in enumerate(fields):
         if not ids or not _AWS_HALF.search(field.name) or not _AWS_KEY.fullmatch(field.value) or is_decoy(field.value):
             continue
-        near = [(abs(one.line - field.line), key_id) for one, key_id in ids if _stand_together(one, field)]
+        near = [(abs(one.line - field.line), key_id) for one, key_id in ids if _belong_together(one, field)]
         if near:
             key_id = min(near)[1]
             temporary = _TEMPORARY.fullmatch(key_id) is not None
@@ -146,7 +146,7 @@ def _aws_pairs(fields: Sequence[Field], hits: dict[int, list[Hit]]) -> dict[int,
     return paired
 
 
-def _stand_together(one: Field, other: Field) -> bool:
+def _belong_together(one: Field, other: Field) -> bool:
     if one.group and one.group == other.group:
         return True
     return not (one.group and other.group) and abs(one.line - other.line) <= _NEAR
@@ -158,14 +158,14 @@ def _judge(field: Field, hits: Sequence[Hit], now: int) -> Iterator[Judged]:
             yield Judged(field, field.kind, canonical(field.value), expires=field.expires)
         return
     if not field.name and field.literal:  # the whole text of a file
-        yield from _specific(field, hits)
+        yield from _judge_hits(field, hits)
         return
     form = recognise(field.value[:MAX_LINE], now=now) if "\n" not in field.value.strip() else None
     if form is not None:
         if form.kind is not None and not is_decoy(form.secret):
             yield _judge_form(field, form, hits)
         return
-    specific = list(_specific(field, hits))
+    specific = list(_judge_hits(field, hits))
     if specific:
         yield from specific
         return
@@ -184,7 +184,7 @@ def _judge_form(field: Field, form: Form, hits: Sequence[Hit]) -> Judged:
     return Judged(field, form.kind, form.secret, expires=form.expires, target=form.target)
 
 
-def _specific(field: Field, hits: Sequence[Hit]) -> Iterator[Judged]:
+def _judge_hits(field: Field, hits: Sequence[Hit]) -> Iterator[Judged]:
     """Yield the detector's findings, each secret once, with the kind of the greatest reach."""
     found: dict[str, Judged] = {}
     for hit in hits:

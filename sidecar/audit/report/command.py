@@ -110,7 +110,7 @@ def report_of(
         made_at=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         version=__version__,
         files=files,
-        choice=_in_words(choice),
+        choice=_describe(choice),
         records=audit.records,
         all_chains=audit.all_chains,
         broken_chains=audit.broken_chains,
@@ -128,7 +128,7 @@ def _is_among(output: str, files: Sequence[str]) -> bool:
     return Path(output).exists() and any(file != "-" and Path(output).samefile(file) for file in files)
 
 
-def _in_words(choice: Choice) -> str | None:
+def _describe(choice: Choice) -> str | None:
     given = [f"{name} {value}" for name, value in asdict(choice).items() if value is not None]
     return ", ".join(given) or None
 

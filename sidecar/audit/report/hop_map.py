@@ -69,7 +69,7 @@ def draw(story: Story) -> HopMap:
         rows[column] = row + 1
         x, y = MARGIN + column * COLUMN, MARGIN + row * ROW
         boxes[name] = Box(name, short(name), x, y, person=column == 0)
-    arrows = _apart(_arrows(story, shown, boxes))
+    arrows = _separate_labels(_arrows(story, shown, boxes))
     width = max((box.x + BOX_WIDTH for box in boxes.values()), default=0) + MARGIN
     low = max((box.y + BOX_HEIGHT for box in boxes.values()), default=0)
     low = max(low, *(int(arrow.label_y) + _LABEL_HEIGHT for arrow in arrows), 0)
@@ -124,7 +124,7 @@ def _label(steps: Sequence[Step]) -> str:
     return text if len(steps) == 1 else f"{text} ({len(steps)}x)".lstrip()
 
 
-def _apart(arrows: Sequence[Arrow]) -> list[Arrow]:
+def _separate_labels(arrows: Sequence[Arrow]) -> list[Arrow]:
     """Move labels down so that they do not overlap."""
     placed: list[Arrow] = []
     for arrow in arrows:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from sidecar.audit.counts import pluralise
 from sidecar.audit.report.hop_map import BOX_HEIGHT, BOX_WIDTH, draw, person_of, short
-from sidecar.audit.report.story import Report, alike
+from sidecar.audit.report.story import Report, group_steps
 from sidecar.observe.record_text import mask_tokens
 
 _HERE: Final = files("sidecar.audit.report")
@@ -51,7 +51,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         loader=FunctionLoader(_read),
     )
-    environment.filters |= {"visible": visible, "short": short, "alike": alike}
+    environment.filters |= {"visible": visible, "short": short, "alike": group_steps}
     environment.globals |= {
         "draw": draw, "counted": pluralise, "person_of": person_of, "box_width": BOX_WIDTH, "box_height": BOX_HEIGHT,
         "style": css, "policy": policy_of(css), "most_calls": _MOST_CALLS,

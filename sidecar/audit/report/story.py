@@ -85,7 +85,7 @@ class Story:
         return tuple(step for step in self.steps if step.allowed is None)
 
 
-def alike(steps: Iterable[Step]) -> list[list[Step]]:
+def group_steps(steps: Iterable[Step]) -> list[list[Step]]:
     """Group steps by operation, audience and outcome; groups are in the order of their first step."""
     groups: dict[tuple[str | None, str | None, str], list[Step]] = {}
     for step in steps:

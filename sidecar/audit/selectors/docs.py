@@ -13,7 +13,7 @@ _BEGIN: Final = "<!-- Rules, written by `make docs`; edit sidecar/audit/selector
 _END: Final = "<!-- End of the rules. -->"
 
 
-def with_rules(page: str) -> str:
+def insert_rules(page: str) -> str:
     """Replace the table between the two marks of a page by the current one; return the new page.
 
     Raises:
@@ -34,7 +34,7 @@ def _row(rule: Rule) -> str:
 
 def main(file: Path) -> None:
     """Update the table in the page ``file``."""
-    file.write_text(with_rules(file.read_text(encoding="utf-8")), encoding="utf-8")
+    file.write_text(insert_rules(file.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ class Setting:
     partners: frozenset[str] | None = None  # None if unknown
 
 
-Broken = Iterator[Weakness]
+Weaknesses = Iterator[Weakness]
 
 
-def check_entry(entry: Entry, setting: Setting) -> Broken:
+def check_entry(entry: Entry, setting: Setting) -> Weaknesses:
     """Yield the weaknesses of one entry; of a node alias, which attests no workload, only those of trust domains."""
     yield from _trust_domain(entry, setting)
     yield from _federation(entry, setting)
@@ -95,7 +95,7 @@ def _few(items: Iterable[object]) -> str:
     return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
 
-def _selectors(entry: Entry) -> Broken:
+def _selectors(entry: Entry) -> Weaknesses:
     """Yield a weakness if the entry requires too little: nothing, a namespace, names that an author chooses, a group.
 
     Templates have rules of their own for this.
@@ -110,33 +110,33 @@ def _selectors(entry: Entry) -> Broken:
     types = {type_ for type_, _ in kinds}
     if types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING:
         asked = _few(entry.selectors)
-        fix = fixes.with_selectors(entry, add=fixes.OF_POD)
+        fix = fixes.set_selectors(entry, add=fixes.OF_POD)
         yield _make_finding("namespace-only", entry, f"only {asked} is required", fix=fix)
     elif types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING | CHOSEN_BY_AUTHOR:
         chosen = _few(one for one in entry.selectors if one.kind in CHOSEN_BY_AUTHOR)
-        fix = fixes.with_selectors(entry, add=(fixes.NAMESPACE, fixes.ACCOUNT, fixes.IMAGE))
+        fix = fixes.set_selectors(entry, add=(fixes.NAMESPACE, fixes.ACCOUNT, fixes.IMAGE))
         yield _make_finding("label-only", entry, f"the author of a pod chooses {chosen}", fix=fix)
     elif types == {"docker"} and {kind for _, kind in kinds} <= _CHOSEN_IN_DOCKER:
-        fix = fixes.with_selectors(entry, add=(fixes.DOCKER_IMAGE,))
+        fix = fixes.set_selectors(entry, add=(fixes.DOCKER_IMAGE,))
         yield _make_finding("label-only", entry, "whoever runs a container chooses all required values", fix=fix)
     elif types == {"unix"} and {kind for _, kind in kinds} <= GROUPS:
-        fix = fixes.with_selectors(entry, add=(fixes.USER,))
+        fix = fixes.set_selectors(entry, add=(fixes.USER,))
         yield _make_finding("group-only", entry, "only a group is required", fix=fix)
 
 
-def _account(entry: Entry) -> Broken:
+def _account(entry: Entry) -> Weaknesses:
     accounts = entry.select("k8s", "sa")
     if accounts and not entry.select("k8s", "ns") and entry.template is None:
-        fix = fixes.with_selectors(entry, add=(fixes.NAMESPACE,))
+        fix = fixes.set_selectors(entry, add=(fixes.NAMESPACE,))
         text = f"{accounts[0]} is accepted from any namespace"
         yield _make_finding("service-account-without-namespace", entry, text, fix=fix)
     if any(one.value == "default" for one in accounts):
-        fix = fixes.with_selectors(entry, remove=accounts, add=(fixes.ACCOUNT,))
+        fix = fixes.set_selectors(entry, remove=accounts, add=(fixes.ACCOUNT,))
         text = "each pod that names no ServiceAccount runs as default"
         yield _make_finding("shared-service-account", entry, text, fix=fix)
 
 
-def _images(entry: Entry) -> Broken:
+def _images(entry: Entry) -> Weaknesses:
     images = [one for one in entry.selectors if (one.type, one.kind) in IMAGES and not one.value.startswith("{{")]
     pinned = {(one.kind, repository_of(one.value)) for one in images if digest_of(one.value)}
     signed = is_signed(entry.selectors)  # a signature identifies the image of the container itself
@@ -154,19 +154,19 @@ def _images(entry: Entry) -> Broken:
         yield _make_finding("image-tag", entry, f"{tagged[0]} is not a digest{more}", fix=fix)
 
 
-def _user(entry: Entry) -> Broken:
+def _user(entry: Entry) -> Weaknesses:
     roots = [one for one in entry.select("unix", "uid", "user") if one.value.lstrip("0") in ("", "root")]
     if roots:
-        fix = fixes.with_selectors(entry, remove=roots, add=(fixes.USER,))
+        fix = fixes.set_selectors(entry, remove=roots, add=(fixes.USER,))
         yield _make_finding("root-user", entry, f"{roots[0]} matches every process of root", fix=fix)
     paths = [one for one in entry.select("unix", "path") if is_interpreter(one.value)]
     if paths:
         useless = [*paths, *entry.select("unix", "sha256")]
-        fix = fixes.with_selectors(entry, remove=useless, add=(fixes.USER,))
+        fix = fixes.set_selectors(entry, remove=useless, add=(fixes.USER,))
         yield _make_finding("interpreter-path", entry, f"{paths[0]} runs other programs", fix=fix)
 
 
-def _lifetimes(entry: Entry) -> Broken:
+def _lifetimes(entry: Entry) -> Weaknesses:
     if entry.x509_svid_ttl_s > MAX_X509_TTL_S and not entry.downstream:
         fix = fixes.set_fields(entry, x509_svid_ttl_s=MAX_X509_TTL_S)
         day = entry.x509_svid_ttl_s > 24 * 3600
@@ -179,20 +179,20 @@ def _lifetimes(entry: Entry) -> Broken:
         yield _make_finding("long-jwt-ttl", entry, text, fix=fix, severity=Severity.HIGH if day else None)
 
 
-def _store(entry: Entry) -> Broken:
+def _store(entry: Entry) -> Weaknesses:
     if entry.store_svid:
         yield _make_finding(
             "store-svid", entry, "its key is stored outside", fix=fixes.set_fields(entry, store_svid=False)
         )
 
 
-def _unknown(entry: Entry) -> Broken:
+def _unknown(entry: Entry) -> Weaknesses:
     unknown = sorted(one for one in entry.selectors if one.type in KNOWN and one.kind not in KNOWN[one.type])
     if unknown and entry.origin is not Origin.DEVELOPMENT:
         yield _make_finding("unknown-selector", entry, f"no attestor finds {unknown[0]}")
 
 
-def _trust_domain(entry: Entry, setting: Setting) -> Broken:
+def _trust_domain(entry: Entry, setting: Setting) -> Weaknesses:
     own = trust_domain_of(entry.spiffe_id)
     parent = None if entry.parent_id is None else trust_domain_of(entry.parent_id)
     wrong = [one for one in (parent, setting.trust_domain) if one is not None and one != own]
@@ -201,7 +201,7 @@ def _trust_domain(entry: Entry, setting: Setting) -> Broken:
         yield _make_finding("trust-domain-mismatch", entry, f"{named} {wrong[0]}")
 
 
-def _federation(entry: Entry, setting: Setting) -> Broken:
+def _federation(entry: Entry, setting: Setting) -> Weaknesses:
     names = [one.removeprefix("spiffe://") for one in entry.federates_with]
     valid = [one for one in names if _is_trust_domain(one)]
     wrong = sorted(one for one in set(names) - set(valid) if not _PIECE.search(one))
@@ -222,7 +222,7 @@ def _is_trust_domain(name: str) -> bool:
     return True
 
 
-def _names(entry: Entry, *, is_agent: bool) -> Broken:
+def _names(entry: Entry, *, is_agent: bool) -> Weaknesses:
     wildcards = [one for one in entry.dns_names if "*" in one]
     if wildcards or (is_agent and entry.dns_names):
         fix = fixes.set_fields(
@@ -232,7 +232,7 @@ def _names(entry: Entry, *, is_agent: bool) -> Broken:
         yield _make_finding("dns-name", entry, text, fix=fix, severity=Severity.HIGH if wildcards else None)
 
 
-def _agent(entry: Entry) -> Broken:
+def _agent(entry: Entry) -> Weaknesses:
     """Yield the weaknesses of an agent's entry."""
     if entry.admin:
         yield _make_finding("agent-admin", entry, "admin is set", fix=fixes.set_fields(entry, admin=False))
@@ -244,20 +244,20 @@ def _agent(entry: Entry) -> Broken:
         return
     container = [one for one in entry.selectors if one.kind in ("container-name", "container-image")]
     if not container and not is_signed(entry.selectors):
-        fix = fixes.with_selectors(entry, add=(fixes.CONTAINER, fixes.IMAGE))
+        fix = fixes.set_selectors(entry, add=(fixes.CONTAINER, fixes.IMAGE))
         yield _make_finding("whole-pod", entry, "each container of the pod gets the identity", fix=fix)
 
 
-def agent_entry(entry: Entry, agents: Agents) -> Broken:
+def agent_entry(entry: Entry, agents: Agents) -> Weaknesses:
     """Yield a weakness if an agent's entry names a container that is not a sidecar's."""
     names = entry.select("k8s", "container-name")
     if names and agents.includes(entry.spiffe_id) and not is_of_sidecar(entry):
         remove = [*names, *entry.select("k8s", "container-image")]
-        fix = fixes.with_selectors(entry, remove=remove, add=(fixes.CONTAINER, fixes.IMAGE))
+        fix = fixes.set_selectors(entry, remove=remove, add=(fixes.CONTAINER, fixes.IMAGE))
         yield _make_finding("agent-entry", entry, f"{names[0]} is not a sidecar", fix=fix)
 
 
-_CHECKS: Final[tuple[Callable[[Entry], Broken], ...]] = (
+_CHECKS: Final[tuple[Callable[[Entry], Weaknesses], ...]] = (
     _selectors,
     _account,
     _images,

@@ -77,9 +77,7 @@ def examine(
     grades = grades_of(entries, kept)
     actors, unknown = actors_in(records, grades)
     kept += [one for one in unknown if one.rule.id not in ignored]
-    return Result(
-        entries=entries, weaknesses=worst_first(_with_one_update(entries, kept)), grades=grades, actors=actors
-    )
+    return Result(entries=entries, weaknesses=worst_first(_merge_fixes(entries, kept)), grades=grades, actors=actors)
 
 
 def judge(entries: Sequence[Entry], setting: Setting) -> list[Weakness]:
@@ -93,7 +91,7 @@ def judge(entries: Sequence[Entry], setting: Setting) -> list[Weakness]:
     return found
 
 
-def _with_one_update(entries: Sequence[Entry], weaknesses: Sequence[Weakness]) -> list[Weakness]:
+def _merge_fixes(entries: Sequence[Entry], weaknesses: Sequence[Weakness]) -> list[Weakness]:
     """Give all weaknesses of an entry one merged update command: separate ones would undo each other."""
     commands: dict[tuple[Place, str, str], list[str]] = {}
     for one in weaknesses:
@@ -104,10 +102,10 @@ def _with_one_update(entries: Sequence[Entry], weaknesses: Sequence[Weakness]) -
         key = entry.place, entry.spiffe_id, " ".join(sorted(map(str, entry.selectors)))[:MAX_SHOWN]
         if len(commands.get(key, ())) > 1:
             merged[key] = fixes.merge_updates(entry, commands[key])
-    return [_with_fix(one, merged.get(_entry_of(one))) for one in weaknesses]
+    return [_replace_fix(one, merged.get(_entry_of(one))) for one in weaknesses]
 
 
-def _with_fix(weakness: Weakness, command: str | None) -> Weakness:
+def _replace_fix(weakness: Weakness, command: str | None) -> Weakness:
     rule, _, last = weakness.fix.rpartition("\n")
     return weakness if command is None or not fixes.is_update(last) else replace(weakness, fix=f"{rule}\n{command}")
 

@@ -25,7 +25,7 @@ _REPEATED: Final = frozenset({"-selector", "-federatesWith", "-dns"})
 _FLAGS: Final = {"admin": "admin", "downstream": "downstream", "store_svid": "storeSVID"}
 
 
-def with_selectors(entry: Entry, *, add: Iterable[Selector] = (), remove: Iterable[Selector] = ()) -> str:
+def set_selectors(entry: Entry, *, add: Iterable[Selector] = (), remove: Iterable[Selector] = ()) -> str:
     """Return the fix that changes the selectors; "" if nothing changes. Adds no kind that the entry already has."""
     kept = entry.selectors - set(remove)
     taken = {(one.type, one.kind) for one in kept}

@@ -10,7 +10,7 @@ from sidecar.audit.rules import Confidence, Severity
 from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.agents import is_of_sidecar
 from sidecar.audit.selectors.entries import Entry, Origin, path_of, trust_domain_of
-from sidecar.audit.selectors.entry_checks import Broken, Setting, agent_entry, report
+from sidecar.audit.selectors.entry_checks import Setting, Weaknesses, agent_entry, report
 from sidecar.audit.selectors.kinds import is_broad_node
 from sidecar.audit.selectors.overlaps import Related, Relation, Work, find_relations, hint_collisions
 from sidecar.audit.selectors.rulebook import RULE
@@ -18,7 +18,7 @@ from sidecar.audit.selectors.rulebook import RULE
 _JOINED: Final = "/spire/agent/join_token/"
 
 
-def check_together(entries: Sequence[Entry], setting: Setting, work: Work | None = None) -> Broken:
+def check_together(entries: Sequence[Entry], setting: Setting, work: Work | None = None) -> Weaknesses:
     """Yield the weaknesses that an entry has because of another entry, and those of its parent."""
     workloads = [entry for entry in entries if not entry.is_node]
     for one in find_relations(workloads, work):
@@ -33,7 +33,7 @@ def check_together(entries: Sequence[Entry], setting: Setting, work: Work | None
     yield from _parents(workloads, entries)
 
 
-def _report_relation(one: Related) -> Broken:
+def _report_relation(one: Related) -> Weaknesses:
     entry, other = one.entry, one.other
     more = f", and {one.count - 1} more" if one.count > 1 else ""
     same = entry.spiffe_id == other.spiffe_id
@@ -58,10 +58,10 @@ def _report_relation(one: Related) -> Broken:
 def _narrower(entry: Entry) -> str:
     types = {one.type for one in entry.selectors}
     added = (fixes.DOCKER_IMAGE,) if "docker" in types else (fixes.USER,)
-    return fixes.with_selectors(entry, add=fixes.OF_POD if "k8s" in types else added)
+    return fixes.set_selectors(entry, add=fixes.OF_POD if "k8s" in types else added)
 
 
-def _accounts(workloads: Sequence[Entry]) -> Broken:
+def _accounts(workloads: Sequence[Entry]) -> Weaknesses:
     holders: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
     for entry in workloads:
         accounts, namespaces = entry.select("k8s", "sa"), entry.select("k8s", "ns")
@@ -71,7 +71,7 @@ def _accounts(workloads: Sequence[Entry]) -> Broken:
             holders[entry.cluster, namespaces[0].value, accounts[0].value].append(entry)
     for (_, space, name), found in holders.items():
         for entry, other in _find_other_workloads(found):
-            fix = fixes.with_selectors(entry, remove=entry.select("k8s", "sa"), add=(fixes.ACCOUNT,))
+            fix = fixes.set_selectors(entry, remove=entry.select("k8s", "sa"), add=(fixes.ACCOUNT,))
             text = f"ServiceAccount {space}/{name} is also that of {other.spiffe_id} ({other.label})"
             yield report(RULE["shared-service-account"], entry, text, fix=fix)
 
@@ -101,7 +101,7 @@ def _workload(entry: Entry) -> str:
     return path_of(entry.spiffe_id).rpartition("/")[2]
 
 
-def _users(workloads: Sequence[Entry]) -> Broken:
+def _users(workloads: Sequence[Entry]) -> Weaknesses:
     holders: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in workloads:
         for user in [*entry.select("unix", "uid"), *entry.select("unix", "user")][:1]:
@@ -115,12 +115,12 @@ def _users(workloads: Sequence[Entry]) -> Broken:
                 break
         for entry in found if len(examples) == 2 else ():
             other = next(one for one in examples.values() if one.spiffe_id != entry.spiffe_id)
-            fix = fixes.with_selectors(entry, remove=entry.select("unix", "uid", "user"), add=(fixes.USER,))
+            fix = fixes.set_selectors(entry, remove=entry.select("unix", "uid", "user"), add=(fixes.USER,))
             text = f"{name} is also required by {other.label} of {other.spiffe_id}"
             yield report(RULE["shared-uid"], entry, text, fix=fix)
 
 
-def _check_beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Broken:
+def _check_beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Weaknesses:
     sidecars: dict[tuple[str, bool], Entry] = {}  # a mesh for development is separate
     for entry in workloads:
         if is_of_sidecar(entry):
@@ -134,7 +134,7 @@ def _check_beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Brok
             yield report(RULE["shared-with-sidecar"], entry, text, fix=fixes.deletion(entry))
 
 
-def _parents(workloads: Sequence[Entry], entries: Sequence[Entry]) -> Broken:
+def _parents(workloads: Sequence[Entry], entries: Sequence[Entry]) -> Weaknesses:
     joined: set[str] = set()
     broad: dict[str, Entry] = {}
     for entry in entries:

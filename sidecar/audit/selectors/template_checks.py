@@ -8,7 +8,7 @@ from typing import Final
 from sidecar.audit.rules import Severity
 from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.entries import Entry, Template, path_of
-from sidecar.audit.selectors.entry_checks import Broken, report
+from sidecar.audit.selectors.entry_checks import Weaknesses, report
 from sidecar.audit.selectors.rulebook import RULE
 
 _ACCOUNT: Final = re.compile(r"\.PodSpec\.(?:ServiceAccountName|DeprecatedServiceAccount)\b")
@@ -16,7 +16,7 @@ _BY_AUTHOR: Final = re.compile(r"\.PodMeta\.(?:Labels|Annotations|Name|GenerateN
 _WITH_ACCOUNT: Final = "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}"
 
 
-def check_template(entry: Entry, template: Template) -> Broken:
+def check_template(entry: Entry, template: Template) -> Weaknesses:
     """Yield the weaknesses that only a ClusterSPIFFEID can have."""
     if not template.selects_pods and not template.selects_namespaces and not _pins_namespace(entry):
         text = "applies to each pod that no other ClusterSPIFFEID selects" if template.fallback else "selects every pod"
@@ -28,7 +28,7 @@ def check_template(entry: Entry, template: Template) -> Broken:
         yield report(RULE["populated-dns-names"], entry, "autoPopulateDNSNames is set", fix=fix)
 
 
-def _template(entry: Entry) -> Broken:
+def _template(entry: Entry) -> Weaknesses:
     path = path_of(entry.spiffe_id)
     chosen = _BY_AUTHOR.search(path)
     asked = [one for one in entry.select("k8s", "sa") if "{{" not in one.value]

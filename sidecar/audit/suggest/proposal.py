@@ -127,7 +127,7 @@ def suggestions(witnesses: Mapping[str, Witness]) -> list[Suggestion]:
                 (one.held_back if route.held_back or peer.held_back else one.proposed).append(route)
     outbound = {workload: _outbound(workload, witnesses[workload].outbound, asked) for workload in inbound}
     return [
-        Suggestion(workload, routes, tuple(_with_onward(route, outbound) for route in outbound[workload]))
+        Suggestion(workload, routes, tuple(_add_onward(route, outbound) for route in outbound[workload]))
         for workload, routes in inbound.items()
     ]
 
@@ -322,7 +322,7 @@ def _outbound(
             weak = "each of its calls is held back at the peer"
         found.append(
             Outbound(
-                name=names.exactly(name) if _NAME.fullmatch(name) else names.take(_service(peer)),
+                name=names.reserve(name) if _NAME.fullmatch(name) else names.take(_service(peer)),
                 peer=peer,
                 methods=tuple(sorted(calls.uses)),
                 scopes=tuple(sorted(scopes)),
@@ -338,7 +338,7 @@ def _outbound(
     return tuple(found)
 
 
-def _with_onward(route: Outbound, outbound: Mapping[str, Sequence[Outbound]]) -> Outbound:
+def _add_onward(route: Outbound, outbound: Mapping[str, Sequence[Outbound]]) -> Outbound:
     """Return the route with ``scopes_onward``: those of all calls that its peer makes, directly or indirectly."""
     scopes: set[str] = set()
     reached, rest = {route.peer}, [route.peer]
@@ -362,9 +362,9 @@ class _Names:
     def take(self, text: str, *, suffix: str = "") -> str:
         """Make a unique name from a text, such as a path."""
         name = _NO_NAME.sub("-", text.lower()).strip("-._")[:_LONGEST] or "root"
-        return self.exactly(f"{name}{suffix}")
+        return self.reserve(f"{name}{suffix}")
 
-    def exactly(self, name: str) -> str:
+    def reserve(self, name: str) -> str:
         """Reserve the name, with a number appended if it is already in use; return the reserved name."""
         number, free = 1, name
         while free in self._taken:

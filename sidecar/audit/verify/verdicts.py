@@ -156,7 +156,7 @@ def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False)
             )
         )
         findings += found
-    findings += [_missing(one[-1], keys) for of_run in claims.values() for one in of_run.values()]
+    findings += [_report_missing(one[-1], keys) for of_run in claims.values() for one in of_run.values()]
     return Verdict(runs, findings, keys is not None)
 
 
@@ -179,7 +179,7 @@ def _take_claims(run: Run, claims: dict[str, dict[str, list[Claim]]]) -> list[Cl
 def _chain(streams: Streams, run: Run) -> tuple[list[Stored], list[Finding]]:
     """Return one record of each number of a run, and the findings on order, gaps and links."""
     found: list[Finding] = []
-    chain = _one_of_each(streams, run, found)
+    chain = _choose_records(streams, run, found)
     moved = list(run.find_out_of_order())
     if moved:
         places = tuple(streams.place(run, index) for index in moved[:1])
@@ -196,7 +196,7 @@ def _chain(streams: Streams, run: Run) -> tuple[list[Stored], list[Finding]]:
     return chain, found
 
 
-def _one_of_each(streams: Streams, run: Run, found: list[Finding]) -> list[Stored]:
+def _choose_records(streams: Streams, run: Run, found: list[Finding]) -> list[Stored]:
     """Return one record of each number: of several, the one whose hash the next record holds. Append findings."""
     chain: list[Stored] = []
     groups = [list(group) for _, group in groupby(run.sort_by_number(), key=lambda one: one.seq)]
@@ -284,7 +284,7 @@ def _spans(chain: Sequence[Stored], seq: int) -> bool:
     return at > 0 and chain[at].prev == chain[at - 1].own
 
 
-def _missing(claim: Claim, keys: KeySet | None) -> Finding:
+def _report_missing(claim: Claim, keys: KeySet | None) -> Finding:
     """Return the finding for a countersigned run without any line, or for its checkpoint if that is invalid."""
     checkpoint = _prove(claim, keys)
     if isinstance(checkpoint, Finding):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.selectors.docs import main, with_rules
+from sidecar.audit.selectors.docs import insert_rules, main
 from sidecar.audit.selectors.rulebook import RULES
 
 PAGE = Path(__file__).parents[3] / "docs" / "selectors.md"
@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "selectors.md"
 
 def test_the_written_page_is_current() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page == with_rules(page), "run: make docs"
+    assert page == insert_rules(page), "run: make docs"
 
 
 def test_every_rule_has_a_row_with_all_its_cells() -> None:
@@ -29,4 +29,4 @@ def test_an_old_table_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:
 
 def test_a_page_without_the_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="the page lacks"):
-        with_rules("# Rules\n")
+        insert_rules("# Rules\n")

@@ -36,7 +36,7 @@ def entry(value: Mapping[str, object]) -> Entry:
     ],
 )
 def test_a_fix_is_written_in_the_form_of_the_document(value: Mapping[str, object], fix: str) -> None:
-    assert fixes.with_selectors(entry(value), add=(fixes.CONTAINER,)) == fix
+    assert fixes.set_selectors(entry(value), add=(fixes.CONTAINER,)) == fix
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_a_field_has_the_name_that_the_document_gives_it(
 
 
 def test_a_kind_that_is_there_is_not_added_again_and_nothing_changed_is_no_fix() -> None:
-    assert fixes.with_selectors(entry(in_pod("/agent/x")), add=fixes.OF_POD) == ""
-    assert "-selector k8s:sa:writer" in fixes.with_selectors(
+    assert fixes.set_selectors(entry(in_pod("/agent/x")), add=fixes.OF_POD) == ""
+    assert "-selector k8s:sa:writer" in fixes.set_selectors(
         entry(in_pod("/agent/x")), remove=[selector_of("k8s:container-name:sidecar")], add=(fixes.ACCOUNT,)
     )
 
@@ -87,7 +87,7 @@ CRON = {
 def test_one_command_makes_the_changes_of_several() -> None:
     one = entry(CRON)
     commands = [
-        fixes.with_selectors(one, remove=one.select("unix", "uid"), add=(fixes.USER,)),
+        fixes.set_selectors(one, remove=one.select("unix", "uid"), add=(fixes.USER,)),
         fixes.set_fields(one, admin=False),
         fixes.set_fields(one, x509_svid_ttl_s=3600),
     ]
