@@ -88,7 +88,7 @@ class Masker:
             self._words.update(value[at : at + _WORDS] for at in range(len(value) - _WORDS + 1))
 
     def text(self, text: str) -> str:
-        """Return the text; each part between separators that shares a span with a secret is replaced by MASK."""
+        """Return the text with MASK for each part that shares a span with a secret; MASK if a span joins parts."""
         if not self._holds(text):
             return text
         masked = "".join(MASK if self._holds(part) else part for part in _PARTS.split(text))
