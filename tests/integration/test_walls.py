@@ -115,6 +115,7 @@ def sidecar(folder: Path, authority: TrustDomainAuthority, **more: Any) -> tuple
             "token_endpoint": "https://127.0.0.1:1/token",
             "peer": f"spiffe://{TRUST_DOMAIN}/s",
         },
+        "engine": "python",  # the gates of the native one load the readers of MCP and A2A
         **more,
     }
     return written_to(folder, document)
