@@ -385,7 +385,9 @@ async def read_list(orders: tuple[tuple[Kind, Name], ...]) -> Reason | None:
 
 
 async def of_sts(act: Callable[..., Awaitable[Reason | None]], revoked: InForce, _: Path) -> Reason | None:
-    rows = revoked.lists[STS].in_force.values()
+    listed = revoked.lists[STS]
+    assert isinstance(listed, Revocations)
+    rows = listed.in_force.values()
     orders = tuple((one.kind, one.value if one.issuer is None else (one.issuer, one.value)) for one in rows)
     return await act(orders)
 

@@ -55,7 +55,7 @@ async def test_a_reload_makes_what_is_revoked_before_it_puts_its_policy_in_force
 async def test_a_policy_under_which_no_reader_would_take_the_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     reloading = Reloading(monkeypatch)
     await reloading.register.add(order(Kind.TXN, "t"))
-    monkeypatch.setattr("sidecar.delegation.revocation.MAX_LISTED", 0)
+    monkeypatch.setattr("sidecar.delegation.revocations_kept.MAX_LISTED", 0)
     with pytest.raises(ConfigError, match="foreign_issuers"):
         await reloading.policy.reload()
     assert reloading.mesh.service.policy is reloading.before

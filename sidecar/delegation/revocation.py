@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from sidecar.delegation.act import ActChain
 from sidecar.errors import Denied, Reason, Unavailable
-
-if TYPE_CHECKING:
-    from sidecar.delegation.revocations_kept import Revocations
 
 
 class Kind(StrEnum):
@@ -112,13 +109,22 @@ class Use(NamedTuple):
         }
 
 
+class Stopped(Protocol):
+    """Revocations of one issuer, as far as a check asks them: see ``Revocations``."""
+
+    @property
+    def stopped(self) -> Mapping[Kind, frozenset[object]]: ...  # noqa: D102
+    def names(self, kind: Kind) -> frozenset[object]: ...  # noqa: D102
+    def kind_of(self, names: Mapping[Kind, frozenset[object]]) -> Kind | None: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InForce:
     """The lists of all issuers. That of one in ``own`` (our token services) counts for every token, that of another
     issuer only for its own tokens. A list in ``stale`` is too old: what it would decide is refused.
     """
 
-    lists: Mapping[str, Revocations] = field(default_factory=dict)
+    lists: Mapping[str, Stopped] = field(default_factory=dict)
     own: frozenset[str] = frozenset()
     stale: frozenset[str] = frozenset()
 

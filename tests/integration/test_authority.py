@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from sidecar.proxy.journeys import watch
-from sidecar.proxy.journeys.bypass import BypassWatch, ListenerRule
+from sidecar.proxy.journeys.bypass import BypassWatch, ListenerRule, ListeningSocket
 from sidecar.proxy.journeys.listening_table import listening_in
 from tests.fakes.tokens import TokenMint
 from tests.integration.test_lifecycle import distrust_partner, forgot_partner
@@ -109,7 +109,10 @@ async def closed(underway: Underway) -> None:
     """Serve no new call: the listeners are unknown."""
     server = underway.sidecar.server
     rule = ListenerRule(agent_port=None, refuse=True)
-    server.bypass = BypassWatch(lambda: rule, tuple, lambda: [*listening_in(Path("/proc/none"))])
+    unreadable = Path("/proc/none")
+    server.bypass = BypassWatch(
+        lambda: rule, tuple, lambda: [ListeningSocket(*one) for one in listening_in(unreadable, most=1)]
+    )
     await until(lambda: server.parts.snapshots.closed is not None)
 
 

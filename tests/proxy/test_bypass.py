@@ -39,8 +39,12 @@ def table(folder: Path, *rows: str, name: str = "tcp") -> Path:
     return path
 
 
+def read(path: Path) -> list[ListeningSocket]:
+    return [ListeningSocket(*one) for one in listening_in(path, most=MAX_LISTENERS)]
+
+
 def in_tables(tables: Iterable[Path]) -> Callable[[], list[ListeningSocket]]:
-    return lambda: [one for path in tables for one in listening_in(path)]
+    return lambda: [one for path in tables for one in read(path)]
 
 
 def at(text: str, port: int = 8080) -> ListeningSocket:
@@ -62,20 +66,20 @@ def at(text: str, port: int = 8080) -> ListeningSocket:
 def test_a_row_of_the_kernels_table_is_an_address_and_a_port(
     tmp_path: Path, local: str, listening: ListeningSocket
 ) -> None:
-    assert list(listening_in(table(tmp_path, row(local)))) == [listening]
+    assert read(table(tmp_path, row(local))) == [listening]
 
 
 def test_reading_ends_at_the_first_connection_so_that_traffic_costs_nothing(tmp_path: Path) -> None:
     path = table(tmp_path, row("00000000:1F90"), row("0100007F:0001", "01"), "no row of any table\n")
-    assert list(listening_in(path)) == [at("0.0.0.0")]
+    assert read(path) == [at("0.0.0.0")]
 
 
 def test_reading_ends_where_there_are_too_many_so_that_nobody_stalls_the_loop_with_listeners(tmp_path: Path) -> None:
     most = [row(f"{port:02X}00007F:1F90") for port in range(256)] * (MAX_LISTENERS // 256)
-    assert len(list(listening_in(table(tmp_path, *most)))) == MAX_LISTENERS
-    assert len(list(listening_in(table(tmp_path, *most, row("0100007F:0001", "01"))))) == MAX_LISTENERS
+    assert len(read(table(tmp_path, *most))) == MAX_LISTENERS
+    assert len(read(table(tmp_path, *most, row("0100007F:0001", "01")))) == MAX_LISTENERS
     with pytest.raises(ValueError, match=f"lists more than {MAX_LISTENERS} listeners"):
-        list(listening_in(table(tmp_path, *most, row("00000000:1F90"), "no row of any table\n")))
+        read(table(tmp_path, *most, row("00000000:1F90"), "no row of any table\n"))
 
 
 def test_a_listener_cannot_hide_behind_too_many_others(tmp_path: Path) -> None:
@@ -93,9 +97,9 @@ def test_a_listener_cannot_hide_behind_too_many_others(tmp_path: Path) -> None:
 
 
 def test_a_machine_without_ipv6_has_no_listeners_of_it(tmp_path: Path) -> None:
-    assert list(listening_in(tmp_path / "tcp6")) == []
+    assert read(tmp_path / "tcp6") == []
     with pytest.raises(FileNotFoundError):
-        list(listening_in(tmp_path / "tcp"))
+        read(tmp_path / "tcp")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +213,7 @@ def test_the_real_kernel_lists_a_real_listener(
 
 
 def here_by_table(family: socket.AddressFamily) -> list[ListeningSocket]:
-    return list(listening_in(Path("/proc/self/net/tcp" if family == socket.AF_INET else "/proc/self/net/tcp6")))
+    return read(Path("/proc/self/net/tcp" if family == socket.AF_INET else "/proc/self/net/tcp6"))
 
 
 def done(error: int = 0, flags: int = 2) -> bytes:

@@ -22,7 +22,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
-LISTENING: Final = "0A"  # TCP_LISTEN of include/net/tcp_states.h
+_LISTENING: Final = 10  # TCP_LISTEN of include/net/tcp_states.h
 MAX_TOLD: Final = 8  # listeners that are named; the count includes all
 # In one table. The event loop reads it, some 5 microseconds for each; any process in the namespace can open more.
 MAX_LISTENERS: Final = 1024
@@ -158,7 +158,7 @@ def listening_here(
         except OSError:
             from sidecar.proxy.journeys.listening_table import listening_in  # of kernels without sock_diag
 
-            found += listening_in(table)
+            found += (ListeningSocket(*one) for one in listening_in(table, most=MAX_LISTENERS))
     return found
 
 
@@ -171,7 +171,7 @@ def ask_kernel(family: int) -> list[ListeningSocket]:
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(0)  # each piece of the answer is ready when it is asked for
-        question = _question.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << int(LISTENING, 16))
+        question = _question.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << _LISTENING)
         size = _header.size + len(question)
         kernel.sendto(_header.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, 1, 0) + question, (0, 0))
         found: list[ListeningSocket] = []

@@ -9,20 +9,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from sidecar.proxy.journeys.bypass import LISTENING, MAX_LISTENERS, IpAddress, ListeningSocket
-
+_LISTENING: Final = "0A"  # TCP_LISTEN of include/net/tcp_states.h
 _ORDER: Final = sys.byteorder
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-def listening_in(table: Path) -> Iterator[ListeningSocket]:
-    """Yield the TCP listeners of one of the kernel's tables (proc(5), ``/proc/net/tcp``).
+
+def listening_in(table: Path, *, most: int) -> Iterator[tuple[_Address, int]]:
+    """Yield addresses and ports of the TCP listeners in one of the kernel's tables (proc(5), ``/proc/net/tcp``).
 
     The kernel lists listeners before connections (``tcp_get_idx`` of net/ipv4/tcp_ipv4.c), so reading ends at the first
     connection: its cost does not grow with traffic. A kernel without IPv6 has no table of it.
 
     Raises:
         OSError: the table cannot be read.
-        ValueError: it is none, or lists more than ``MAX_LISTENERS``.
+        ValueError: it is none, or lists more than ``most``.
     """
     try:
         lines = table.open(encoding="ascii")
@@ -35,16 +36,16 @@ def listening_in(table: Path) -> Iterator[ListeningSocket]:
             raise ValueError(f"{table} has no local_address column")
         for count, line in enumerate(lines):
             _, local, _, state, _ = line.split(None, 4)
-            if state != LISTENING:
+            if state != _LISTENING:
                 return
-            if count == MAX_LISTENERS:
-                raise ValueError(f"{table} lists more than {MAX_LISTENERS} listeners")
+            if count == most:
+                raise ValueError(f"{table} lists more than {most} listeners")
             host, _, port = local.partition(":")
-            yield ListeningSocket(_address(host), int(port, 16))
+            yield _address(host), int(port, 16)
 
 
-@lru_cache(maxsize=MAX_LISTENERS)
-def _address(text: str) -> IpAddress:
+@lru_cache(maxsize=1024)
+def _address(text: str) -> _Address:
     """Read an address: words of four bytes, each in the machine's order."""
     raw = bytes.fromhex(text)
     words = [raw[at : at + 4] for at in range(0, len(raw), 4)]
