@@ -1,4 +1,4 @@
-"""Both ends of every journey: start it, refuse its request, close its record."""
+"""Start and end of every journey: reserves its record, starts it, refuses its request, closes its record."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def serve(
     journey: Callable[[Stream, Request, Entry], Journey[None]],
     unproven: UnprovenRecords | None = None,
 ) -> None:
-    """Reserve the record of a request, then start its journey; without room for a record nothing starts.
+    """Reserve the record of a request, then start its journey. Without space for a record the request is refused.
 
-    ``unproven`` limits the records of refused requests, where callers prove no identity.
+    ``unproven``: the record rate of a listener whose callers prove no identity (None: they do).
     """
     head = stream.head
-    assert head is not None  # noqa: S101 - for the type only: the wire gives no request without a head
+    assert head is not None  # noqa: S101 - for the type only: ``on_request`` comes after the head
     try:
         entry = log.reserve(direction, unproven)
     except Unavailable as error:
@@ -59,9 +59,9 @@ def refuse_unread(
     hang_up: bool = False,
     unproven: UnprovenRecords | None = None,
 ) -> None:
-    """Refuse a request before any judgement (a bad head, a limit, a deadline, no space), and write its record.
+    """Refuse a request before its journey (a malformed head, a limit, a deadline, no space), and write its record.
 
-    ``unproven`` as in ``serve``.
+    ``hang_up`` closes the connection after the answer. ``unproven`` as in ``serve``.
     """
     if error.reason is Reason.HTTP_VERSION:
         _warn_of_http2(direction)
@@ -86,7 +86,7 @@ def refuse_unread(
 def _record_refusal(
     log: AccessLog, direction: Direction, stream: Stream, error: Unavailable, unproven: UnprovenRecords | None
 ) -> str:
-    """Record a request that is refused because no record has room. Return its request id; empty if unrecorded."""
+    """Record a request that is refused because the log has no space. Return its request id; empty if over the rate."""
     if unproven is not None and not unproven.take():
         return ""
     fields: RecordFields = {"status": error.answer.status, "detail": error.detail}
@@ -97,10 +97,10 @@ def _record_refusal(
     return log.refused(direction, fields)
 
 
-@cache  # a client of gRPC tries again for as long as it runs
+@cache  # once for each direction: a gRPC client retries forever
 def _warn_of_http2(direction: Direction) -> None:
     _log.warning(
-        "a client speaks HTTP/2, which is off here: set protocols.http2, or have it speak HTTP/1.1",
+        "a client speaks HTTP/2, which is disabled: set protocols.http2, or configure the client for HTTP/1.1",
         extra={"direction": direction},
     )
 
@@ -118,14 +118,14 @@ def refuse(
     also: Sequence[Field] = (),
     hang_up: bool = False,
 ) -> None:
-    """Tell the caller no. What has begun is cut, and what cannot be answered by HTTP ends the connection.
+    """Note ``error`` in the record and answer with it; abort if an answer has begun, or the reason has no HTTP status.
 
-    ``asked`` is the operation that is refused: the answer has the form of its protocol. ``also`` are further fields of
-    the answer. ``hang_up`` ends the connection after the answer too, whatever the reason.
+    ``asked`` is the refused operation: its protocol decides the form of the answer. ``also`` are additional fields of
+    the answer. ``hang_up`` closes the connection after the answer, whatever the reason. Others as for ``refusal``.
     """
     if entry.direction == "outbound" and error.reason in OF_HANDSHAKES:
         ended = TrustEnded(error.reason, error.detail)
-        ended.__cause__ = error  # so that the record finds the error that withdrew its permit
+        ended.__cause__ = error  # ``Entry.refuse`` compares it with the error that withdrew the permit
         error = ended
     entry.refuse(error)
     if entry.path is None and stream.head is not None:
@@ -134,7 +134,7 @@ def refuse(
         stream.abort()
         return
     if refuses_by_grpc(stream):
-        from sidecar.proxy.journeys.grpc_refusal import grpc_refusal  # of HTTP/2 alone
+        from sidecar.proxy.journeys.grpc_refusal import grpc_refusal  # only HTTP/2 needs it
 
         fields = grpc_refusal(error, entry.request_id, stream.head, asked)
         stream.answer(200, [*fields, *also], b"", close=hang_up)
@@ -148,7 +148,7 @@ def refuse(
 
 
 def close(stream: Stream, entry: Entry) -> None:
-    """Leave the one closing record. A journey that ends without an answer has a bug, which the caller must not feel."""
+    """Write the closing record. A journey that ended without an answer has a bug: answer with INTERNAL."""
     if not (stream.ended or stream.gone):
         refuse(stream, Unavailable(Reason.INTERNAL, "the journey ended without an answer"), entry)
     entry.status = stream.status or None

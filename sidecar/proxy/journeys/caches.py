@@ -1,7 +1,7 @@
 """All token caches of one sidecar: swept, shed and measured together.
 
-Expired entries are freed about once a second, without a lookup. While memory is short, each cache keeps 1 /
-``LEFT_PART`` of the limit, so that the tokens in use need no further signature check or exchange. Lingering handles
+Expired entries are freed about once a second, without a lookup. While memory is short, each cache keeps its newest
+entries up to 1 / ``LEFT_PART`` of the limit: these tokens need no new signature check or exchange. Lingering handles
 are shed last, because a call may still need one.
 """
 
@@ -16,12 +16,12 @@ from sidecar.exchange.exchanges import Exchanges
 from sidecar.proxy.journeys.snapshot import Renewal
 from sidecar.proxy.listening.trim import Trim
 
-LEFT_PART: Final = 64  # of the limit each cache keeps this part while memory is short: 2 MiB of 128
+LEFT_PART: Final = 64  # while memory is short, each cache keeps 1 / 64 of the limit: 2 MiB of 128
 HANDLES: Final = "handles"
 
 
-# Of these a revocation stops what ``InForce.kind_of`` names of the token. Logins and plans are judged by further names
-# as well, those that a user has in the mesh or beyond a crossing, so they begin again.
+# Caches of which a change of revocations drops only entries with a revoked token, and the token of an entry. Logins and
+# plans also depend on the user's names in the mesh or beyond a crossing, so they are emptied.
 _TOKENS_OF: Final[Mapping[str, Callable[[Any], VerifiedToken]]] = {
     "verdicts": lambda token: token,
     "permits": lambda given: given.permit.token,
@@ -29,9 +29,9 @@ _TOKENS_OF: Final[Mapping[str, Callable[[Any], VerifiedToken]]] = {
 
 
 class Caches:
-    """Token caches by name: functions that return the current one (a reload may replace it) or None.
+    """Token caches by name. ``named``: functions that return the current cache (a reload may replace it) or None.
 
-    ``clock`` is wall time.
+    ``clock`` is wall time in seconds.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Caches:
         self._trim = trim or Trim()
 
     def sweep(self) -> None:
-        """Free expired entries. After a burst (also of connections) give free memory back to the system."""
+        """Free expired entries, then let ``trim`` return unused memory to the system."""
         now = self._clock()
         for cache in self._found().values():
             cache.sweep(now)
         self._trim.look()
 
     def carry(self, renewal: Renewal) -> None:
-        """Keep what a change of revocations leaves valid. A decision in flight by the policy before is not kept."""
+        """Keep the entries that a change of revocations leaves valid, under the new policy number."""
         for name, token_of in _TOKENS_OF.items():
             cache = self._named.get(name, lambda: None)()
             if isinstance(cache, BoundedCache):
@@ -63,7 +63,7 @@ class Caches:
             issued.carry(renewal.before, renewal.after, renewal.stops)
 
     def shed(self, limit_bytes: int, *, handles: bool) -> bool:
-        """Evict all but a small part of the caches, or of the lingering ``handles``. True: something was freed."""
+        """Evict each cache, or with ``handles`` only handles, to 1 / ``LEFT_PART`` of the limit. True: bytes freed."""
         before = self.total
         for name, cache in self._found().items():
             if (name == HANDLES) == handles:
@@ -72,19 +72,19 @@ class Caches:
 
     @property
     def total(self) -> int:
-        """The accounted bytes of all."""
+        """The accounted bytes of all caches."""
         return sum(cache.bytes for cache in self._found().values())
 
     def bytes(self) -> Mapping[str, int]:
-        """The accounted bytes of each."""
+        """Return the accounted bytes of each cache by name."""
         return {name: cache.bytes for name, cache in self._found().items()}
 
     def evicted(self) -> Mapping[str, int]:
-        """The number of entries that each has evicted."""
+        """Return the number of evicted entries of each cache by name."""
         return {name: cache.evicted for name, cache in self._found().items()}
 
     def lookups(self) -> Mapping[tuple[str, str], int]:
-        """The number of lookups in each, by result. Handles are not cache."""
+        """Return the number of lookups by cache and result (``hit``, ``miss``), without handles: they are no cache."""
         found = [(name, cache) for name, cache in self._found().items() if name != HANDLES]
         return {
             (name, result): count
@@ -98,7 +98,7 @@ class Caches:
 
 
 def _carry(cache: BoundedCache[Any, Any], renewal: Renewal, token_of: Callable[[Any], VerifiedToken]) -> None:
-    """Carry one cache. Its epoch is the policy's number, or (generation of the keys, number)."""
+    """Carry one cache over. Its epoch is the policy's number, or (generation of the keys, policy's number)."""
     epochs: dict[Hashable, Hashable] = {renewal.before: renewal.after}
     if isinstance(cache.epoch, tuple):
         keys, _ = cache.epoch

@@ -1,6 +1,6 @@
-"""Credentials that the agent shows when it calls out: a handle, or, at an entry, a user's login token.
+"""Credentials of the agent's outbound calls: a handle, or, at an entry, a user's login token.
 
-On the way to a host outside the mesh a handle has one or two places, and must not be anywhere else.
+A call to a host outside the mesh may carry a handle in one or two fields only: see ``stray_credentials``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # with the mark of a worker
 
 
 class Credential(NamedTuple):
-    """At least one is set; ``token`` is anything a bearer scheme carries that is not a handle."""
+    """A call's credential; at least one is set. ``token`` is any Bearer value that has not the form of a handle."""
 
     handle: str | None = None
     token: str | None = None
@@ -36,15 +36,15 @@ def credential_of(request: Message) -> Credential:
     """Read ``Authorization`` and ``Delegation-Handle``; names are lower case.
 
     Raises:
-        Denied: HEADER_MALFORMED (a doubled Authorization), NO_REQUEST_CONTEXT (neither is there or usable, or there
-            are two handles: nobody can say which request is meant). One handle may be in both fields.
+        Denied: HEADER_MALFORMED, a doubled Authorization; NO_REQUEST_CONTEXT, there is no handle or JWT, two different
+            handles, or Delegation-Handle is repeated. The same handle may be in both fields.
     """
     own = request.all(b"delegation-handle")
     if not own:
         alone = _HANDLE_ALONE.fullmatch(request.one(b"authorization") or b"")
         if alone is not None:
             return _new_credential((alone[1].decode("ascii"), None))
-    if len(own) > 1:  # also twice the same: two hands have written this head
+    if len(own) > 1:  # even with equal values: two writers each added the field
         raise Denied(Reason.NO_REQUEST_CONTEXT, "two Delegation-Handle fields")
     authorization = request.one(b"authorization") or b""
     handles = {value.decode("latin-1") for value in own}
@@ -58,13 +58,13 @@ def credential_of(request: Message) -> Credential:
             token = shown
     if len(handles) > 1:
         raise Denied(Reason.NO_REQUEST_CONTEXT, "two different handles")
-    if not handles and (token is None or "." not in token):  # anything but a JWT can only be meant as a handle
+    if not handles and (token is None or "." not in token):  # without a dot it is no JWT: a malformed handle
         raise Denied(Reason.NO_REQUEST_CONTEXT, "no handle")
     return Credential(next(iter(handles), None), token)
 
 
 def handles_of(request: Message) -> list[str]:
-    """Return what has the form of a handle in the fields that may carry one; also in that of a proxy's user."""
+    """Return each text with the form of a handle in Delegation-Handle, Authorization and Proxy-Authorization."""
     found: list[str] = []
     for name in (b"delegation-handle", b"authorization", b"proxy-authorization"):
         for value in request.all(name):
@@ -73,12 +73,12 @@ def handles_of(request: Message) -> list[str]:
 
 
 def handles_in(text: bytes) -> Iterator[str]:
-    """Yield what has the form of a handle in a text."""
+    """Yield each run of base64url characters in a text that has the form of a handle."""
     return (run.decode("ascii") for run in RUN.findall(text) if HANDLE.fullmatch(run.decode("ascii")))
 
 
 def decoded_basic(value: bytes) -> bytes:
-    """Return user and password of a Basic credential; empty if it is none."""
+    """Return the decoded ``user:password`` of a Basic credential; empty for any other value."""
     scheme, _, encoded = value.partition(b" ")
     try:
         return base64.b64decode(encoded) if scheme.lower() == b"basic" else b""

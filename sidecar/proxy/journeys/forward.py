@@ -1,4 +1,4 @@
-"""Streams an authorised request to its upstream and the answer back. Takes a permit: no permit, no bytes upstream."""
+"""Streams an authorised request to its upstream and the answer back. Without a permit no byte goes upstream."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ AnyPermit: TypeAlias = Permit | IssuedPermit | OwnPermit | ObservedPermit
 
 
 class Forwarder:
-    """Everything that requests of one side are forwarded with.
+    """Shared arguments of all forwardings of one side.
 
-    ``answer_edits`` are the edits to the fields of every answer. Of ``limits``, ``max_upload_s`` and
-    ``max_stream_s`` count: the longest that a request may come, and its answer go on, past the end of its token.
+    ``answer_edits`` are the edits to the fields of every answer. Of ``limits`` only ``max_upload_s`` and
+    ``max_stream_s`` are read: they bound an upload and an answer that outlast their token.
     """
 
     __slots__ = ("answer_edits", "limits", "pool", "watch")
@@ -56,7 +56,7 @@ class Forwarder:
 
 
 class Way(NamedTuple):
-    """Arguments of every ``Forwarding``. ``served`` is the request that a call of the agent's belongs to."""
+    """Arguments of every ``Forwarding``. ``served``: the inbound request of an outbound call, if it has one."""
 
     forwarder: Forwarder
     permit: AnyPermit
@@ -70,20 +70,20 @@ class Way(NamedTuple):
 
 
 class Forwarding(Pump):
-    """The wait for one whole answer: it ends with the upstream's status once that has passed.
+    """Wait that forwards one request and its whole answer; its result is the status of the answer.
 
-    Its arguments are those of ``Way``: ``target`` and ``edits`` make of the request what goes upstream. A subclass
-    takes a way, and what it does with the answer beside it.
+    The arguments are those of ``Way``. The request goes upstream with ``target`` and ``edits``. Subclasses take a
+    ``Way`` and arguments of their own.
 
     The wait raises:
-        SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or why it may not go on. If
-            ``stream.status`` is set by then, an answer had begun and was cut, else the caller must answer.
+        SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or the reason of a re-evaluation or of a
+            deadline. If ``stream.status`` is set, an answer had begun and was cut; else the journey must answer.
     """
 
     __slots__ = ("_entry", "_forwarder", "_permit", "_served", "_waiter", "_written", "answered_at", "warm")
 
-    _waiter: Waiter | None  # from when it begins
-    _written: bool  # the first record of a request that waits for it; unset in others
+    _waiter: Waiter | None  # set by ``begin``
+    _written: bool  # True once the first record is written, with ``records: before_answer``; else unset
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Forwarding(Pump):
         On a route with ``records: before_answer`` it is sent once its first record is written.
 
         Raises:
-            SidecarError: after a wait the request would be refused, or there is no room for the record.
+            SidecarError: the journey has waited, and a re-evaluation refuses the request; or the record has no room.
         """
         self._waiter = waiter
         if self._permit.route.record_first and not getattr(self, "_written", False):
@@ -130,7 +130,7 @@ class Forwarding(Pump):
             raise
 
     def _recorded(self, trouble: str | None) -> None:
-        """Send the request: its first record is written. Or end it with the ``trouble`` of the sink."""
+        """Send the request after its first record was written, or fail it if the sink has ``trouble``."""
         waiter = self._waiter
         if waiter is None or self._over:
             return
@@ -138,7 +138,7 @@ class Forwarding(Pump):
             if trouble is not None:
                 raise Unavailable(Reason.AUDIT_UNAVAILABLE, trouble)  # noqa: TRY301
             self._written = True
-            Forwarding.begin(self, waiter)  # not that of its kind, which has begun
+            Forwarding.begin(self, waiter)  # not ``self.begin``: a subclass's has run already
         except SidecarError as error:
             self._finish(error)
         except Exception:  # noqa: BLE001  as of any wait: the request fails, the bug stays visible
@@ -146,21 +146,21 @@ class Forwarding(Pump):
             self._finish(Unavailable(Reason.INTERNAL, "a wait failed"))
 
     def resumed_by(self, waiter: Waiter) -> None:
-        """Go on with a request that the native engine has sent and watches: ``waiter`` is told of its end."""
+        """Set the waiter for the end of a request that the native engine has sent."""
         self._waiter = waiter
 
     def cancel(self) -> None:
-        """Give it up."""
+        """Cut the transfer without calling the waiter."""
         self._waiter = None
         self.cut(Denied(Reason.PEER_GONE))
 
     def rewrite(self, head: Response) -> Edits:
-        """Edits to the answer's fields."""
+        """Note the answer's head in the record; return the edits to its fields."""
         self._entry.responded(head.status)
         return self._forwarder.answer_edits
 
     def unfinished(self, head: Response) -> None:
-        """The answer lasts."""
+        """Note that the answer goes on: write ``request.opened`` of a stream, and have the watch place it again."""
         if _streams(head):
             self._entry.opened()
             self._entry.event_stream = is_event_stream(head)
@@ -169,20 +169,20 @@ class Forwarding(Pump):
         watch.touch(self)
 
     def cut_answer(self, error: SidecarError) -> None:
-        """End an answer that has begun; one of gRPC can still tell why."""
+        """End an answer that has begun: of gRPC with trailers that give the reason, of others by an abort."""
         if refuses_by_grpc(self._stream) and error.reason is not Reason.PEER_GONE:
-            from sidecar.proxy.journeys.grpc_refusal import grpc_trailers  # of HTTP/2 alone
+            from sidecar.proxy.journeys.grpc_refusal import grpc_trailers  # only HTTP/2 needs it
 
             self._stream.send_end(grpc_trailers(error, self._entry.request_id))
         else:
             self._stream.abort()
 
     def done(self, error: SidecarError | None) -> None:
-        """The journey goes on."""
+        """Stop watching the request, and continue the journey."""
         watch = self._forwarder.watch
         try:
             watch.young.remove(self)
-        except KeyError:  # it has lasted for longer than a tick
+        except KeyError:  # after a tick the watch has moved it
             watch.forget(self)
         waiter = self._waiter
         if waiter is None:
@@ -195,7 +195,7 @@ class Forwarding(Pump):
     # --- for ``Watch``
 
     def live(self) -> None:
-        """Apply the limits of its kind: it has lasted for a tick, or its answer has begun."""
+        """Apply the limits of its kind, by its request and, once known, by its answer."""
         route, stream = self._permit.route, self._stream
         declared = route.stream
         kind = kind_of_request(grpc=stream.grpc, to_http2=bool(self._origin.http2), declared=declared)
@@ -206,15 +206,15 @@ class Forwarding(Pump):
 
     @property
     def direction(self) -> Direction:
-        """The side it is on."""
+        """The direction: ``inbound`` or ``outbound``."""
         return self._entry.direction
 
     @property
     def endless(self) -> bool:
-        """Tell if it does not finish by itself: a WebSocket, or a GET answered by an event stream.
+        """True if it does not finish by itself: a WebSocket, or a GET answered by an event stream.
 
-        Any event stream counts once the port of its caller is gone: a POST must not keep what the settings took away.
-        ``stream`` of its route changes only rates and silences, not this.
+        Once the plaintext port of its caller was withdrawn, an event stream of any method counts: it must not outlive
+        that port. A route's ``stream`` does not change this.
         """
         answer = self.response
         if answer is None or self.answered_at is None:
@@ -226,7 +226,7 @@ class Forwarding(Pump):
 
     @property
     def uploading(self) -> bool:
-        """Tell if more of the request is to come."""
+        """True if the request body is incomplete."""
         return not self._stream.body_complete
 
     @property
@@ -236,9 +236,9 @@ class Forwarding(Pump):
 
     @property
     def token_expires_at(self) -> float:
-        """In wall seconds; of a call with a static key also the end of its route; of an observed one the last day.
+        """The end of the permit's token, or of an own or observed permit itself, in wall seconds.
 
-        Past, once the port of its caller is gone: what is under way finishes within the same limits as on that day.
+        0 once the plaintext port of its caller was withdrawn: the limits after an expiry apply at once.
         """
         permit = self._permit
         if self._plain_is_gone:
@@ -247,7 +247,7 @@ class Forwarding(Pump):
 
     @property
     def login_expires_at(self) -> float:
-        """The time at which the user's login is too old for the route of the request; in wall seconds."""
+        """The time at which the user's login becomes too old for the request's route, in wall seconds; inf: never."""
         permit, served = self._permit, self._served
         if isinstance(permit, Permit):
             fresh_until = permit.fresh_until
@@ -257,40 +257,40 @@ class Forwarding(Pump):
 
     @property
     def peer_expires_at(self) -> float:
-        """The first end of a certificate on the path of the peer, in front or behind; in wall seconds."""
+        """The earliest expiry on the certificate path of the caller (inbound) or next hop (outbound); inf: no path."""
         guard = self._in_front() if self._entry.direction == "inbound" else self._next_hop()
         return float("inf") if guard is None else float(guard.until)
 
     @property
     def max_life_s(self) -> float:
-        """Not bounded but by its token."""
+        """No limit; a tunnel has one."""
         return float("inf")
 
     @property
     def max_upload_s(self) -> float:
-        """The longest that the request may come, if that is longer than its token lives."""
+        """The most seconds from the request's head to the end of its body, if its authority ends before."""
         limits = self._forwarder.limits
         upload = RULES[self._stream.kind].upload
         return limits.max_upload_s if upload == "max_upload_s" else limits.max_stream_s
 
     @property
     def max_stream_s(self) -> float:
-        """The longest that the answer may go on, if that is longer than its token lives."""
+        """The most seconds from the answer's head to its end, if its authority ends before."""
         return self._forwarder.limits.max_stream_s
 
     @property
     def max_wait_s(self) -> float:
-        """The longest wait for the answer of a stream, unless its token lives longer."""
+        """The most seconds until the answer of a stream begins, if its authority ends before; inf: no stream."""
         return self._forwarder.limits.max_stream_s if RULES[self._stream.kind].stays_open else float("inf")
 
     @property
     def deadline_s(self) -> float:
-        """The longest time for the whole request, by its route."""
+        """The route's limit for the whole request, in seconds; inf: none."""
         deadline_s = self._permit.route.deadline_s
         return float("inf") if deadline_s is None else deadline_s
 
     def judge(self, now: int) -> None:
-        """Return if the request is permitted by the policy in force. Raises ``SidecarError``."""
+        """Re-evaluate the request by the snapshot in force. Raises SidecarError if it would be refused."""
         snapshot, permit = self._forwarder.watch.snapshots.in_force(), self._permit
         operation = getattr(self._entry, "operation", None)
         if isinstance(permit, IssuedPermit):
@@ -309,7 +309,7 @@ class Forwarding(Pump):
                 judge_request(permit, guard, snapshot, method=method, path=path, operation=operation, now=now)
 
     def withdraw(self, error: SidecarError, *, begun: bool) -> None:
-        """Note in its record that the request would be refused now."""
+        """Note in its record that a re-evaluation refuses the request."""
         self._entry.withdraw(error, begun=begun)
 
     def _judge_observed(self, permit: ObservedPermit, snapshot: Snapshot, method: str, path: str, now: int) -> None:
@@ -333,25 +333,25 @@ class Forwarding(Pump):
 
     @property
     def _plain_is_gone(self) -> bool:
-        """Tell if the caller has no TLS, and the settings no port any more for such callers."""
+        """True if the caller has no TLS, and the settings now close the plaintext port before the permit ends."""
         permit = self._permit
         if not isinstance(permit, ObservedPermit) or permit.reason is not Reason.NO_CLIENT_CERT:
             return False
         return self._forwarder.watch.snapshots.setup.plain_until < permit.ends_at
 
     def cut_off(self, error: SidecarError) -> None:
-        """End it with the caller's connection, whatever else fails."""
+        """Stop the answer for ``error`` and close the caller's connection, even if stopping fails."""
         try:
             self._stream.stop(error)
         finally:
             self._stream.cut_off()
 
     def _in_front(self) -> PeerGuard | None:
-        """The proof of who calls; None: a caller without TLS."""
+        """Return the proof of the caller; None: it has no TLS."""
         return _guard_on(self._stream.transport)
 
     def _next_hop(self) -> PeerGuard | None:
-        """The proof of who is behind; None without a connection, or to a host that proves no SPIFFE ID."""
+        """Return the proof of the next hop; None: no connection, no TLS, or a host that proves no SPIFFE ID."""
         upstream = self.upstream
         if upstream is None or _leads_outside(self._permit):
             return None
@@ -367,5 +367,5 @@ def _guard_on(transport: asyncio.BaseTransport) -> PeerGuard | None:
 
 
 def _streams(head: Response) -> bool:
-    """Tell if the answer's end is unknown when it begins."""
+    """Return True for an answer that states no length, or is an event stream."""
     return head.content_length is None or is_event_stream(head)

@@ -1,16 +1,16 @@
 """Per-request handles, which an agent holds instead of tokens.
 
-A handle is 258 random bits that stand for one request in progress. It works only at the sidecar that made it, opens
-only the outbound routes that this request may call, at most ``max_calls`` times, and ends with the request (or
-``linger_s`` after it, or after the latest request of its chain that came in the meantime; never past its token's
-expiry). It ends earlier with the authority of the request: after a change of policy, keys or trust, the next call
-judges it again. A handle for a user's login, at an entry, belongs to no request: it lives until the login token
-expires. A handle stolen from a log is worthless.
+A handle is 258 random bits that stand for one request in progress. It works only at the sidecar that made it, permits
+only the outbound routes that this request may call, at most ``max_calls`` times, and ends with the request. On a route
+with ``linger_s`` it lasts that much longer, counted from the end of its request or from the latest later request of its
+chain, but never past its token's expiry. After a change of policy, keys or trust, the next call with a handle
+re-evaluates its request, so a handle ends with that authority. A handle for a user's login, at an entry, belongs to no
+request: it lives until the login token expires.
 
 Memory: the handle of a request in progress is never evicted; it adds ``OPEN_BYTES`` to its request, which holds the
-token anyway. A lingering handle holds its token itself, and so does a login's. Both together stay within ``max_bytes``:
-lingering handles of the peer with most of them are evicted first, the longest ended before the others. A login's handle
-is never evicted: one too many is refused.
+token anyway. A lingering handle holds its token itself, and so does a login's. These two kinds together stay within
+``max_bytes``: lingering handles are evicted first from the peer whose handles use most bytes, the longest ended first.
+Handles of logins are never evicted: a login beyond the limit is refused.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_PER_SUBJECT: Final = 64  # logins
 OPEN_BYTES: Final = 384  # the handle, its place, its ServedRequest
-HELD_BYTES: Final = 3072  # the same, and the delegation with its facts and its chain, beside the token
-_LOGINS_PART: Final = 2  # handles of logins take at most half, and leave the rest to lingering ones
+HELD_BYTES: Final = 3072  # the same, and the delegation with its facts and its chain; the token is extra
+_LOGINS_PART: Final = 2  # handles of logins take at most 1 / 2 of ``max_bytes``
 
-# Where there are several workers, a handle begins with the mark of the one that made it.
+# With several workers, a handle begins with the mark of the worker that made it.
 MARKS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 HANDLE_CHARS: Final = 43
-MARKED_CHARS: Final = 44  # of several workers: the first says of which
+MARKED_CHARS: Final = 44  # with several workers: the mark, then the handle
 
-_REFUSED: Final = -1  # no epoch of ``Handles``
+_REFUSED: Final = -1  # never an epoch of ``Handles``
 
 Counting = Callable[[], Coroutine[Any, Any, object]]
 
@@ -54,9 +54,9 @@ Counting = Callable[[], Coroutine[Any, Any, object]]
 class ServedRequest:
     """One request in progress: the authority behind its handle, and the number of calls left (None: no limit).
 
-    The handle outlives the request by ``linger_s``; the request came with the call id ``call_in``. ``guard`` proved its
-    peer (None: a user's login). ``facts`` name the claims of its token in records (not to be changed). ``epoch`` is the
-    one of ``Handles`` in which it was judged last. ``renewal`` is that of its chain, from ``ended_at`` on.
+    The handle outlives the request by ``linger_s``. ``call_in`` is the call id that the request carried, ``guard`` the
+    proof of its peer (None: a user's login). ``facts`` are its token's claims for records; do not change them.
+    ``epoch`` is the ``Handles.epoch`` of its last evaluation. Once it lingers, ``ended_at`` and ``renewal`` are set.
     """
 
     __slots__ = (
@@ -93,7 +93,7 @@ class ServedRequest:
         self.ended_at: float | None = None
 
     def count_call(self) -> Counting | None:
-        """Take one call from the budget. None: done. Otherwise another worker counts: await the result.
+        """Take one call from the budget. Returns None; a ``RemoteRequest`` returns a coroutine function to await.
 
         Raises:
             Denied: CALLS_EXHAUSTED, the request has made all its calls.
@@ -106,7 +106,7 @@ class ServedRequest:
 
 
 class _Login(NamedTuple):
-    """The handle of a login, and its subject."""
+    """The handle of a login, and the login's subject (iss, sub)."""
 
     handle: str
     subject: tuple[str, str]
@@ -115,10 +115,10 @@ class _Login(NamedTuple):
 class Handles:
     """All handles alive at this sidecar. ``clock`` is wall time in seconds, ``monotonic`` measures the linger.
 
-    ``judge`` raises ``SidecarError`` if a request would be refused now; it is called once in each ``epoch``.
-    ``max_bytes`` limits handles that outlive their request, ``max_per_subject`` the handles of one subject's logins.
-    ``own`` is the handle by which the agent acts for itself; None: it never does. ``alive`` has the requests by handle:
-    ``resolve`` judges what it finds there, so that nothing else but the native engine, which judges too, looks there.
+    ``judge`` raises ``SidecarError`` if a request would be refused now; ``resolve`` calls it at a handle's first use
+    after each ``suspect``. ``max_bytes`` limits lingering and login handles, ``max_per_subject`` the login handles of
+    one subject. ``own`` is the workload handle, for the agent's own calls; None: not configured. ``alive`` maps handles
+    to requests. Read it by ``resolve``, which re-evaluates; only the native engine, which does so too, reads it itself.
     """
 
     __slots__ = (
@@ -159,7 +159,7 @@ class Handles:
         self.mark = mark
         self.alive: dict[str, ServedRequest] = {}
         self._lingering = LingerCache(max_bytes)
-        self.on_request_of: Callable[[Chain], None] = lambda _chain: None  # whose handles linger, if it has any
+        self.on_request_of: Callable[[Chain], None] = lambda _chain: None  # gets the chain of each ``let_in``
         self.chains: WeakValueDictionary[Chain, Renewal] = WeakValueDictionary()  # of lingering handles
         self._logins: BoundedCache[str, _Login] = BoundedCache(max_bytes // _LOGINS_PART)  # by token
         self._logins_of: Counter[tuple[str, str]] = Counter()
@@ -169,7 +169,7 @@ class Handles:
 
     @property
     def bytes(self) -> int:
-        """The accounted bytes: of requests in progress without their tokens, of all other handles with them."""
+        """The accounted bytes of all handles; tokens count for lingering and login handles only."""
         opened = len(self.alive) - len(self._logins) - len(self._lingering)
         return opened * OPEN_BYTES + self._logins.bytes + self._lingering.bytes
 
@@ -177,18 +177,18 @@ class Handles:
 
     @property
     def evicted(self) -> int:
-        """The lingering handles that were evicted for others."""
+        """The number of lingering handles that were evicted, or not kept for lack of room."""
         return self._lingering.evicted
 
     def open(self, served: ServedRequest) -> str:
-        """Make the handle of a request that starts now."""
+        """Make and store a new handle for ``served``; return it."""
         handle = self.mark + random_258()
         served.epoch = self.epoch
         self.alive[handle] = served
         return handle
 
     def let_in(self, served: ServedRequest, linger_s: float) -> None:
-        """Let the handle of a request that nothing refuses any more outlive it, and renew those of its chain."""
+        """Set ``linger_s`` of a permitted request; renew its chain's lingering handles, also at other workers."""
         served.linger_s = linger_s
         chain = chain_of(served.delegation)
         if chain is not None:
@@ -196,30 +196,30 @@ class Handles:
             self.on_request_of(chain)
 
     def carry(self, handle: str, txn_token: TxnToken) -> None:
-        """Let the calls of a request that starts now carry this transaction token."""
+        """Add a transaction token to the delegation of the request behind ``handle``, for its outbound calls."""
         served = self.alive[handle]
         served.delegation = replace(served.delegation, txn_token=txn_token)
         if served.facts.get("txn") is None:
             served.facts = {**served.facts, "txn": txn_token.txn}
 
     def is_own(self, handle: str) -> bool:
-        """Tell if a handle is the workload's: it stands for no request, and ``resolve`` does not know it."""
+        """Return True for a workload handle in force. It stands for no request: ``resolve`` refuses it."""
         return self.own is not None and self.own.accepts(handle)
 
     def call_ids(self, most: int) -> list[str]:
-        """Return the call ids of requests in progress or lingering, the newest first, at most so many."""
+        """Return up to ``most`` call ids of requests in progress or lingering, the last stored first."""
         found = (served.call_in for served in reversed(self.alive.values()))
         return list(islice((call for call in found if call is not None), most))
 
     def suspect(self) -> None:
-        """Judge each handle again at its next use: policy, keys, trust or our identity have changed."""
+        """Have ``resolve`` re-evaluate every handle at its next use: policy, keys, trust or our identity changed."""
         self.epoch += 1
 
     def keep(self, served: ServedRequest) -> str:
-        """Make the handle of a login, or find it; it lives until the token expires.
+        """Return the handle of a login, made at its first use. It lives until the login token expires.
 
         Raises:
-            Unavailable: OVERLOADED, this subject, or all together, have too many already.
+            Unavailable: OVERLOADED, the subject has ``max_per_subject`` of them, or there is no memory for another.
         """
         self._sweep_logins()
         token = served.delegation.token
@@ -239,25 +239,25 @@ class Handles:
         return handle
 
     def resolve(self, handle: str) -> ServedRequest:
-        """Find the request that a handle stands for and may still act for.
+        """Return the request behind a handle, re-evaluated if ``suspect`` was called since the last time.
 
         Raises:
-            Denied: NO_REQUEST_CONTEXT, as ``find``, or its peer is no longer trusted, or it was refused before. As the
-                inbound journey, if the request would be refused now.
-            Unavailable: likewise.
+            Denied: NO_REQUEST_CONTEXT, as ``find``, or the peer is no longer trusted, or an earlier re-evaluation
+                refused the request. The reason of ``judge``, if the request would be refused now.
+            Unavailable: as ``judge``.
         """
         served = self.alive.get(handle)
         if served is None or self.is_over(served):
-            served = self.find(handle)  # which tells why not
+            served = self.find(handle)  # raises with the reason
         if served.epoch != self.epoch:
             self._judge_again(served)
         return served
 
     def find(self, handle: str) -> ServedRequest:
-        """Find the request that a handle stands for, also where it may do nothing more.
+        """Return the request behind a handle without re-evaluating it: it may have been refused.
 
         Raises:
-            Denied: NO_REQUEST_CONTEXT, the handle is unknown here, its request has ended, or its token has expired.
+            Denied: NO_REQUEST_CONTEXT, the handle is unknown here, or ``is_over``.
         """
         served = self.alive.get(handle)
         if served is None:
@@ -268,7 +268,7 @@ class Handles:
         return served
 
     def within(self, text: str) -> bool:
-        """Tell if a handle of this worker, or the workload's own, is anywhere within a text."""
+        """Return True if a text contains a live handle of this worker, or a workload handle in force."""
         if self.own is not None and any(one in text for one in self.own.in_force()):
             return True
         chars = HANDLE_CHARS + len(self.mark)
@@ -276,9 +276,9 @@ class Handles:
         return any(served is not None and not self.is_over(served) for served in found)
 
     def _judge_again(self, served: ServedRequest) -> None:
-        """Judge the request. Once refused, its handle opens nothing more.
+        """Re-evaluate a request. After a Denied, its handle is refused for good.
 
-        It is not forgotten: a handle that nobody knows could pass for a credential of the agent's own.
+        The handle stays stored: an unknown one could pass for a credential of the agent's own.
         """
         if served.epoch == _REFUSED:
             raise Denied(Reason.NO_REQUEST_CONTEXT, "the authority of the handle's request was withdrawn")
@@ -288,11 +288,11 @@ class Handles:
             served.epoch = _REFUSED
             if error.answer.status:
                 raise
-            raise Denied(Reason.NO_REQUEST_CONTEXT, f"the handle's peer is not trusted any more: {error}") from error
+            raise Denied(Reason.NO_REQUEST_CONTEXT, f"the handle's peer is no longer trusted: {error}") from error
         served.epoch = self.epoch
 
     def end(self, handle: str) -> None:
-        """End the handle with its request. Calls in flight finish; new ones need ``linger_s``."""
+        """End a handle with its request, or let it linger for ``linger_s``. Calls in flight go on."""
         served = self.alive.pop(handle, None)
         if served is None or served.linger_s <= 0:
             return
@@ -301,11 +301,11 @@ class Handles:
         self._linger(handle, served, self._monotonic(), renewal)
 
     def _linger(self, handle: str, served: ServedRequest, ended_at: float, renewal: Renewal) -> None:
-        """Keep a handle that is none of a request in progress, if there is room for it."""
+        """Keep the handle of an ended request if there is room for it; else count an eviction."""
         peer = _peer_of(served)
         cost = served.delegation.held_bytes + HELD_BYTES + self._lingering.cost_of(peer, served.guard)
         self._make_room(cost)
-        if self.bytes + cost + ENTRY_BYTES > self._max_bytes:  # requests in progress and logins leave no room
+        if self.bytes + cost + ENTRY_BYTES > self._max_bytes:  # requests in progress and logins use the rest
             self._lingering.evicted += 1
             return
         served.ended_at, served.renewal = ended_at, renewal
@@ -314,20 +314,20 @@ class Handles:
         self.alive[handle] = served
 
     def renew(self, chain: Chain) -> None:
-        """Let the handles of a chain's ended requests linger as if these had ended now: it has a new request."""
+        """Restart the linger of a chain's handles, because the chain has a new request."""
         renewal = self.chains.get(chain)
         if renewal is not None:
-            while self._sweep_lingering():  # what has ended already stays so
+            while self._sweep_lingering():  # expired handles go first: they must not be renewed
                 pass
             renewal.at = self._monotonic()
 
-    def sweep(self, now: float = 0.0) -> None:  # noqa: ARG002 - it has clocks of its own
-        """Free expired handles. Runs about once a second; ``resolve`` is exact without it."""
+    def sweep(self, now: float = 0.0) -> None:  # noqa: ARG002 - handles have clocks of their own
+        """Free expired handles, about once a second. ``resolve`` refuses expired handles even before that."""
         self._sweep_logins()
         self._sweep_lingering()
 
     def _sweep_lingering(self) -> bool:
-        """Free handles that have lingered long enough. Return False if there was none to look at."""
+        """Free handles whose linger is over; keep renewed ones. Return True if any was due."""
         found = self._lingering.sweep(self._monotonic())
         for handle in found:
             served = self.alive.pop(handle)
@@ -336,7 +336,7 @@ class Handles:
         return bool(found)
 
     def shed(self, to_bytes: int) -> None:
-        """Evict lingering handles until no more than ``to_bytes`` of all handles are left, or none lingers."""
+        """Evict lingering handles until all handles use at most ``to_bytes``, or none lingers."""
         self._kill(self._lingering.shed(to_bytes - self.bytes + self._lingering.bytes))
 
     def _make_room(self, cost: int) -> None:
@@ -360,18 +360,18 @@ class Handles:
             del self.alive[handle]
 
     def is_over(self, served: ServedRequest) -> bool:
-        """Tell if a handle opens nothing more: its token has expired, or it has lingered long enough."""
+        """Return True if a handle has expired: its delegation (``Delegation.ends_at``), or its linger, is over."""
         if self._clock() >= served.delegation.ends_at:
             return True
         return served.ended_at is not None and self._monotonic() >= _lingers_until(served)
 
 
 def _lingers_until(served: ServedRequest) -> float:
-    """Return the end of a linger on the monotonic clock; the token may end it before."""
+    """Return the end of a linger on the monotonic clock. The delegation may end earlier."""
     return max(served.ended_at or 0.0, served.renewal.at) + served.linger_s
 
 
 def _peer_of(served: ServedRequest) -> str:
-    """Return the peer of a request: the actor that its token names, or the workload that acts for itself."""
+    """Return the actor that a request's token names; for a token without an actor its subject."""
     token = served.delegation.token
     return token.actor_id or token.subject

@@ -1,14 +1,14 @@
 """The inbound journey: an mTLS peer calls the agent.
 
-Theory of operation. The peer's SPIFFE ID was proven inside the TLS handshake and is proven again whenever trust has
-changed. Then, in this order: canonical target -> route -> bearer -> token verified (or remembered) -> on a route of a
-protocol above HTTP the operation that is asked for (``feature.py``) -> decision of the core (or the one it made on the
-same call before, after a look at the clock) -> identity headers rewritten, token swapped for a handle -> the agent. A
-route that only observes lets a refused request pass with its own credential, and without a handle (``observing.py``).
-Everything that decides is one snapshot, taken at the start: a reload never splits a decision. On the warm path nothing
-here waits except for the agent.
+Theory of operation. The peer's SPIFFE ID was proven in the TLS handshake; each request proves it again if trust has
+changed since. Then, in this order: canonical target -> route -> bearer -> token verified (or cached) -> on a route of a
+protocol above HTTP its operation (``feature.py``) -> decision of the core (or its cached permit for the same call,
+with expiry checked again) -> identity headers rewritten, token replaced by a handle -> the agent. A route that only
+observes forwards a refused request with the caller's own credential, and without a handle (``observing.py``). A request
+is decided by one snapshot, taken at the start, so a reload never splits a decision. On the warm path a request waits
+only for the agent.
 
-Read ``Inbound.journey`` top to bottom: it is the whole of it.
+Read ``Inbound.journey`` top to bottom: it is the whole journey.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
     from sidecar.proxy.journeys.operation import Operation
     from sidecar.proxy.journeys.remote_handles import RemoteHandles
 
-_UNPROVEN_BYTES: Final = 16 * 1024  # of a message whose token does not verify
+_UNPROVEN_BYTES: Final = 16 * 1024  # read of a message whose token does not verify
 
 
 class Inbound:
-    """Serves the requests of peers. ``clock`` is wall time in seconds; ``remote_handles`` as of ``Outbound``.
+    """Serves the requests of peers. ``clock`` is wall time in seconds; ``remote_handles`` as in ``Outbound``.
 
-    ``edits`` makes a permitted request the agent's: ``to_agent``, or with a key that the agent expects. ``features``
-    are those of the whole sidecar.
+    ``edits`` returns the field edits of a permitted request: ``to_agent``, or a function that also adds an agent's key
+    or a transaction token. ``features`` are those of the whole sidecar.
     """
 
     def __init__(
@@ -83,15 +83,15 @@ class Inbound:
         log.metrics.verdict_cache = self._look_ups
 
     def on_request(self, stream: Stream) -> None:
-        """Serve one request: make its record, then its journey."""
+        """Serve one request: reserve its record, then start its journey."""
         serve(self.log, "inbound", stream, self.journey)
 
     def on_refused(self, stream: Stream, error: SidecarError) -> None:
-        """Answer input that was not a request, and write its record."""
+        """Refuse a request before its journey, and write its record."""
         refuse_unread(self.log, "inbound", stream, error)
 
     def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
-        """One request from a peer to the agent and back."""
+        """Serve one request of a peer: decide, forward it to the agent, answer, and close its record."""
         policy: Policy | None = None
         route: InboundRoute | None = None
         protocol: InboundProtocol | None = None  # above HTTP
@@ -120,7 +120,7 @@ class Inbound:
                 found = yield from self._operation(asked, stream, head, target, peer, route, snapshot, entry, now)
                 route, unproven = found
                 if unproven is not None:
-                    raise unproven  # after the operation is known: the answer names its scopes
+                    raise unproven  # only now that the operation is known: the answer names its scopes
                 if asked.grpc:
                     agent = snapshot.require_grpc_agent()
                 now = int(self.clock())  # the body may have taken longer than the token had left
@@ -193,13 +193,13 @@ class Inbound:
     def _forwarding(
         self, protocol: InboundProtocol | None, asked: Operation | None, session: object, way: Way, policy: Policy
     ) -> Forwarding:
-        """Make the way to the agent and back. Raises Denied, as that of its protocol."""
+        """Return the forwarding to the agent. Raises Denied, as ``InboundProtocol.forwarding``."""
         return Forwarding(*way) if protocol is None else protocol.forwarding(asked, session, way, policy)
 
     def _decide(
         self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry, now: int
     ) -> Journey[Permit]:
-        """Judge a request that was not permitted before."""
+        """Verify the token, if it is not cached, and decide on the request. Raises SidecarError if it is refused."""
         policy = snapshot.policy
         raw = bearer_of(head.all(b"authorization"))
         token = self.verdicts.find((raw, peer.spiffe_id), (snapshot.keys.generation, policy.number)) or (
@@ -227,7 +227,7 @@ class Inbound:
         entry: Entry,
         now: int,
     ) -> object:
-        """Find what a request of a protocol goes on in, such as a session of MCP."""
+        """Return the session of a permitted request, of its protocol's own type. Raises Denied, as its ``open``."""
         try:
             return protocol.open(asked, head, permit, now)
         except Denied:
@@ -246,9 +246,9 @@ class Inbound:
         entry: Entry,
         now: int,
     ) -> Journey[tuple[InboundRoute, Denied | None]]:
-        """Verify the token, then read what a message asks for. Return the route of that operation.
+        """Verify the token, then read the operation of a message. Return the operation's route.
 
-        With it comes the reason of a 401 or 403, if the token does not verify.
+        The second result is the refusal (401 or 403) if the token does not verify; a route that observes skips this.
         """
         unproven: Denied | None = None
         if now >= route.observe_until:
@@ -268,9 +268,9 @@ class Inbound:
     def _prove(
         self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
     ) -> Journey[Denied | None]:
-        """Verify the token of a request before its body is read. Return the reason of a refusal, if it does not verify.
+        """Verify the token of a request before its body is read. Return the refusal (401 or 403) if it does not verify.
 
-        Such a request is only read so far that its answer can be a JSON-RPC error, with the scopes of its operation.
+        The body of a refused request is read too, up to a limit: the answer can be a JSON-RPC error that names scopes.
         """
         try:
             raw = bearer_of(head.all(b"authorization"))
@@ -283,7 +283,7 @@ class Inbound:
         return None
 
     def _note_bearer(self, head: Request, peer: VerifiedPeer, snapshot: Snapshot, entry: Entry) -> None:
-        """Note the token of a request that is refused before it is judged: it tells for whom the peer tried."""
+        """Note in the record the token of a request refused before a decision; as unverified, if it is not cached."""
         try:
             raw = bearer_of(head.all(b"authorization"))
             token = self.verdicts.find((raw, peer.spiffe_id), (snapshot.keys.generation, snapshot.policy.number))
@@ -304,7 +304,7 @@ class Inbound:
         target: CanonicalTarget,
         entry: Entry,
     ) -> Way:
-        """Return the way of a request that only passes because its route observes."""
+        """Return the arguments to forward a refused request on a route that only observes."""
         trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
         _, entry.trace_id, entry.span_id, _ = trace
         edits = to_observed_agent(
@@ -325,20 +325,20 @@ class Inbound:
             raise
 
     def _look_ups(self) -> Mapping[str, int]:
-        """Tokens found verified, by permit or by verdict, and those that were not."""
+        """Return the hits (a permit or a verdict was cached) and misses of the cache of verified tokens."""
         return {"hit": self.permits.hits + self.verdicts.hits, "miss": self.verdicts.misses}
 
     def _verify(
         self, raw: str, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
     ) -> Journey[VerifiedToken]:
-        """Verify a token not seen before; waits for its issuer's key where that is not known yet."""
+        """Verify a token and cache it. Waits for its issuer's key if that is unknown. Raises SidecarError."""
         policy, keys = snapshot.policy, snapshot.keys
         bearer = parse_bearer(raw)
         try:
             issuer = trusted_issuer(bearer, route=route, policy=policy)
             key = keys.find(bearer.issuer, bearer.kid)
             if key is None:
-                entry.claim_unverified(bearer)  # who waits may be seen waiting
+                entry.claim_unverified(bearer)  # before the wait, during which ``request.opened`` may be written
                 key = yield Async(self.tasks, lambda: keys.wait_for_key(bearer.issuer, bearer.kid))
             token = verify_token(
                 bearer,

@@ -1,8 +1,8 @@
-"""Plans of outbound calls, kept for the next call on the same authority: a lookup instead of a decision.
+"""Cache of plans of outbound calls: a repeated call costs a lookup instead of a decision.
 
-Of all that a plan is made of (`plan_outbound`), only time passes: a plan is found again for the very same delegation
-and route, under the policy with the same number, until the token expires. A login is planned again in each second,
-because its authority depends on the time, which is counted in whole seconds.
+A plan is used again only for the same delegation and route objects, under the same policy number, until the token
+expires: of the inputs of ``plan_outbound`` only the time differs then. The authority of a login depends on the time, in
+whole seconds, so a login's plan is used within one second only.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from sidecar.delegation.plan import Delegation, Plan, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 
-PLAN_BYTES: Final = 768  # beside the token of its delegation
+PLAN_BYTES: Final = 768  # of an entry; the delegation's token is extra
 MAX_OF_SECOND: Final = 256  # plans of logins
 
 
 class Plans(BoundedCache[tuple[str, str], Plan]):
     """Plans, by token and route; the epoch is the policy's number. The oldest is evicted first.
 
-    ``warm_bytes`` are those that the native engine adds to each.
+    ``warm_bytes`` is the memory that the native engine adds to each entry.
     """
 
     __slots__ = ("as_of", "of_second", "warm_bytes")
@@ -29,11 +29,11 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)
         self.warm_bytes = 0
-        self.as_of = (0, 0)  # the second and the policy's number that the plans of logins are for
+        self.as_of = (0, 0)  # second and policy number of the plans in ``of_second``
         self.of_second: dict[tuple[str, str], Plan] = {}
 
     def plan(self, delegation: Delegation | None, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
-        """Plan one call, or find the plan of the last one. ``delegation`` None: the agent calls for itself.
+        """Return the plan of a call, cached where possible. ``delegation`` None: the agent calls for itself.
 
         Raises:
             SidecarError: as ``plan_outbound``, or ``plan_own``.
