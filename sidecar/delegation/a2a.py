@@ -14,7 +14,7 @@ from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, one_spelling
 from sidecar.errors import Denied, Reason
 
 VERSIONS: Final = frozenset({"0.3", "1.0"})
-FIRST_VERSION: Final = "0.3"  # of a request that states none
+FIRST_VERSION: Final = "0.3"  # the default for a request without A2A-Version
 
 _V03: Final = {
     "message/send": "SendMessage",
@@ -34,7 +34,7 @@ OPERATIONS: Final = frozenset(_V03.values())
 _SEGMENT: Final = r"[A-Za-z0-9._~!$&'()*+,;=@-]+"
 _TASK: Final = rf"/tasks/(?P<task>{_SEGMENT})"
 _CONFIGS: Final = rf"{_TASK}/pushNotificationConfigs"
-# The operations of HTTP+JSON, below whatever segments.
+# Operations of HTTP+JSON; group 1 is the path before them.
 _PATHS: Final = tuple(
     (methods, re.compile(rf"((?:/{_SEGMENT})*?){path}"), operation)
     for methods, path, operation in (
@@ -76,7 +76,7 @@ _PARAMS: Final = frozenset(
 
 
 def named(operation: str) -> str:
-    """Return an operation's name in version 1. Raises ValueError if there is no such operation."""
+    """Return the name of ``operation`` in version 1.0. Raises ValueError for an unknown operation."""
     name = _V03.get(operation, operation)
     if name not in OPERATIONS:
         raise ValueError("no operation of A2A")
@@ -84,10 +84,10 @@ def named(operation: str) -> str:
 
 
 def operation_of(message: RpcMessage) -> str:
-    """Return the operation that a message asks for.
+    """Return the operation that a JSON-RPC message requests, by its name in version 1.0.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, it is a response, or ambiguous; OPERATION_REFUSED, an unknown method.
+        MessageRefused: OPERATION_MALFORMED for a response or ambiguous params; OPERATION_REFUSED for an unknown method.
     """
     if message.method is None:
         raise MessageRefused("an agent asks nothing of its callers", message_id=message.id)
@@ -100,7 +100,7 @@ def operation_of(message: RpcMessage) -> str:
 
 
 def check_params(message: RpcMessage) -> None:
-    """Refuse parameters, or a body of HTTP+JSON, with ambiguous member names.
+    """Refuse a message whose params (for HTTP+JSON, the body) have ambiguous member names.
 
     Raises:
         MessageRefused: OPERATION_MALFORMED.
@@ -109,17 +109,17 @@ def check_params(message: RpcMessage) -> None:
 
 
 def is_path_of_operation(path: str) -> bool:
-    """True if HTTP+JSON has an operation at the end of this path, for any method."""
+    """True if ``path`` ends with the path of an HTTP+JSON operation, for any method."""
     return any(pattern.fullmatch(path) for _, pattern, _ in _PATHS)
 
 
 def operation_of_path(method: str, path: str, *, anywhere: bool = False) -> tuple[str, str | None]:
-    """Return the operation of a request of HTTP+JSON, by its path below the interface's; and the task in it, if any.
+    """Return the operation of an HTTP+JSON request and the task id in its path, if any. ``path``: below the interface.
 
-    One segment may come first: a tenant, or the version of 0.3; with ``anywhere`` any number of them.
+    One segment may precede the operation (a tenant, or the version in 0.3); with ``anywhere`` any number may.
 
     Raises:
-        Denied: OPERATION_REFUSED: the path has no operation.
+        Denied: OPERATION_REFUSED if not exactly one operation has this method and path.
     """
     found = [
         (operation, matched)
@@ -135,20 +135,20 @@ def operation_of_path(method: str, path: str, *, anywhere: bool = False) -> tupl
 
 
 def is_first_page(parameters: Iterable[tuple[str, object]]) -> bool:
-    """True if a request for a list has no token of a page in its parameters."""
+    """True if the parameters of a list request have no page token."""
     return not any(value for name, value in parameters if without_marks(name) == "pagetoken")
 
 
 def is_first_version(fields: Iterable[str], query: Iterable[str]) -> bool:
-    """True if a request is of 0.3, by what ``check_version`` reads: also one whose version is not known."""
+    """True unless a request states version 1.0 in a field or in the query; an unknown version counts as 0.3."""
     return "1.0" not in {*fields, *query}
 
 
 def check_version(fields: Iterable[str], query: Iterable[str]) -> None:
-    """Refuse a request by its ``A2A-Version``, as a field or as a parameter of the query. Without either it is 0.3.
+    """Check the values of ``A2A-Version`` in the header fields and the query. Without any the version is 0.3.
 
     Raises:
-        MessageRefused: PROTOCOL_VERSION, an unknown version, or two that differ.
+        MessageRefused: PROTOCOL_VERSION for an unknown version, or two that differ.
     """
     stated = {*fields, *query} or {FIRST_VERSION}
     if len(stated) != 1 or not stated <= VERSIONS:

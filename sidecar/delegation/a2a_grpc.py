@@ -1,8 +1,8 @@
-"""A2A by gRPC: operations of calls, and parameters of messages. Pure; the services of 0.3 and 1.0.
+"""A2A by gRPC, versions 0.3 and 1.0: maps calls to operations, and messages to JSON-RPC parameters. Pure.
 
-A message is read into the parameters that JSON-RPC has for the same operation, so that everything else decides by
-these alone. Of 0.3, tasks are named as resources: ``tasks/{id}``. A field that its version does not have is refused:
-it could be one that the agent reads.
+A message becomes the params that JSON-RPC has for the same operation, so policy reads one form for all bindings. In
+0.3 tasks are resource names, ``tasks/{id}``. A field that is unknown in its version is refused, since the agent might
+read it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sidecar.delegation.json_rpc import MessageRefused, RpcMessage
 from sidecar.delegation.protobuf import Field, Kind, ProtobufError, Schema, read
 from sidecar.errors import Reason
 
-MAX_FIELDS: Final = 1024  # of a message of a call, in two bytes at least: each costs a microsecond
+MAX_FIELDS: Final = 1024  # in one request message; a field takes two bytes or more, and a microsecond to read
 _MAX_FIELDS_OF_ANSWER: Final = 4096
 
 _is_path: Final = re.compile(r"/((?:lf\.)?a2a\.v1\.A2AService)/([A-Za-z]{1,64})").fullmatch
@@ -28,7 +28,7 @@ _SERVICES: Final = {"1.0": "/lf.a2a.v1.A2AService/", "0.3": "/a2a.v1.A2AService/
 
 
 def _task(name: str) -> str:
-    """Return the task in the name of a resource of 0.3; an absent name is empty."""
+    """Return the task id in a resource name of 0.3; empty for an empty name. Raises ProtobufError."""
     if not name:
         return ""
     match = _is_task(name)
@@ -148,22 +148,22 @@ METHODS: Final[Mapping[tuple[str, str], Mapping[str, Method]]] = MappingProxyTyp
 
 
 def is_path_of_service(path: str) -> bool:
-    """True if a path belongs to a service of A2A, so that only gRPC is spoken there."""
+    """True if ``path`` belongs to an A2A gRPC service."""
     return path.startswith(tuple(_SERVICES.values()))
 
 
 def path_of(version: str) -> str:
-    """Return the path of a method in a version, used to test if an interface is on a route."""
+    """Return the path of SendMessage in ``version``, to look up the route that serves a gRPC interface."""
     return _SERVICES[version] + "SendMessage"
 
 
 def is_first_version(path: str) -> bool:
-    """True if a path belongs to the service of 0.3, whatever its method."""
+    """True if ``path`` belongs to the 0.3 service."""
     return path.startswith(_SERVICES[FIRST_VERSION])
 
 
 class Call(NamedTuple):
-    """A call of a known method. The version of its service is also that of the message."""
+    """A call of a known method. ``version`` is the A2A version of its service."""
 
     method: Method
     version: str
@@ -173,7 +173,7 @@ def call_of_path(path: str, query: bytes) -> Call:
     """Return the method called at ``path``.
 
     Raises:
-        MessageRefused: OPERATION_REFUSED, it is none of A2A's services.
+        MessageRefused: OPERATION_REFUSED for an unknown service or method, or a path with a query.
     """
     match = None if query else _is_path(path)
     if match is not None:
@@ -184,7 +184,7 @@ def call_of_path(path: str, query: bytes) -> Call:
 
 
 def check_version(stated: Iterable[str], version: str) -> None:
-    """Refuse a call whose ``A2A-Version`` is not the version of its service. It may state none.
+    """Refuse a call whose ``A2A-Version`` values, if any, differ from the ``version`` of its service.
 
     Raises:
         MessageRefused: PROTOCOL_VERSION.
@@ -194,7 +194,7 @@ def check_version(stated: Iterable[str], version: str) -> None:
 
 
 def check_media(types: Iterable[bytes], codings: Iterable[bytes]) -> None:
-    """Refuse a call whose content type is not that of Protobuf, or whose message is compressed.
+    """Refuse a call whose content type is not gRPC with Protobuf, or whose ``grpc-encoding`` is not identity.
 
     Raises:
         MessageRefused: OPERATION_MALFORMED.
@@ -206,10 +206,10 @@ def check_media(types: Iterable[bytes], codings: Iterable[bytes]) -> None:
 
 
 def message_of(content: bytes, method: Method) -> RpcMessage:
-    """Read the content of a call, as a message with the parameters of JSON-RPC.
+    """Parse the content of a call to ``method`` into a message with the params of JSON-RPC.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, it is not one message of this method, or could be read in two ways.
+        MessageRefused: OPERATION_MALFORMED unless it is exactly one unambiguous message of this method.
     """
     try:
         params = read(one_message(content), method.request, max_fields=MAX_FIELDS)
@@ -218,7 +218,7 @@ def message_of(content: bytes, method: Method) -> RpcMessage:
     return RpcMessage(None, None, params)
 
 
-# Both versions have the same numbers here; whatever else an agent answers is its own.
+# Field numbers are the same in both versions; other fields of an answer are ignored.
 _IDS_OF_EVENT: Final[Schema] = {1: _text("taskId"), 2: _text("contextId")}
 _ANSWER: Final[Schema] = {
     1: _message("task", {1: _text("id"), 2: _text("contextId")}),
@@ -229,7 +229,7 @@ _ANSWER: Final[Schema] = {
 
 
 def shown_in_message(message: bytes) -> Shown:
-    """Return the task and context in an answer's message; empty if unreadable."""
+    """Return the task and context ids in one message of an answer; ``NOTHING_SHOWN`` if unreadable."""
     try:
         return shown_of(read(message, _ANSWER, max_fields=_MAX_FIELDS_OF_ANSWER, others=True))
     except ProtobufError:
@@ -237,10 +237,10 @@ def shown_in_message(message: bytes) -> Shown:
 
 
 class GrpcAnswerReader:
-    """Finds tasks in the messages of an answer, until the first. As ``AnswerReader`` for JSON.
+    """Incremental reader of task and context ids in a gRPC answer; ``AnswerReader`` is its JSON counterpart.
 
-    ``codings`` are the values of its ``grpc-encoding``. Nothing more is read after ``MAX_EVENTS_READ`` messages, or
-    after one that has more than ``MAX_READ_BYTES``, or cannot be decompressed.
+    ``codings``: the values of ``grpc-encoding``. Reading stops at the first task, after ``MAX_EVENTS_READ`` messages,
+    or at a message that is larger than ``MAX_READ_BYTES`` or cannot be decompressed.
     """
 
     __slots__ = ("_left", "_messages", "over")
@@ -251,7 +251,7 @@ class GrpcAnswerReader:
         self._messages: GrpcMessages | None = GrpcMessages(max_bytes=MAX_READ_BYTES, codings=codings)
 
     def feed(self, data: bytes) -> list[Shown]:
-        """Consume more of the answer; return the tasks and contexts of its complete messages."""
+        """Consume ``data``; return the ids found in the messages that it completes."""
         found: list[Shown] = []
         if self._messages is None:
             return found
@@ -269,7 +269,7 @@ class GrpcAnswerReader:
         return found
 
     def end(self) -> list[Shown]:
-        """Return nothing: each message was read when it was complete."""
+        """Stop reading; return an empty list, since ``feed`` reads each message when it is complete."""
         self._stop()
         return []
 

@@ -1,4 +1,4 @@
-"""Lists of A2A tasks by gRPC, cut to those that their reader may see. Pure; 0.3 has none. As ``a2a_lists`` for JSON."""
+"""Filter for A2A task lists by gRPC (1.0 only), as ``a2a_lists`` is for JSON. Pure."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _TASK: Final[Schema] = {1: Field(Kind.TEXT, "id"), 2: Field(Kind.TEXT, "context"
 
 
 def cut_tasks(content: bytes, may_see: MaySee, *, first_page: bool) -> bytes:
-    """Return the content of an answer without the tasks that its reader may not see: as it came, if nothing changes.
+    """Return the content of an answer without the tasks for which ``may_see`` is false.
 
-    The total is that of the tasks shown, where they all are on this page, else it is left out. ``first_page``: the
-    request has no token of a page.
+    A total is replaced by the number of tasks left if the list fits on one page, else removed. ``first_page``: the
+    request has no page token.
 
     Raises:
-        Denied: LIST_UNREADABLE, it is not one strict message, or it cannot be told what it lists.
+        Denied: LIST_UNREADABLE unless the content is one strict message whose tasks all have ids.
     """
     try:
         made = _cut(one_message(content), may_see, first_page=first_page)

@@ -1,4 +1,4 @@
-"""Lists of A2A tasks, cut to those that their reader may see. Pure; 0.3 and 1.0, both bindings."""
+"""Filter for A2A task lists in JSON, versions 0.3 and 1.0: removes the tasks that the reader may not see. Pure."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _CONTEXT: Final = ("contextId", "context_id")
 _OF_TASK: Final = frozenset({"id", *_CONTEXT})
 
 MaySee = Callable[[str, str | None], bool]
-"""Tells if the reader may see a task, by its id and that of its context."""
+"""Predicate: may the reader see a task, given its id and its context's id, if any?"""
 
 
 def cut_tasks(document: bytes, may_see: MaySee, *, json_rpc: bool, first_page: bool, max_bytes: int) -> bytes:
-    """Return an answer without the tasks that its reader may not see.
+    """Return an answer without the tasks for which ``may_see`` is false.
 
-    The total is that of the tasks shown, where they are all on this page. Else it is left out: the agent counts tasks
-    of others on pages that are not here. ``first_page``: the request has no token of a page.
+    A total is replaced by the number of tasks left if the list fits on one page, else removed: it would count tasks of
+    others. ``first_page``: the request has no page token. ``json_rpc``: the list is the ``result`` member.
 
     Raises:
-        Denied: LIST_UNREADABLE, it is no strict JSON object, it is too long, or it cannot be told what it lists.
+        Denied: LIST_UNREADABLE for anything but a strict JSON object of at most ``max_bytes`` whose tasks have ids.
     """
     try:
         answer = parse_message_object(document, max_bytes=max_bytes)
@@ -78,5 +78,5 @@ def _members(members: dict[str, object], read: frozenset[str]) -> dict[str, obje
 
 
 def _document(before: dict[str, object], after: dict[str, object], document: bytes) -> bytes:
-    """Return the content of an answer: as it came, if nothing changed."""
+    """Serialize the answer ``after``; return ``document`` unchanged if ``after`` equals ``before``."""
     return document if after == before else json.dumps(after, ensure_ascii=False).encode()

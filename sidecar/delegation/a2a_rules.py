@@ -1,4 +1,4 @@
-"""Rules of a route of A2A, and the paths of agent cards: all that routes know of the protocol."""
+"""A2A settings of a route, and the well-known paths of agent cards."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CARD_METHODS: Final = frozenset({"GET", "HEAD"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class A2aRules:
-    """Rules of a route of A2A beside those of its operations.
+    """Rules of an A2A route beyond those of its operations.
 
-    ``card_url`` is the origin of interfaces in the agent's card; None: as each peer addresses us. ``rewrite_signed``:
-    the signature of a card is dropped, and not the card refused. ``strict_tasks`` refuses tasks whose creation this
-    sidecar did not see. Notifications may be sent to ``push_urls`` (empty: none). ``grpc``: calls of A2A by gRPC reach
-    the other end, so cards may name interfaces for them.
+    ``card_url``: origin of the interfaces in the agent's card; None: the authority that each peer addresses.
+    ``rewrite_signed``: rewrite a signed card and drop its signature, instead of refusing the card. ``strict_tasks``:
+    refuse tasks whose creation this sidecar did not see. ``push_urls``: allowed targets of push notifications (empty:
+    none). ``grpc``: the other end accepts gRPC, so cards may list gRPC interfaces.
     """
 
     card_url: str | None = None

@@ -1,7 +1,4 @@
-"""Tasks and contexts of A2A in requests and answers. Pure.
-
-Of 0.3 and 1.0, in both bindings.
-"""
+"""Finds A2A task and context ids in requests and answers, for versions 0.3 and 1.0 in all bindings. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
 
 MAX_ID: Final = 1024  # characters, of a task or a context
 MAX_READ_BYTES: Final = 1024 * 1024  # of an answer, or of one event
-MAX_EVENTS_READ: Final = 1024  # of an answer: its task is in one of the first
-MAX_BESIDE: Final = 1024  # texts of a request that may name a task where no version has one
+MAX_EVENTS_READ: Final = 1024  # events of one answer; the task is in one of the first
+MAX_BESIDE: Final = 1024  # texts in a request that may be task ids although no version defines them as such
 
 LISTS: Final = "ListTasks"
 SENDS: Final = frozenset({"SendMessage", "SendStreamingMessage"})
@@ -28,19 +25,19 @@ _OF_CONFIGS: Final = frozenset(
         "ListTaskPushNotificationConfigs",
     }
 )
-# Of 0.3, where the task is ``id`` and the configuration has a name of its own.
+# Methods of 0.3 whose ``id`` is the task; the configuration has a member of its own.
 _ID_IS_TASK: Final = frozenset(f"tasks/pushNotificationConfig/{what}" for what in ("get", "list", "delete"))
-# In JSON of Protobuf each member may have either name; the official client of 0.3 uses the second in HTTP+JSON.
+# Protobuf's JSON allows either name; the official client of 0.3 uses the second in HTTP+JSON.
 _TASK_ID: Final = ("taskId", "task_id")
 _MAY_NAME_ONE: Final = frozenset({"id", "name", "parent", "referencetaskids", "taskid"})
 _RESOURCES: Final = frozenset({"name", "parent"})  # of 0.3's Protobuf, where a task is ``tasks/ID``
-_CONTENT: Final = frozenset({"content", "parts"})  # what users write to agents: no id of the protocol is there
+_CONTENT: Final = frozenset({"content", "parts"})  # user content, which has no protocol ids
 _in_resource: Final = re.compile(r"(?:^|/)tasks/([^/]+)").findall
 _CONTEXT_ID: Final = ("contextId", "context_id")
 _REFERENCES: Final = ("referenceTaskIds", "reference_task_ids")
 _MESSAGE: Final = ("message", "request")  # of 0.3's Protobuf
 _OF_MESSAGE: Final = frozenset({"messageId", "message_id", *_CONTEXT_ID, *_REFERENCES, *_TASK_ID})
-# What an answer wraps, and the names of its task's id there.
+# Members that wrap the payload of an answer, and the names of the task id in each.
 _PAYLOADS: Final = (
     (("task",), ("id",)),
     (("statusUpdate", "status_update"), _TASK_ID),
@@ -52,11 +49,11 @@ _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class Named(NamedTuple):
-    """The tasks and contexts that a request names.
+    """Task and context ids in a request.
 
-    ``about_one``: it asks for a task that exists, and does nothing without one. ``begins``: it is a message that
-    belongs to no task, so its answer may show a new one. ``beside``: texts in members where no version has a task's id,
-    and an agent may read one all the same. ``differs``: two places name its one task, and disagree.
+    ``about_one``: the operation needs one existing task. ``begins``: the message names no task of its own, so its
+    answer may create one. ``beside``: other texts that an agent might read as a task id although no version defines
+    them so. ``differs``: two places name the task of the request and disagree.
     """
 
     tasks: tuple[str, ...] = ()
@@ -73,10 +70,11 @@ NOTHING_NAMED: Final = Named()
 def tasks_named(
     operation: str, message: RpcMessage | None, in_path: str | None, query: Iterable[tuple[str, str]] = ()
 ) -> Named:
-    """Return the tasks and contexts that a request names; ``in_path``: the task in a path of HTTP+JSON.
+    """Return the ids in a request for ``operation``; ``in_path``: the task id in an HTTP+JSON path.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, an id is no short text, or stands there twice and differs.
+        MessageRefused: OPERATION_MALFORMED if an id is no string of at most ``MAX_ID``, the body contradicts the path,
+            or members that may be ids are ambiguous, too many or too long.
     """
     params: Mapping[str, object] = {} if message is None else message.params
     message_id = None if message is None else message.id
@@ -107,10 +105,10 @@ def _beside(
     query: Iterable[tuple[str, str]],
     message_id: str | int | None,
 ) -> tuple[str, ...]:
-    """Return other texts that may be a task's id, or the name of its resource (``tasks/ID/...``), with its segments.
+    """Return further texts that may be a task id or a resource name (``tasks/ID/...``), whole and by segment.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, they are too many, or one is too long.
+        MessageRefused: OPERATION_MALFORMED if one is longer than 4 * ``MAX_ID``, or there are more than ``MAX_BESIDE``.
     """
     found: dict[str, None] = {}
     for text in (*_texts(params), *(value for name, value in query if without_marks(name) in _MAY_NAME_ONE)):
@@ -123,7 +121,7 @@ def _beside(
 
 
 def _texts(value: object, *, may_name: bool = False) -> Iterator[str]:
-    """Yield the texts of all members that may name a task, at any depth but in what users write."""
+    """Yield the texts of all members that may name a task, at any depth outside user content."""
     if isinstance(value, dict):
         for name, member in value.items():
             folded = without_marks(name)
@@ -132,12 +130,12 @@ def _texts(value: object, *, may_name: bool = False) -> Iterator[str]:
     elif isinstance(value, list):
         for one in value:
             yield from _texts(one, may_name=may_name)
-    elif may_name and isinstance(value, str | int):  # to JavaScript 7 and "7" are one key
+    elif may_name and isinstance(value, str | int):  # JavaScript uses the same property key for 7 and "7"
         yield str(value)
 
 
 def _differs(tasks: tuple[str, ...], members: Iterable[tuple[str, object]], *, id_is_task: bool) -> bool:
-    """True if a member that can only mean the task of a request names another one."""
+    """True if a member that must name the request's own task names one outside ``tasks``."""
     for name, value in members if tasks else ():
         folded = without_marks(name)
         if folded == "taskid" or (folded == "id" and id_is_task):
@@ -158,7 +156,7 @@ def _of_message(params: Mapping[str, object], query: list[tuple[str, str]], mess
     others = _one(sent, _REFERENCES) or []
     if not isinstance(others, list):
         raise MessageRefused("referenceTaskIds are not an array", message_id=message_id)
-    # Beside the message no version has ids but in its configuration; an agent may read them all the same.
+    # Ids outside the message and its configuration are in no version, but an agent may read them.
     own = _ids([_one(sent, _TASK_ID), _one(params, _TASK_ID)], message_id)
     configured = _ids(_nested(params.get("configuration")), message_id)
     tasks = _ids([*own, *others, *configured], message_id)
@@ -180,7 +178,7 @@ def _in_query(query: Iterable[tuple[str, str]], message_id: str | int | None) ->
 
 
 def _nested(value: object) -> Iterator[object]:
-    """Yield every task's id in a configuration, wherever a version has it and in any spelling."""
+    """Yield the value of every ``taskId`` in ``value``, at any depth and in any spelling."""
     if isinstance(value, dict):
         for name, member in value.items():
             if without_marks(name) == without_marks(_TASK_ID[0]):
@@ -204,7 +202,7 @@ def _ids(values: Iterable[object], message_id: str | int | None) -> tuple[str, .
 
 
 class Shown(NamedTuple):
-    """The task and the context of an answer, or of an event of a stream. ``failed``: it is an error."""
+    """Task and context ids of an answer, or of one event of a stream. ``failed``: it is a JSON-RPC error."""
 
     task: str | None = None
     context: str | None = None
@@ -215,7 +213,7 @@ NOTHING_SHOWN: Final = Shown()
 
 
 def shown_in(document: bytes) -> Shown:
-    """Return the task and context of an answer; empty if unreadable."""
+    """Return the ids in an answer; ``NOTHING_SHOWN`` if it is not a strict JSON object."""
     try:
         answer = parse_message_object(document, max_bytes=MAX_READ_BYTES)
     except StrictJsonError:
@@ -227,8 +225,8 @@ def shown_in(document: bytes) -> Shown:
 
 
 def shown_of(result: Mapping[str, object]) -> Shown:
-    """Return the task and context of an answer's result."""
-    task = result.get("id") if result.get("kind") == "task" else _one(result, _TASK_ID)  # 0.3, which wraps nothing
+    """Return the ids in the result of an answer, plain (0.3) or wrapped."""
+    task = result.get("id") if result.get("kind") == "task" else _one(result, _TASK_ID)  # 0.3 does not wrap
     context = _one(result, _CONTEXT_ID)
     for names, of_task in _PAYLOADS:
         inner = _one(result, names)
@@ -243,21 +241,22 @@ def _text(value: object) -> str | None:
 
 
 class AnswerReader:
-    """Finds the task of an answer that arrives in pieces. ``events``: the answer is an event stream.
+    """Incremental reader of task and context ids in a JSON answer. ``events``: the answer is an event stream.
 
-    An answer, or an event, of more than ``MAX_READ_BYTES`` is not read, and nothing after ``MAX_EVENTS_READ``.
+    Reading stops at the first task of a stream, after ``MAX_EVENTS_READ`` events, or beyond ``MAX_READ_BYTES`` of
+    unread data.
     """
 
     __slots__ = ("_events", "_held", "_left", "over")
 
     def __init__(self, *, events: bool) -> None:
-        self.over = False  # nothing more is read
+        self.over = False  # True: further data is ignored
         self._events = events
         self._held = bytearray()
         self._left = MAX_EVENTS_READ
 
     def feed(self, data: bytes) -> list[Shown]:
-        """Consume more of the answer; return the tasks and contexts of its complete events."""
+        """Consume ``data``; return the ids of the events that it completes (none unless ``events``)."""
         found: list[Shown] = []
         if self.over:
             return found
@@ -282,7 +281,7 @@ class AnswerReader:
         return found
 
     def end(self) -> list[Shown]:
-        """Return the task and context of a whole answer, at its end."""
+        """Stop reading; return the ids of a complete answer that is not an event stream."""
         shown = NOTHING_SHOWN if self.over or self._events else shown_in(bytes(self._held))
         self._stop()
         return [] if shown == NOTHING_SHOWN else [shown]

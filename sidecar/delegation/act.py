@@ -18,9 +18,9 @@ _IDENTIFYING: Final = frozenset({"sub", *_OPTIONAL})
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """One acting party as its token names it. The issuer's profile says which member identifies it.
+    """One actor as its token names it. The issuer's profile selects the identifying member.
 
-    ``sub_profile`` lists its kinds, such as ``ai_agent``. It identifies nobody, but may contradict the name.
+    ``sub_profile`` lists the actor's kinds, such as ``ai_agent``; it is no identifier, but may contradict the name.
     """
 
     subject: str
@@ -31,10 +31,10 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class ActChain:
-    """A chain of at least one actor. Only ``current`` may be part of a decision; the rest is history for the record.
+    """A chain of one or more actors. Only ``current`` may affect access decisions; the others are evidence for records.
 
-    ``raw`` is the ``act`` object as received, for exact comparison with a later token, which must keep it whole.
-    ``subjects`` are the actors' ``sub``, current actor first; ``client_ids`` are those that any of them has.
+    ``raw``: the ``act`` object as received; the next token must contain it unchanged. ``subjects``: the ``sub`` of all
+    actors, current first. ``client_ids``: the ``client_id`` of those actors that have one.
     """
 
     actors: tuple[Actor, ...]
@@ -49,12 +49,12 @@ class ActChain:
 
     @property
     def current(self) -> Actor:
-        """The outermost actor: the one that presents the token."""
+        """The outermost actor."""
         return self.actors[0]
 
     @property
     def prior(self) -> tuple[Actor, ...]:
-        """Earlier actors, the latest first."""
+        """Actors before the current one, most recent first."""
         return self.actors[1:]
 
     @property
@@ -64,11 +64,11 @@ class ActChain:
 
 
 def parse_act(claims: Mapping[str, object], *, max_depth: int = MAX_ACT_DEPTH) -> ActChain | None:
-    """Read the act chain of a claim set, current actor first; None if there is no ``act`` member.
+    """Parse the act chain of a claim set, current actor first; None without an ``act`` claim. Never truncates.
 
     Raises:
-        Denied: ACT_MALFORMED if a level is not an object with a plain string ``sub`` of at most 2048 bytes, or names
-            its actor by anything but such strings; ACT_TOO_DEEP past ``max_depth`` actors. Chains are never truncated.
+        Denied: ACT_MALFORMED if a level is not an object with a valid ``sub`` (see ``is_name``), or has an invalid
+            identifying member or a member that is too large; ACT_TOO_DEEP above ``max_depth`` actors.
     """
     if "act" not in claims:
         return None
@@ -89,7 +89,7 @@ def _level(value: object) -> Mapping[str, object]:
 
 
 def _actor(level: Mapping[str, object]) -> Actor:
-    # Other members (exp, aud, cnf ...) identify nobody and have no meaning in an actor: unused, but bounded.
+    # Other members (exp, aud, cnf ...) have no meaning in an actor: ignored, but limited in size.
     for member, value in level.items():
         if member not in _IDENTIFYING and member != "act" and not _is_bounded(value):
             raise Denied(Reason.ACT_MALFORMED, "a member of act is too large")

@@ -1,8 +1,8 @@
-"""Agent cards of A2A 0.3 and 1.0: read strictly, and written again with addresses and schemes of the mesh. Pure.
+"""Agent cards of A2A 0.3 and 1.0: strict parser, and rewriter of interface URLs and security schemes. Pure.
 
-A client goes where the card of an agent sends it, with whatever login the card asks for. So a card passes a sidecar
-only rewritten: every interface is at an address that leads through sidecars, and no scheme asks for a login that the
-mesh does not take. A card may be of both versions at once, as the official SDKs write it.
+A client connects to the URLs in an agent's card and sends the credentials that the card asks for. So a sidecar rewrites
+each card: every interface URL leads through sidecars, and the security schemes are those of the mesh. One card may
+have members of both versions, as the official SDKs write it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_CARD_BYTES: Final = 256 * 1024
 
 _BINDINGS: Final = frozenset({"JSONRPC", "HTTP+JSON"})
 _GRPC: Final = "GRPC"
-# Libraries of gRPC take an authority alone, and find methods at the root whatever path a URL has.
+# gRPC libraries accept a bare authority, and ignore the path of a URL.
 _is_grpc_url: Final = re.compile(
     r"(?P<scheme>https?://)?(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?(?(scheme)(?:/[!-~]*)?)"
 ).fullmatch
@@ -47,7 +47,7 @@ _OF_INTERFACE: Final = frozenset({"protocolBinding", "protocolVersion", "tenant"
 _OF_SKILL: Final = frozenset({"security", "securityRequirements"})
 _SECURITY: Final = ("security", "securityRequirements", "securitySchemes")
 
-# Both are demanded in one requirement: an X.509-SVID, and a token that names its holder as actor.
+# One security requirement demands both: an X.509-SVID, and a token that names its holder as actor.
 _SCHEMES_V03: Final[Mapping[str, Mapping[str, object]]] = {
     "mtls": {"type": "mutualTLS"},
     "delegation": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -60,7 +60,7 @@ _SCHEMES_V1: Final[Mapping[str, Mapping[str, object]]] = {
 
 @dataclass(frozen=True, slots=True)
 class AgentCard:
-    """A card that was read and checked; its members are not changed. ``signed``: it has a signature."""
+    """A checked card with its original members. ``signed``: it has a signature."""
 
     members: Mapping[str, Any]
     signed: bool
@@ -68,14 +68,14 @@ class AgentCard:
     def rewritten(
         self, address: Callable[[str], str | None], *, mesh: bool, grpc: Callable[[str], str | None] = lambda _: None
     ) -> dict[str, Any]:
-        """Return the members with other addresses, without signatures, and with what the mesh demands or nothing.
+        """Return the members with new interface URLs, and without signatures and the card's own security schemes.
 
-        ``address`` makes the URL of an interface of its path, as the card has it; None: the interface is not served,
-        and left out. ``grpc`` returns the authority where calls of gRPC in a version are served, if they are.
-        ``mesh``: for peers, who need an SVID and a token; else for the agent, whose sidecar adds both.
+        ``address`` maps the path of an interface to its new URL, or None to leave the interface out. ``grpc`` maps an
+        A2A version to the authority that serves it by gRPC, or None. ``mesh``: the reader is a peer, so the card
+        demands an SVID and a token; False: the reader is our agent, whose sidecar adds both.
 
         Raises:
-            Denied: CARD_REFUSED, no interface is left.
+            Denied: CARD_REFUSED if no interface is left, or the URL of one is unusable.
         """
         made = {name: value for name, value in self.members.items() if name not in (*_SECURITY, "signatures")}
         skills = self.members.get("skills")
@@ -100,10 +100,10 @@ class AgentCard:
 
 
 def read_card(document: bytes) -> AgentCard:
-    """Read the document of a card.
+    """Parse a card.
 
     Raises:
-        Denied: CARD_REFUSED: not a strict JSON object of at most ``MAX_CARD_BYTES``, or not a card.
+        Denied: CARD_REFUSED unless ``document`` is a strict JSON object of at most ``MAX_CARD_BYTES`` and a valid card.
     """
     try:
         return card_of(parse_message_object(document, max_bytes=MAX_CARD_BYTES))
@@ -112,7 +112,7 @@ def read_card(document: bytes) -> AgentCard:
 
 
 def card_of(members: Mapping[str, Any]) -> AgentCard:
-    """Check the members of a card. Raises Denied: CARD_REFUSED, they are of no card, or could be read in two ways."""
+    """Check the members of a card and wrap them. Raises Denied: CARD_REFUSED if they are invalid or ambiguous."""
     try:
         _check(members)
     except MessageRefused as error:
@@ -149,14 +149,14 @@ def _objects(members: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 class _Move(NamedTuple):
-    """Makes new addresses of interfaces. ``address`` and ``grpc`` are as of ``rewritten``."""
+    """Rewriter of interface URLs. ``address`` and ``grpc``: see ``AgentCard.rewritten``."""
 
     address: Callable[[str], str | None]
     grpc: Callable[[str], str | None]
     scheme: str
 
     def url(self, url: str, binding: str, version: str) -> str | None:
-        """Return the URL of an interface; None: it is not served, or of an unknown binding or version."""
+        """Return the new URL of an interface; None if its binding or version is unknown, or no route serves it."""
         version = ".".join(version.split(".")[:2])
         if version not in VERSIONS:
             return None
@@ -176,7 +176,7 @@ def _moved(interfaces: list[dict[str, Any]], move: _Move) -> Iterator[dict[str, 
 
 
 def _moved_v03(made: dict[str, Any], move: _Move) -> dict[str, Any]:
-    """Return the members with the addresses of 0.3. If its main interface is not served, another takes its place."""
+    """Return ``made`` with the URLs of 0.3 moved; an additional interface replaces a main one that is not served."""
 
     def moved(interfaces: list[dict[str, Any]]) -> list[dict[str, Any]]:
         found = ((one, move.url(one["url"], str(one.get("transport")), _version_of(one))) for one in interfaces)
@@ -198,7 +198,7 @@ def _version_of(interface: Mapping[str, Any]) -> str:
 
 
 def _path(url: str) -> str:
-    """Return the path of an interface's URL, as it is: an empty one stays so, since clients append to it."""
+    """Return the path of an interface's URL; an empty path stays empty, since clients append to it. Raises Denied."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or parts.query or parts.fragment or not parts.netloc:

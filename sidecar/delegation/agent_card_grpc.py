@@ -1,6 +1,6 @@
-"""Extended agent cards of A2A by gRPC, of 0.3 and 1.0: read, and written again as those of JSON are. Pure.
+"""Extended agent cards of A2A 0.3 and 1.0 by gRPC: parser and rewriter, as ``agent_card`` is for JSON. Pure.
 
-Of a card the interfaces, the signatures and what asks for a login are replaced; every other field passes as it is.
+Interfaces, signatures and security fields are replaced or removed; every other field passes unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sidecar.delegation.grpc_messages import GrpcMessageError, one_message, writ
 from sidecar.delegation.protobuf import Field, Fields, Kind, ProtobufError, Schema, length_field, read_between
 from sidecar.errors import Denied, Reason
 
-MAX_FIELDS: Final = 4096  # of a card, without those of its skills and other parts that pass
+MAX_FIELDS: Final = 4096  # of a card and its parts that are parsed
 
 # The same numbers in both versions.
 _SKILLS: Final = 12
@@ -37,13 +37,13 @@ _DEMANDED: Final = (
 )
 
 Rewrite = Callable[[AgentCard], dict[str, Any]]
-"""Makes the members of the card that goes on, as JSON has them."""
+"""Returns the rewritten members of a card, named as in JSON."""
 
 
 class _Version(NamedTuple):
-    """A card in one version: the fields that are read, of which ``texts`` are the card's and ``listed`` has interfaces.
+    """Fields of a card in one version: those parsed (``schema``), its texts, its list of interfaces and their texts.
 
-    ``signatures`` is the number of these.
+    ``signatures``: the number of the signatures field.
     """
 
     schema: Schema
@@ -75,10 +75,10 @@ _V03: Final = _version(
 
 
 def rewritten(content: bytes, rewrite: Rewrite, *, first_version: bool) -> bytes:
-    """Return the content of an answer with the card as ``rewrite`` makes it. ``first_version``: of 0.3.
+    """Return the content of an answer with its card rewritten by ``rewrite``. ``first_version``: the card is of 0.3.
 
     Raises:
-        Denied: CARD_REFUSED, it is not one strict message, or no card; or as ``rewrite``.
+        Denied: CARD_REFUSED unless ``content`` is one strict message with a valid card; any error of ``rewrite``.
     """
     try:
         return written(_rewritten(one_message(content), rewrite, _V03 if first_version else _V1))

@@ -1,7 +1,7 @@
-"""The answer of an authorization endpoint, as it comes back through the user's browser (RFC 6749 section 4.1.2).
+"""Strict parser of authorization responses, which return through the user's browser (RFC 6749 section 4.1.2).
 
-The front app passes the query of its redirect on unread: here it is parsed once, strictly. Everybody who can make a
-browser follow a link can send one.
+The front app forwards the query of its redirect URI unparsed. The query is untrusted: anyone who can make a browser
+follow a link can forge one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sidecar.errors import Denied, Reason
 
 MAX_BYTES: Final = 8192
 _MAX_CODE_CHARS: Final = 4096
-# RFC 6749 section 4.1.2.1 and OpenID Connect Core section 3.1.2.6. Any other word of the answer stays unread.
+# RFC 6749 section 4.1.2.1 and OpenID Connect Core section 3.1.2.6. Other codes are reported as unknown, never quoted.
 _ERRORS: Final = frozenset(
     {
         "access_denied",
@@ -34,13 +34,13 @@ _ERRORS: Final = frozenset(
 
 
 def code_of(query: str, *, state: str, issuer: str, names_issuer: bool) -> str:
-    """Return the authorization code of an answer to the request with this ``state``.
+    """Return the authorization code of the response to the request with this ``state``.
 
-    ``issuer`` is the one that was asked. ``names_issuer``: its metadata says that its answers name it (RFC 9207);
-    another name is refused in any case.
+    ``issuer``: the issuer that was asked. ``names_issuer``: ``iss`` is required, because the issuer's metadata promises
+    it (RFC 9207); a different ``iss`` is always refused.
 
     Raises:
-        Denied: LOGIN_MALFORMED, LOGIN_STATE_MISMATCH, LOGIN_ISSUER_MISMATCH, or LOGIN_DENIED with a registered code.
+        Denied: LOGIN_MALFORMED, LOGIN_STATE_MISMATCH, LOGIN_ISSUER_MISMATCH, or LOGIN_DENIED for an error response.
     """
     parameters = _parameters(query)
     if not hmac.compare_digest(parameters.get("state", "").encode(), state.encode()):
@@ -59,7 +59,7 @@ def code_of(query: str, *, state: str, issuer: str, names_issuer: bool) -> str:
 
 
 def _parameters(query: str) -> dict[str, str]:
-    """Return the parameters, each of which may be there once (RFC 6749 section 3.1)."""
+    """Return the parameters of ``query``. Raises Denied: LOGIN_MALFORMED if one repeats (RFC 6749 section 3.1)."""
     try:
         encoded = query.removeprefix("?").encode("ascii")
         found = parse_form(encoded, repeatable=(), max_bytes=MAX_BYTES)

@@ -1,7 +1,7 @@
-"""The bearer token of a request: extracted from the header and parsed, not yet verified.
+"""Extraction and strict parsing of a request's bearer token, before verification.
 
-``bearer_of`` runs on every request, before the verdict cache, and does only what is needed to find one unambiguous
-token; a token that was never parsed cannot be in that cache. ``parse_bearer`` is the strict parser for cache misses.
+``bearer_of`` runs on every request, before the verdict cache, and only extracts one unambiguous token. On a cache miss
+``parse_bearer`` parses the token strictly; every token in the cache has passed it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ JWT_SVID_MEMBERS: Final = frozenset({"alg", "kid", "typ"})
 TXN_TOKEN_TYPE: Final = "txntoken+jwt"  # noqa: S105 - a name, no secret
 JWT_SVID_TYPES: Final = frozenset({None, "jwt", "jose"})
 
-# Actor chains nest. act.py reports a chain that is too deep with its own reason; all else keeps the ordinary bound.
+# Actor chains nest: act.py refuses a chain that is too deep with its own reason. Other claims keep MAX_DEPTH.
 _MAX_NESTING_WITH_ACT: Final = 512
 
 _SCHEME: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a token of RFC 9110 section 5.6.2
@@ -55,12 +55,12 @@ class Bearer:
 
     @property
     def fingerprint(self) -> str:
-        """Name of the token in records: see ``fingerprint_of``."""
+        """Identifier of the token in records; see ``fingerprint_of``."""
         return fingerprint_of(self.raw)
 
 
 def fingerprint_of(raw: str) -> str:
-    """Return the first 128 bits of the token's SHA-256 in 32 hexadecimal digits: a name that grants nothing."""
+    """Return the first 128 bits of the token's SHA-256 as 32 hexadecimal digits, for records."""
     return sha256(raw.encode()).hexdigest()[:32]
 
 
@@ -70,8 +70,8 @@ def bearer_of(authorization: Sequence[bytes]) -> str:
     ``authorization`` holds the values of all Authorization fields.
 
     Raises:
-        Denied: NO_TOKEN without an Authorization field or under another scheme; HEADER_MALFORMED for two of them, a
-            list, or a scheme without a token; TOKEN_TOO_LARGE; MALFORMED_TOKEN for characters no JWT has.
+        Denied: NO_TOKEN without an Authorization field or for another scheme; HEADER_MALFORMED for two fields, a list,
+            or a scheme without a token; TOKEN_TOO_LARGE; MALFORMED_TOKEN for a JSON serialization or a non-ASCII token.
     """
     if not authorization:
         raise Denied(Reason.NO_TOKEN, "no Authorization field")
@@ -129,13 +129,13 @@ def parse_txn_token(raw: str) -> Bearer:
 
 
 def _unusual(value: bytes) -> bytes:
-    """Return the token of a field in an unusual spelling, or raise the reason for refusing it."""
+    """Return the token of an Authorization value that the fast path does not accept. Raises Denied as ``bearer_of``."""
     scheme, _, credentials = value.partition(b" ")
     token = credentials.lstrip(b" ")
     if not _SCHEME.fullmatch(scheme) or not token:
         raise Denied(Reason.HEADER_MALFORMED, "the Authorization field is broken")
     if scheme.lower() != b"bearer":
-        hidden = b"bearer" in credentials.lower()  # a list; another parser might take its second credential
+        hidden = b"bearer" in credentials.lower()  # a list: another parser might use the second credential
         raise Denied(Reason.HEADER_MALFORMED if hidden else Reason.NO_TOKEN, "the scheme is not Bearer")
     if len(token) > MAX_TOKEN_BYTES:
         raise Denied(Reason.TOKEN_TOO_LARGE, "the token is too large")

@@ -1,4 +1,4 @@
-"""Decides which operations of a route a caller may request, before any call."""
+"""Decides if a caller may request another operation of its route, to filter lists of operations."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def may_call(
     now: int,
     peer_certificate_sha256: str | None,
 ) -> bool:
-    """True if the caller of a permitted request may now ask for an operation of the same route, ``whole``.
+    """True if the caller of a permitted request may request ``operation`` of the same route, ``whole``, at ``now``.
 
     Raises:
-        Unavailable: as ``decide_verified``.
+        Unavailable: REVOCATIONS_STALE.
     """
     try:
         _decide(permit, whole.for_operation(operation), policy, now, peer_certificate_sha256)

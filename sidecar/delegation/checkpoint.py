@@ -1,8 +1,8 @@
 """Checkpoints of a record stream: the token service signs the head of a run's hash chain.
 
 The signature is that of a JWS (RFC 7515) with the header ``{"alg", "kid", "typ"}`` and the payload ``{"hash", "iat",
-"iss", "run", "seq", "sub"}``, both with sorted keys and no white space. A record holds the values in plain text, since
-a whole JWS in a record would look like a token. Anybody can put the JWS together again and verify it with the token
+"iss", "run", "seq", "sub"}``, both with sorted keys and no white space. A record holds the values as plain text, since
+a whole JWS would look like a token. Any reader can rebuild the JWS from the record and verify it with the token
 service's published keys.
 """
 
@@ -41,7 +41,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The newest line of a run: its number and the SHA-256 of the line without its newline, in hex."""
+    """Head of a run's hash chain: number of the newest line, and its SHA-256 in hex, computed without the newline."""
 
     run: str
     seq: int
@@ -50,7 +50,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A head that ``issuer`` signed for ``workload`` at ``at`` (seconds since 1970)."""
+    """A head signed by ``issuer`` for ``workload`` at ``at`` (seconds since the epoch)."""
 
     issuer: str
     workload: str
@@ -70,7 +70,7 @@ class Checkpoint:
         return _part(_json(header)) + b"." + _part(_json(payload))
 
     def text(self) -> str:
-        """Return the text for the record ``records.countersigned``: all but the workload and the run, which it has."""
+        """Return the text for the record ``records.countersigned``, without workload and run: the record has both."""
         signature = _part(self.signature).decode("ascii")
         return (
             f"iss={self.issuer} iat={self.at} seq={self.head.seq} hash={self.head.hash}"
@@ -89,17 +89,17 @@ class Checkpoint:
 def countersign(
     head: Head, *, issuer: str, workload: str, at: int, alg: str, kid: str, sign: Callable[[bytes], bytes]
 ) -> Checkpoint:
-    """Sign a head. ``sign`` makes a signature in the form of JWS (RFC 7518 section 3)."""
+    """Sign a head. ``sign`` maps the signing input to a JWS signature (RFC 7518 section 3)."""
     unsigned = Checkpoint(issuer=issuer, workload=workload, head=head, at=at, alg=alg, kid=kid)
     signature = sign(unsigned.signing_input)
     return Checkpoint(issuer=issuer, workload=workload, head=head, at=at, alg=alg, kid=kid, signature=signature)
 
 
 def parse_checkpoint(text: str, *, workload: str, run: str) -> Checkpoint:
-    """Parse the text of a record of ``workload`` in ``run``.
+    """Parse the text of a ``records.countersigned`` record of ``workload`` and ``run``. The signature is not verified.
 
     Raises:
-        CheckpointError: the text has another form.
+        CheckpointError: the text is malformed.
     """
     match = _TEXT.fullmatch(text)
     if match is None:
@@ -120,15 +120,15 @@ def parse_checkpoint(text: str, *, workload: str, run: str) -> Checkpoint:
 
 
 def head_form(head: Head) -> bytes:
-    """Return the body of a request for a countersignature."""
+    """Return the form body of a countersignature request."""
     return f"run={head.run}&seq={head.seq}&hash={head.hash}".encode("ascii")
 
 
 def parse_head(body: bytes, content_type: str | None) -> Head:
-    """Parse a request for a countersignature.
+    """Parse the form body of a countersignature request.
 
     Raises:
-        Denied: EXCHANGE_MALFORMED, it is no such form, or names anything else.
+        Denied: EXCHANGE_MALFORMED unless the body is a form with exactly run, seq and hash, each well-formed.
     """
     if media_type(content_type) != "application/x-www-form-urlencoded":
         raise Denied(Reason.EXCHANGE_MALFORMED, "the body is not a form")

@@ -1,4 +1,4 @@
-"""Claim values: typed accessors for a parsed token. No error quotes a value."""
+"""Typed accessors for the claims of a parsed token. No error quotes a value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sidecar.errors import Denied, Reason
 MAX_TEXT_BYTES: Final = 2048  # the longest possible SPIFFE ID
 # The claims by which products name the OAuth client of a login token: OpenID Connect, RFC 9068, Okta, Entra v1.
 CLIENT_CLAIMS: Final = ("azp", "client_id", "cid", "appid")
-_MAX_TIME: Final = 2**53  # beyond it a JSON number is not an exact integer any more
+_MAX_TIME: Final = 2**53  # larger JSON numbers are not exact integers
 
 # Characters that could break a line or a field, or make a reader see another text than the one compared: controls, line
 # separators, bidirectional marks. The parser has already refused lone surrogates (strict_json).
@@ -19,7 +19,7 @@ _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """True if ``value`` can name something: a non-empty string of at most 2048 bytes without invisible characters."""
+    """True if ``value`` is a non-empty string of at most 2048 bytes of UTF-8 without control or bidi characters."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_BYTES:
         return False
     if value.isascii():
@@ -28,10 +28,10 @@ def is_name(value: object) -> TypeGuard[str]:
 
 
 def name_claim(claims: Mapping[str, object], claim: str) -> str | None:
-    """Return the string of a claim that names something, None if the token has no such claim.
+    """Return the string value of a claim; None if the claim is absent.
 
     Raises:
-        Denied: MALFORMED_TOKEN if the value is no such string (see ``is_name``); null is not the same as absent.
+        Denied: MALFORMED_TOKEN if the value is not a name (see ``is_name``), null included.
     """
     if claim not in claims:
         return None
@@ -56,7 +56,7 @@ def time_claim(claims: Mapping[str, object], claim: str) -> float | None:
 
 
 def audience_claim(claims: Mapping[str, object], claim: str = "aud") -> str:
-    """Return the one audience of a token: a string, or an array with one string in it.
+    """Return the single audience of a token, given as a string or as an array of one string.
 
     Raises:
         Denied: WRONG_AUDIENCE if there is none or more than one; MALFORMED_TOKEN for another type.
@@ -68,7 +68,7 @@ def audience_claim(claims: Mapping[str, object], claim: str = "aud") -> str:
 
 
 def audience_values(claims: Mapping[str, object], claim: str = "aud") -> list[str]:
-    """Return all audiences of a token; none if it lacks the claim.
+    """Return all audiences of a token; an empty list without the claim.
 
     Raises:
         Denied: MALFORMED_TOKEN for another type than a string or an array of strings.

@@ -1,8 +1,7 @@
-"""Routes of opaque tunnels: an agent's CONNECT to one listed host and port, through which TLS is never opened.
+"""Routes of opaque tunnels: an agent's CONNECT to one listed host and port. The sidecar never decrypts the TLS inside.
 
-The name is trusted no further than its addresses: one that leads to this machine, to its link or to a cloud's metadata
-is refused, since a tunnel there would reach what only this machine may ask. To permit such an address, list the address
-itself.
+A host name must not resolve to loopback, link-local or cloud metadata addresses, where a tunnel would reach services
+that trust this machine. To permit such an address, list the address itself.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import ClassVar, Final, Literal
 from sidecar.delegation.route import require_name
 
 _HOST: Final = re.compile(r"(?:([a-z0-9_][a-z0-9._-]{0,254})|\[([0-9a-f:.]{2,45})\]):([1-9][0-9]{0,4})")
-# True: a name may resolve to these addresses. From IANA's special-purpose registries (RFC 6890), multicast and metadata
-# of clouds beyond the link-local range (Alibaba, Azure, Oracle, AWS, Google). The most specific row decides; an address
-# in no row is allowed. So are private networks: tunnels often lead there.
+# True: a name may resolve to these addresses. From IANA's special-purpose registries (RFC 6890), multicast, and cloud
+# metadata outside the link-local range (Alibaba, Azure, Oracle, AWS, Google). The most specific row decides; an address
+# in no row is allowed. Private networks are allowed, since tunnels often lead there.
 SPECIAL: Final[Mapping[str, bool]] = {
     "0.0.0.0/8": False, "10.0.0.0/8": True, "100.64.0.0/10": True, "100.100.100.200/32": False, "127.0.0.0/8": False,
     "168.63.129.16/32": False, "169.254.0.0/16": False, "172.16.0.0/12": True, "192.0.0.0/24": False,
@@ -42,15 +41,15 @@ _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})  # RFC 5214: the upper half
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectRoute:
-    """One host and port, lower case, exactly as CONNECT names them.
+    """A route for one ``host``: HOST:PORT in lower case, exactly as in the CONNECT target.
 
-    ``without_handle`` also admits a CONNECT without a handle, whose subject is unknown.
+    ``without_handle``: also admit a CONNECT without a handle, whose subject is unknown.
 
     Raises:
-        ValueError: a name without a port, or neither a name nor an address.
+        ValueError: an invalid route name, or ``host`` is not a lower-case name or address with its port.
     """
 
-    protocol: ClassVar[Literal["connect"]] = "connect"  # tells it from a route of calls
+    protocol: ClassVar[Literal["connect"]] = "connect"  # discriminates it from other outbound routes
     name: str
     host: str
     without_handle: bool = False
@@ -66,7 +65,7 @@ class ConnectRoute:
 
     @property
     def is_literal(self) -> bool:
-        """True if the host is listed as an address, and no name decides about it."""
+        """True if the host is an IP address, so that no name resolution takes place."""
         return _parsed(self.address[0]) is not None
 
 
@@ -84,7 +83,7 @@ def parse_tunnel(host: str) -> tuple[str, int]:
 
 
 def reachable_by_name(address: str) -> bool:
-    """True if a tunnel to a name may end at this address of it."""
+    """True if a host name may resolve to ``address`` (see ``SPECIAL``); False for text that is no IP address."""
     found = _parsed(address)
     if found is None:
         return False
@@ -96,7 +95,7 @@ def reachable_by_name(address: str) -> bool:
 
 
 def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
-    """Yield the IPv4 addresses that a translator or a tunnel endpoint may extract from this one."""
+    """Yield the IPv4 addresses embedded in ``address``, which a translator or tunnel endpoint may extract."""
     last = IPv4Address(int(address) & 0xFFFFFFFF)
     if address.ipv4_mapped or address in _NAT64 or int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
         yield last

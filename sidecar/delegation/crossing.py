@@ -1,7 +1,7 @@
-"""Crossings: the listed ways from the tokens of one issuer to those of another.
+"""Crossings: configured exchanges of one issuer's tokens for another's.
 
-The other issuer writes its own prefix before the subject, so no two subjects become one. A scope of the first issuer
-says nothing at the other: it is worth what a map says, and nothing without one.
+The other issuer prefixes the subject, so subjects of two issuers cannot collide. Scopes are mapped; a scope without a
+mapping grants nothing.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _WORKLOADS: Final = "spiffe:"
 class Crossing:
     """Exchange of tokens of ``issuer`` for those of another issuer, which writes ``subject_prefix`` before ``sub``.
 
-    ``scopes`` says what each scope of ``issuer`` is worth at the other.
+    ``scopes`` maps each scope of ``issuer`` to scopes of the other.
 
     Raises:
-        ValueError: no issuer, or a prefix that is empty or could make a subject look like a workload.
+        ValueError: an empty issuer or prefix, or a prefix that could make a subject look like a workload.
     """
 
     issuer: str
@@ -37,20 +37,20 @@ class Crossing:
             raise ValueError("subject_prefix: could make subjects look like workloads")
 
     def worth(self, scope: ScopeSet) -> ScopeSet:
-        """Return the scopes that a token with these scopes has beyond the crossing."""
+        """Return the scopes at the other issuer for a token with ``scope``."""
         return frozenset().union(*(self.scopes.get(one, frozenset()) for one in scope))
 
     def subject(self, sub: str) -> str:
-        """Return the ``sub`` that a subject has beyond the crossing."""
+        """Return the ``sub`` at the other issuer."""
         return self.subject_prefix + sub
 
 
 def makes_workloads(prefix: str) -> bool:
-    """True if this prefix of a subject could yield the name of a workload."""
+    """True if a subject with this prefix could look like a workload's name (``spiffe:``, in any case)."""
     folded = prefix.lower()
     return bool(folded) and (folded.startswith(_WORKLOADS) or _WORKLOADS.startswith(folded))
 
 
 def collide(prefixes: Iterable[str]) -> bool:
-    """True if one of these prefixes is the start of another, so that two subjects could become one."""
+    """True if one prefix is the beginning of another, so that prefixed subjects could be equal."""
     return any(second.startswith(first) for first, second in permutations(prefixes, 2))

@@ -1,13 +1,13 @@
-"""The decision: may this peer, acting for this subject, make this call? And which calls may follow from it?
+"""Authorization decisions: may this peer, acting for this subject, make this call, and which calls may follow?
 
 Theory of operation. A token passes three stages: parsed (bearer.py, shape), verified (verify.py, signature and claims),
 decided (here, policy). The order of checks is fixed and the first failure wins, so a token always has one reason:
 issuer known and accepted on the route -> signature, times, audience, claims -> deny list -> act -> act is the peer
 -> the issuer may speak for this actor -> scope within the issuer's ceiling -> peer allowed -> scopes sufficient
 -> the user's login is recent and strong enough.
-``decide_verified`` is everything that must be judged again although the signature was verified before: a verdict
-cached by token and peer never answers for another route, another time or another policy. A cached permit is reused
-(``check_again``) only for exactly the call it was given for, and only after its times are checked again.
+``decide_verified`` repeats every check except the signature and claims, so a verdict cached by token and peer never
+answers for another route, time or policy. A cached permit is reused (``check_again``) only for the same call, and only
+after its times are checked again.
 
 A decision that allows a call returns its permit (permit.py). Only this module can make one: no permit, no bytes
 upstream.
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from sidecar.delegation.login_issuer import UserIssuer
     from sidecar.delegation.outside import OutsideRoute
 
-OWN_CALL_S: Final = 300  # the life of a permit without a token, whose life would bound it
+OWN_CALL_S: Final = 300  # life of a permit that no token's expiry bounds
 
 
 def trusted_issuer(bearer: Bearer, *, route: InboundRoute, policy: Policy) -> TrustedIssuer:
-    """Return the issuer whose keys may be fetched. An unknown issuer, or one of another kind, causes no fetch.
+    """Return the issuer whose keys may be fetched to verify ``bearer``. A refused token causes no fetch.
 
     Raises:
         Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE, ALG_NOT_ALLOWED, TOKEN_TYPE.
@@ -70,12 +70,12 @@ def decide_inbound(
     now: int,
     peer_certificate_sha256: str | None = None,
 ) -> Permit:
-    """Judge one request of a peer with a proven mTLS identity. ``key`` is the issuer's key with the token's kid.
+    """Decide a request of a peer authenticated by mTLS. ``key``: the issuer's key with the token's kid.
 
-    A token may be bound to ``peer_certificate_sha256`` (hexadecimal); without it bound tokens are refused.
+    ``peer_certificate_sha256`` (hexadecimal): the certificate that a bound token must name; None: refuse bound tokens.
 
     Raises:
-        Denied: any 401 or 403 code of the inbound side.
+        Denied: any 401 or 403 code of the inbound side. Unavailable: REVOCATIONS_STALE.
     """
     issuer = trusted_issuer(bearer, route=route, policy=policy)
     token = verify_token(
@@ -101,14 +101,14 @@ def decide_verified(
     now: int,
     peer_certificate_sha256: str | None = None,
 ) -> Permit:
-    """Judge a request whose token was verified before, now or for an earlier request. Takes about 2 microseconds.
+    """Decide a request whose token was verified, now or for an earlier request. Takes about 2 microseconds.
 
-    The issuer's profile is not applied again: a verdict belongs to one policy, one key, one token and one peer.
+    The issuer's profile is not applied again, so ``token`` must have been verified by the current profile and key.
 
     Raises:
         Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE, CNF_MISMATCH,
-            ACT_MISSING, ACTOR_MISMATCH, SCOPE_ABOVE_CEILING, INSUFFICIENT_SCOPE, STEP_UP_REQUIRED, or POLICY_DENIED
-            (deny list, a trust domain the issuer may not speak for, a peer that is not on the route).
+            ACT_MISSING, ACTOR_MISMATCH, SCOPE_ABOVE_CEILING, INSUFFICIENT_SCOPE, STEP_UP_REQUIRED, REVOKED, or
+            POLICY_DENIED (deny list, the peer's trust domain, a peer or subject that the route does not list).
     """
     issuer = _issuer_of(token.issuer, route, policy)
     check_times(token, now)
@@ -141,14 +141,14 @@ def decide_observed(
     now: int,
     peer_certificate_sha256: str | None = None,
 ) -> ObservedPermit:
-    """Judge a request that ``denied`` refuses on a route that only observes: it passes if nothing else is wrong.
+    """Decide a request that ``denied`` refuses, on a route that observes: permit it if only relaxed checks fail.
 
-    ``token`` is what ``observed_bearer`` found, verified with ``ANY_AUDIENCE``. The deny list is not relaxed: it is
-    what an operator reaches for in an incident.
+    ``token``: the result of ``observed_bearer``, verified with ``ANY_AUDIENCE``. The deny list and revocations are
+    never relaxed, since operators rely on them in an incident.
 
     Raises:
-        Denied: ``denied``, if the route does not observe or never relaxes this; else any other reason of
-            ``decide_verified`` that is not in ``RELAXED``, or POLICY_DENIED (deny list).
+        Denied: ``denied``, if the route no longer observes, the reason is not in ``RELAXED``, or it needs a token and
+            there is none; else the reason of a check that is never relaxed (see ``_check_unrelaxed``).
     """
     from sidecar.delegation.observed import RELAXED, WITHOUT_TOKEN  # of routes that observe
 
@@ -167,14 +167,14 @@ def decide_observed(
 def decide_plain(
     token: VerifiedToken | None, *, route: InboundRoute, policy: Policy, now: int, until: int
 ) -> ObservedPermit:
-    """Judge a request without TLS, of a caller that proves no identity, where that is accepted before ``until``.
+    """Decide a request without TLS on a route that observes, before ``until``. The caller proved no identity.
 
-    ``token`` as of ``decide_observed``. One that names an actor belongs to a workload with a sidecar, which calls by
-    mTLS: here it was stolen or passed on.
+    ``token``: as in ``decide_observed``. A token that names an actor is refused: its workload has a sidecar and would
+    call by mTLS, so the token was stolen or forwarded.
 
     Raises:
-        Denied: POLICY_DENIED, the route does not observe, or not without TLS any more; ACTOR_MISMATCH; or as
-            ``decide_observed``.
+        Denied: POLICY_DENIED if the route no longer observes, or ``until`` has passed; ACTOR_MISMATCH; or the reason of
+            a check that is never relaxed (see ``_check_unrelaxed``).
     """
     ends_at = min(route.observe_until, until)
     if now >= ends_at:
@@ -192,14 +192,14 @@ def decide_plain(
 def decide_observed_call(
     denied: Denied, *, issuers: Collection[str], route: OutboundRoute | OutsideRoute, policy: Policy, now: int
 ) -> ObservedPermit:
-    """Judge a call of the agent without a handle, refused by ``denied``, on a route that only observes.
+    """Decide an agent's call without a handle, which ``denied`` refuses, on a route that observes.
 
-    It goes to the next hop with whatever it shows. ``issuers`` are those of all tokens in it: none may be ours, or one
-    where users of ours log in, since such a token never leaves but by an exchange.
+    The call goes out with the agent's own credential. ``issuers``: those of all tokens in the call. A token of an
+    issuer that the policy knows is refused, since it may leave only by an exchange.
 
     Raises:
-        Denied: ``denied``, if the route does not observe, never relaxes this, or a token is ours; POLICY_DENIED or
-            REVOKED (this workload).
+        Denied: ``denied``, if the route no longer observes, the reason is not in ``RELAXED_CALLS``, or an issuer is
+            known; POLICY_DENIED or REVOKED (this workload).
     """
     from sidecar.delegation.observed import RELAXED_CALLS
 
@@ -212,8 +212,8 @@ def decide_observed_call(
 def check_again(permit: Permit, now: int) -> None:
     """Check that an earlier permit still holds at ``now``.
 
-    Only for a call of the same peer (by the same certificate) with the same token on the same route under the same
-    policy and keys: of all that ``decide_verified`` reads, only the time differs.
+    Valid only for the same peer, certificate, token, route, policy and keys: of the inputs of ``decide_verified`` only
+    the time may differ.
 
     Raises:
         Denied: TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, STEP_UP_REQUIRED.
@@ -224,9 +224,9 @@ def check_again(permit: Permit, now: int) -> None:
 
 
 def delegate(permit: Permit) -> Delegation:
-    """Return the delegation that the handle of a permitted request refers to.
+    """Return the delegation for the handle of a permitted request.
 
-    A workload that acts for itself opens nothing further, unless the route says so.
+    A workload that acts for itself may make no further calls, unless the route has ``delegate_self``.
     """
     token, route = permit.token, permit.route
     return Delegation(
@@ -240,7 +240,7 @@ def delegate(permit: Permit) -> Delegation:
 
 
 def user_issuer(bearer: Bearer, *, policy: Policy, at_door: bool = False) -> UserIssuer:
-    """Return the user issuer of a login token, whose keys may be fetched. ``at_door``: the token is shown at the door.
+    """Return the user issuer of a login token, whose keys may be fetched. ``at_door``: the door received the token.
 
     Raises:
         Denied: NOT_AN_ENTRY (this workload takes no login tokens), WRONG_ISSUER, ALG_NOT_ALLOWED, TOKEN_TYPE.
@@ -255,12 +255,12 @@ def user_issuer(bearer: Bearer, *, policy: Policy, at_door: bool = False) -> Use
 def decide_entry(
     bearer: Bearer, *, key: VerificationKey, policy: Policy, now: int, at_door: bool = False
 ) -> Delegation:
-    """Judge a login token at an entry, where a chain may start; ``at_door``: at its door, for people's own clients.
+    """Decide a login token at an entry, where a chain may start; ``at_door``: the door received the token.
 
     Raises:
-        Denied: NOT_AN_ENTRY, WRONG_ISSUER, WRONG_AUDIENCE (another client's token, or for something else than the
-            door, or for the door and shown elsewhere), TOKEN_TYPE (it names an actor: a login has none), POLICY_DENIED
-            (deny list) or any other 401 code.
+        Denied: NOT_AN_ENTRY, WRONG_ISSUER, WRONG_AUDIENCE (issued to another client; not for the door; or for the door
+            but received elsewhere), TOKEN_TYPE (the token names an actor), POLICY_DENIED (deny list), REVOKED, or any
+            other 401 code.
     """
     user, entry = user_issuer(bearer, policy=policy, at_door=at_door), _entry_of(policy)
     token = verify_token(
@@ -287,12 +287,12 @@ def accept_issued(
     now: int,
     own_certificate_sha256: str | None = None,
 ) -> IssuedPermit:
-    """Verify the token that the STS sent back before it is used. ``key`` is one of ``plan.sts_issuer``'s.
+    """Verify a token issued by the STS for ``plan``. ``key``: the key of ``plan.sts_issuer`` with the token's kid.
 
-    A token that is bound to a certificate must be bound to ours, ``own_certificate_sha256`` (hexadecimal).
+    A certificate-bound token must be bound to ours, ``own_certificate_sha256`` (hexadecimal).
 
     Raises:
-        Denied: an ``sts_*`` code for each defect.
+        Denied: an ``sts_*`` code for a defect; POLICY_DENIED or REVOKED. Unavailable: REVOCATIONS_STALE.
     """
     if plan.sts_issuer not in policy.token_services:
         raise Denied(Reason.STS_ISSUER, "the policy no longer names this STS")
@@ -304,7 +304,7 @@ def accept_issued(
             audiences=frozenset({plan.audience}),
             now=now,
             peer_certificate_sha256=own_certificate_sha256,
-            slim=plan.delegation is not None,  # claims that a token of the workload's own must not have are looked for
+            slim=plan.delegation is not None,  # an own token keeps all claims: prove_issued refuses some
         )
     except Denied as error:
         raise sts_error(error, issued.claims) from error
@@ -316,13 +316,13 @@ def accept_issued(
 def decide_own(
     delegation: Delegation | None, route: OutsideRoute, *, method: str, path: str, policy: Policy, now: int
 ) -> OwnPermit:
-    """Judge a call of the agent to a host outside the mesh. ``path`` is canonical; ``delegation`` is of its handle.
+    """Decide an agent's call to a host outside the mesh. ``path``: canonical. ``delegation``: from the call's handle.
 
-    ``delegation`` None: the agent shows the workload handle, which opens ``policy.own_may_call``.
+    ``delegation`` None: the agent used the workload handle, which permits the routes in ``policy.own_may_call``.
 
     Raises:
         Denied: CALL_NOT_ALLOWED, TARGET_DENIED, METHOD_REFUSED, TOKEN_EXPIRED, NOT_AN_ENTRY, REVOKED, or POLICY_DENIED
-            (deny list, or the route's end has come).
+            (deny list, or the route has expired).
         Unavailable: REVOCATIONS_STALE.
     """
     opened = policy.own_may_call if delegation is None else opened_routes(delegation, policy)
@@ -346,9 +346,9 @@ def decide_own(
 def decide_connect(
     delegation: Delegation | None, route: ConnectRoute, *, own: bool = False, policy: Policy, now: int
 ) -> TunnelPermit:
-    """Judge a CONNECT of the agent to a listed host and port.
+    """Decide an agent's CONNECT to a listed host and port.
 
-    ``delegation`` is of its handle; None: it shows the workload handle (``own``), or no handle at all.
+    ``delegation``: from the call's handle; None: the agent used the workload handle (``own``), or none.
 
     Raises:
         Denied: CALL_NOT_ALLOWED, TOKEN_EXPIRED, NOT_AN_ENTRY, NO_REQUEST_CONTEXT (no handle, where the route needs
@@ -379,7 +379,7 @@ def _check_unrelaxed(
     now: int,
     peer_certificate_sha256: str | None,
 ) -> None:
-    """Check the rules that no route relaxes. Raises Denied or Unavailable."""
+    """Check issuer, times, deny list, certificate binding, scope ceiling and login. Raises Denied, Unavailable."""
     issuer = _issuer_of(token.issuer, route, policy)
     check_times(token, now)
     policy.deny.check(Use(token, peer, NO_NAMES))
@@ -406,7 +406,7 @@ def _issuer_of(name: str, route: InboundRoute, policy: Policy) -> TrustedIssuer:
 
 
 def _mode_of(token: VerifiedToken, peer: SpiffeId, route: InboundRoute, issuer: TrustedIssuer) -> Mode:
-    """Tell how the token is tied to this peer: as its current actor, or as an agent that acts for itself."""
+    """Return how ``peer`` holds the token: as its current actor, or as an agent that acts for itself. Raises Denied."""
     if token.chain is None:
         if token.subject != peer or not route.allow_self:
             raise Denied(Reason.ACT_MISSING)
@@ -428,7 +428,7 @@ def _require_domain(peer: SpiffeId, issuer: TrustedIssuer) -> None:
 
 
 def _refused_actor(issuer: TrustedIssuer, reason: Reason, detail: str = "") -> Denied:
-    """Return the refusal of an actor that may not act here, with the error code of the issuer's profile."""
+    """Return the refusal of an actor, of the class that the issuer's profile requires for its error code."""
     return (ActorUnauthorized if issuer.profile.follows_actor_profile else Denied)(reason, detail)
 
 

@@ -1,7 +1,7 @@
-"""The deny list as a document of its own, which a running sidecar reads in steps. Pure.
+"""Parser of the deny list file, which a running sidecar reads in steps. Pure.
 
-``{"deny": [{"actor": "spiffe://…", "note": "INC-42"}, …]}``: the rows are those of ``deny`` in the settings. A
-truncated document is not JSON, so a part of a list never counts as the whole.
+``{"deny": [{"actor": "spiffe://…", "note": "INC-42"}, …]}``: rows have the form of ``deny`` in the settings. A
+truncated document is invalid JSON, so a partial list is never accepted.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ MAX_DENY_ROWS: Final = 10_000
 
 _NAMED: Final = ("subject", "actor", "jti", "txn")
 _MOST_HINTS: Final = 3
-_LONGEST: Final = 16  # characters of a member that may be a misspelled one
+_LONGEST: Final = 16  # characters of a member name that gets a hint
 _MEMBERS: Final = frozenset({*_NAMED, "issuer", "note"})
 
 
 class DenyListError(Exception):
-    """A document that is no deny list. The text says where it is wrong and quotes nothing."""
+    """The document is not a deny list. The message says where it is wrong and quotes nothing."""
 
 
 def parse_deny_list(document: bytes) -> Steps[Deny]:
-    """Read a whole list, in steps.
+    """Parse a deny list, in steps.
 
     Raises:
-        DenyListError: it is too large, not strict JSON, or one of its rows is wrong.
+        DenyListError: the document is too large, not strict JSON, or has an invalid row.
     """
     try:
         members = yield from object_in_steps(document, max_bytes=MAX_DENY_BYTES, max_depth=3)
@@ -61,7 +61,7 @@ def parse_deny_list(document: bytes) -> Steps[Deny]:
 
 
 def _read(row: object, where: str) -> tuple[str, tuple[str | None, str]]:
-    """Return the kind of name that a row denies, its issuer and its value."""
+    """Return the kind of name in a row, and the pair of its issuer and value. Raises DenyListError."""
     if not isinstance(row, dict) or not row.keys() <= _MEMBERS:
         raise DenyListError(f"{where} is not an object of {', '.join((*_NAMED, 'issuer', 'note'))}{_meant(row)}")
     named = [name for name in _NAMED if name in row]
@@ -83,7 +83,7 @@ def _read(row: object, where: str) -> tuple[str, tuple[str | None, str]]:
 
 
 def _meant(row: object) -> str:
-    """Name the known members that unknown ones resemble, of a few: a row may have any number, of any length."""
+    """Return a hint with known members that resemble the first few short unknown ones; empty without any."""
     unknown = [one for one in row if one not in _MEMBERS and len(one) <= _LONGEST] if isinstance(row, dict) else []
     near = (get_close_matches(one, _MEMBERS, n=1) for one in unknown[:_MOST_HINTS])
     meant = dict.fromkeys(name for found in near for name in found)

@@ -1,6 +1,6 @@
-"""Rows of a deny list that can match nothing under the settings beside it, most often because a name is misspelled.
+"""Finds deny-list rows that match nothing under the current settings, most often because a name is misspelled.
 
-They stay in force like all others: a list is never refused because of a name that is unknown here.
+Such rows stay in force: an unknown name never causes a list to be refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SPIFFE: Final = "spiffe://"
 
 
 class Unmatched(NamedTuple):
-    """A row, the reason why it matches nothing, and the fix."""
+    """A deny-list row, the reason why it matches nothing, and the fix."""
 
     row: str
     wrong: str
@@ -27,10 +27,10 @@ class Unmatched(NamedTuple):
 
 
 def unmatched(deny: Deny, *, domains: Collection[str], issuers: Collection[str]) -> Iterator[Unmatched]:
-    """Return rows for workloads of unknown trust domains, or with another spelling of a known issuer.
+    """Yield rows for workloads outside ``domains``, and rows that misspell one of ``issuers``.
 
-    At most ``MAX_UNMATCHED``: each costs a search. An issuer of no likeness may be one that only the token service
-    knows, so it is not reported.
+    Yields at most ``MAX_UNMATCHED``, since each costs a search. An issuer that resembles none is not reported: only the
+    token service may know it.
     """
     found = chain(_strangers(deny, domains), _other_spellings(deny, issuers))
     return islice(found, MAX_UNMATCHED)

@@ -1,7 +1,7 @@
-"""The door of an entry: a listener for people's own clients, such as IDEs and browsers. It needs tokens of its own.
+"""The door of an entry: a listener for users' own clients, such as IDEs and browsers, with tokens of its own.
 
-A login token for the door names the door's URL as its one audience (RFC 8707), whoever its OAuth client is. So a token
-of the front app opens nothing at the door, and one for the door opens nothing else.
+A login token for the door has the door's URL as its only audience (RFC 8707), for any OAuth client. So tokens of the
+front app are refused at the door, and tokens for the door are refused elsewhere.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ METADATA_METHODS: Final = ("GET",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """``resource`` is the door's URL, ``issuers`` are those of its tokens, ``routes`` the outbound routes it opens.
-
-    Browsers may call it from pages of ``origins``.
+    """Settings of a door: its URL (``resource``), token ``issuers``, allowed outbound ``routes``, browser ``origins``.
 
     Raises:
-        ValueError: no issuer, or one whose logins show ID tokens; no route; the URL is not https.
+        ValueError: no issuer, one for another resource, or one with ID tokens; no route; the URL is not https.
     """
 
     resource: ProtectedResource
@@ -49,31 +47,31 @@ class Door:
 
     @property
     def authority(self) -> str:
-        """The host, and the port if it is not the scheme's own."""
+        """Host of the door's URL, with the port unless it is 443."""
         return without_default_port(urlsplit(self.resource.url).netloc, "https")
 
     def is_named_by(self, authority: str) -> bool:
-        """True if the Host of a request (lower case) is the door's."""
+        """True if ``authority`` (lower case) is the door's, with or without the default port."""
         return without_default_port(authority, "https") == self.authority
 
     def is_meant_by(self, audiences: Iterable[str]) -> bool:
-        """True if the door is among the audiences of a token."""
+        """True if ``audiences`` include the door's URL, in either spelling."""
         return not spellings(self.resource.url).isdisjoint(audiences)
 
     def tells_metadata_at(self, path: str) -> bool:
-        """True if the metadata of the door is served at a path: below the well-known one, and at its root."""
+        """True if ``path`` is the well-known metadata path (RFC 9728), with or without the resource path."""
         return path in {WELL_KNOWN, self.resource.metadata_path}
 
     def covers(self, target: CanonicalTarget) -> bool:
-        """True if a path is that of the resource, or below it."""
+        """True if ``target`` is at or below the path of the resource."""
         base = self.resource.path.rstrip("/")
         return target.path == base or target.path.startswith(f"{base}/")
 
     def route_of(self, target: CanonicalTarget, outbound: OutboundRoutes) -> OutboundRoute:
-        """Return the route of a path at the door. Whatever else the workload may call does not exist there.
+        """Return the route of a path at the door.
 
         Raises:
-            Denied: NO_ROUTE.
+            Denied: NO_ROUTE if ``target`` is outside the resource, or no route of the door covers it.
         """
         if not target.path.startswith(OWN_PATHS) and self.covers(target):
             try:
@@ -85,9 +83,9 @@ class Door:
         raise Denied(Reason.NO_ROUTE)
 
     def words_for(self, scopes: ScopeSet) -> frozenset[str]:
-        """Return the words to ask an issuer for, so that a token of it is worth some of these scopes.
+        """Return the issuers' scope values that map to any of ``scopes``, for a client to request.
 
-        None where the issuers tell no scopes but groups or roles: a client cannot ask for those.
+        Issuers that map groups or roles contribute none, since a client cannot request those.
         """
         return frozenset(
             word
@@ -98,10 +96,10 @@ class Door:
         )
 
     def check_origin(self, origins: Iterable[bytes]) -> str | None:
-        """Return the page's origin, None if the request names none.
+        """Return the origin in ``origins``, the values of all Origin fields; None without any.
 
         Raises:
-            Denied: ORIGIN_REFUSED, the page is not listed.
+            Denied: ORIGIN_REFUSED if the origin is not listed, or there are several.
         """
         shown = [origin.decode("latin-1") for origin in origins]
         if not shown:

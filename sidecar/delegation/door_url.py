@@ -1,4 +1,4 @@
-"""Spelling of URLs of doors, and of origins of pages that may call them."""
+"""Syntax checks for URLs of doors, and for origins of pages that may call them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEFAULT_PORTS: Final = {"https": ":443", "http": ":80"}
 
 
 def is_resource(url: str) -> bool:
-    """True if a URL can be that of a door: https, in its one spelling, and none of the sidecar's own paths."""
+    """True if ``url`` can be a door's: https, canonical, without user info, and outside the sidecar's own paths."""
     try:
         parts = urlsplit(url)
         canonical = parts.path == "" or canonical_target(parts.path.encode("ascii")).path == parts.path
@@ -20,12 +20,12 @@ def is_resource(url: str) -> bool:
         return False
     own = f"{parts.path}/".startswith(("/.sidecar/", "/.well-known/"))
     host = parts.netloc == without_default_port(parts.netloc, "https") == parts.netloc.lower()
-    slash = parts.path.endswith("/") and parts.path != "/"  # without a path it changes nothing
+    slash = parts.path.endswith("/") and parts.path != "/"  # an empty path and "/" are equivalent
     return parts.scheme == "https" and host and canonical and not own and not slash and "@" not in parts.netloc
 
 
 def is_origin(text: str) -> bool:
-    """True if a text is the origin of pages, as a browser sends it (RFC 6454 section 6.2)."""
+    """True if ``text`` is an http or https origin as a browser sends it (RFC 6454 section 6.2)."""
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -35,5 +35,5 @@ def is_origin(text: str) -> bool:
 
 
 def without_default_port(netloc: str, scheme: str) -> str:
-    """Return the authority of a URL without the port that its scheme implies."""
+    """Return ``netloc`` without the default port of ``scheme``."""
     return netloc.removesuffix(_DEFAULT_PORTS[scheme])

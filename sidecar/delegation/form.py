@@ -1,4 +1,4 @@
-"""Strict parsers for forms (application/x-www-form-urlencoded) and media types: one meaning, or refused."""
+"""Strict parsers for forms (application/x-www-form-urlencoded) and media types: ambiguous input is refused."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 _MAX_PARAMETERS: Final = 100
-# Encoders differ in what they escape beyond "&" and "%": unescaped visible ASCII stands for itself.
+# Encoders differ in the characters they escape; only "&" and "%" must be. Other visible ASCII may stay unescaped.
 _ENCODED: Final = re.compile(rb"(?:[!-$'-~]|%[0-9A-Fa-f]{2})*")
 _MEDIA_TYPE: Final = re.compile(
-    r"[ \t]*+([A-Za-z0-9!#$&^_.+-]++/[A-Za-z0-9!#$&^_.+-]++)"  # possessive: white space matches in one way only
+    r"[ \t]*+([A-Za-z0-9!#$&^_.+-]++/[A-Za-z0-9!#$&^_.+-]++)"  # possessive quantifiers: no backtracking
     r"(?:[ \t]*+;[ \t]*+charset=(?:utf-8|\"utf-8\"))?[ \t]*+;?[ \t]*+",
     re.IGNORECASE,
 )
 
 
 class FormError(ValueError):
-    """The body is not a form, or an ambiguous one. The message never quotes it."""
+    """The body is not a form, or is ambiguous. The message never quotes the body."""
 
 
 def media_type(content_type: str | None) -> str | None:
-    """Return the media type of a Content-Type field in lower case; None if absent or with a charset but UTF-8."""
+    """Return the media type in lower case; None if absent, malformed, or with a parameter other than charset=utf-8."""
     match = _MEDIA_TYPE.fullmatch(content_type) if content_type is not None else None
     return match[1].lower() if match else None
 
 
 def parse_form(body: bytes, *, repeatable: Container[str], max_bytes: int) -> dict[str, tuple[str, ...]]:
-    """Return the parameters of a form, values in order. An empty value counts as absent (RFC 6749 section 3.2).
+    """Return the values of each parameter, in order. An empty value counts as absent (RFC 6749 section 3.2).
 
     Raises:
-        FormError: too large, not UTF-8, badly escaped, or a repeated parameter that is not ``repeatable``.
+        FormError: the form is too large, not UTF-8, badly escaped, or repeats a parameter not in ``repeatable``.
     """
     if len(body) > max_bytes:
         raise FormError("the form is too large")

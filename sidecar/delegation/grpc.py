@@ -1,7 +1,7 @@
-"""Operations of gRPC: a method of a service, named by the path of its call. Pure.
+"""gRPC operations: keys of methods, from the paths of calls and from settings. Pure.
 
-The key of an operation is ``pkg.Service:Method``, so that ``pkg.Service:*`` is that of all other methods of a service.
-The settings and records write it as the path does, with a slash.
+The key of an operation is ``pkg.Service:Method``; ``pkg.Service:*`` covers all other methods of a service. Settings and
+records write a slash instead of the colon, as paths do.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _is_word: Final = re.compile(rf"/?({_SERVICE})/({_METHOD}|\*)").fullmatch
 
 
 def key_of_path(path: str, query: bytes) -> str:
-    """Return the key of the operation that a call asks for.
+    """Return the operation key of a call.
 
     Raises:
-        Denied: OPERATION_MALFORMED, the path names no method of a service.
+        Denied: OPERATION_MALFORMED unless ``path`` is ``/service/Method`` and ``query`` is empty.
     """
     match = _is_path(path)
     if match is None or query:
@@ -31,10 +31,10 @@ def key_of_path(path: str, query: bytes) -> str:
 
 
 def key_of_word(word: str) -> str:
-    """Return the key that a word of the settings stands for: ``pkg.Service/Method``, or ``pkg.Service/*``.
+    """Return the operation key of a word in the settings, ``pkg.Service/Method`` or ``pkg.Service/*``.
 
     Raises:
-        ValueError: "wrong; fix".
+        ValueError: any other word; the message has the form "problem; fix".
     """
     match = _is_word(word)
     if match is None:
@@ -43,12 +43,12 @@ def key_of_word(word: str) -> str:
 
 
 def is_word(word: str) -> bool:
-    """True if a word of the settings names a method of a service, or all of one."""
+    """True if ``key_of_word`` accepts ``word``."""
     return _is_word(word) is not None
 
 
 def label_of(operations: Operations[object], key: str) -> str:
-    """Return an operation as records name it: by its path if the settings list it, or its service."""
+    """Return an operation's name for records: its path if listed, ``/service/other`` for a listed service, or OTHER."""
     service = key.partition(":")[0]
     known = operations.label(key)
     if known != key and f"{service}:{ANY_NAME}" not in operations.keys:

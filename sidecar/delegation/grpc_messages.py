@@ -1,4 +1,4 @@
-"""Messages of gRPC in the content of requests and answers: a flag, a length and the message. Pure.
+"""gRPC message framing in the content of requests and answers: a flag, a length and the message. Pure.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
@@ -14,14 +14,14 @@ _WINDOWS: Final = {b"gzip": 31, b"deflate": 15}  # zlib's names for the two form
 
 
 class GrpcMessageError(ValueError):
-    """Malformed content. The message never quotes it."""
+    """The content is malformed. The error text never quotes it."""
 
 
 def one_message(content: bytes) -> bytes:
-    """Return the one message of a call that sends one.
+    """Return the single message of a unary call.
 
     Raises:
-        GrpcMessageError: there is none, or more than one; it is compressed, or cut off.
+        GrpcMessageError: ``content`` is not exactly one complete, uncompressed message.
     """
     if len(content) < HEAD:
         raise GrpcMessageError("there is no message")
@@ -34,17 +34,15 @@ def one_message(content: bytes) -> bytes:
 
 
 def written(message: bytes) -> bytes:
-    """Frame one message as content."""
+    """Return ``message`` with its frame head, uncompressed."""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def decompressed(message: bytes, codings: Sequence[bytes], *, max_bytes: int) -> bytes:
-    """Return a message that is compressed as ``codings``, the values of ``grpc-encoding``, say.
-
-    The result has at most ``max_bytes``.
+    """Decompress a message. ``codings``: the values of ``grpc-encoding``; only gzip and deflate are supported.
 
     Raises:
-        GrpcMessageError: the coding is none that is read, or the message is not one in this coding, or is too long.
+        GrpcMessageError: the coding is unsupported, the message is malformed, or the result exceeds ``max_bytes``.
     """
     window = _WINDOWS.get(codings[0]) if len(codings) == 1 else None
     if window is None:
@@ -62,7 +60,7 @@ def decompressed(message: bytes, codings: Sequence[bytes], *, max_bytes: int) ->
 
 
 def one_plain_message(content: bytes, codings: Sequence[bytes], *, max_bytes: int) -> bytes:
-    """Return content of one message as it is without compression; other content as it is.
+    """Return ``content`` decompressed if it is exactly one compressed message, else unchanged.
 
     Raises:
         GrpcMessageError: as ``decompressed``.
@@ -73,9 +71,9 @@ def one_plain_message(content: bytes, codings: Sequence[bytes], *, max_bytes: in
 
 
 class GrpcMessages:
-    """Cuts a stream into its messages, however it arrives in pieces. It holds no more than ``max_bytes``.
+    """Incremental parser of a stream of messages, each of at most ``max_bytes``.
 
-    Messages that are compressed as ``codings`` say are decompressed, to ``max_bytes`` of all together.
+    ``codings``: the values of ``grpc-encoding``. All compressed messages together may decompress to ``max_bytes``.
     """
 
     __slots__ = ("_codings", "_held", "_left", "_max_bytes")
@@ -86,11 +84,11 @@ class GrpcMessages:
         self._codings = codings
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the messages that are complete with ``data``.
+        """Consume ``data``; yield the messages that it completes.
 
         Raises:
-            GrpcMessageError: one is longer than ``max_bytes``, or cannot be decompressed within them; those before it
-                were yielded.
+            GrpcMessageError: a message has an unknown flag, exceeds ``max_bytes``, or cannot be decompressed within
+                the limit. Earlier messages were yielded.
         """
         held = self._held
         held += data
@@ -108,7 +106,7 @@ class GrpcMessages:
                 compressed, at = held[at], end
                 yield self._decompressed(bytes(held[begin:end])) if compressed else bytes(held[begin:end])
         finally:
-            del held[:at]  # once: there may be thousands
+            del held[:at]  # once for all messages: each deletion copies the rest
 
     def _decompressed(self, message: bytes) -> bytes:
         made = decompressed(message, self._codings, max_bytes=self._left)

@@ -1,4 +1,4 @@
-"""A fresh login of the user behind a chain: how recent, and how strong, a route requires it to be (RFC 9470).
+"""Step-up rules of a route: age and strength of the login of the user behind a chain (RFC 9470).
 
 The token service carries ``auth_time`` and ``acr`` of the login token unchanged through the chain; ``issued`` proves
 that. A token without valid values proves no fresh login.
@@ -14,17 +14,17 @@ from sidecar.delegation.claims import time_claim
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 
-_ACR: Final = re.compile(r"[!#-\[\]-~]{1,256}")  # values are separated by spaces, in a quoted string
+_ACR: Final = re.compile(r"[!#-\[\]-~]{1,256}")  # a challenge lists values in a quoted string, separated by spaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Human:
-    """The login that a route requires: at most ``max_age_s`` ago (None: any time), by one of ``acr`` (empty: any).
+    """Login that a route requires: at most ``max_age_s`` ago (None: any age), with one of ``acr`` (empty: any).
 
-    ``acr`` is in the order of preference.
+    ``acr``: in order of preference.
 
     Raises:
-        ValueError: it requires nothing, or an age or value that no login can have.
+        ValueError: neither is set, ``max_age_s`` is below 1, or an ``acr`` value is invalid.
     """
 
     max_age_s: int | None = None
@@ -39,7 +39,7 @@ class Human:
             require_acr(value)
 
     def check(self, token: VerifiedToken, now: int) -> None:
-        """Check that the user has logged in as required; repeated at each use of a cached permit.
+        """Check the login in the token's ``auth_time`` and ``acr``; repeated at each use of a cached permit.
 
         Raises:
             Denied: STEP_UP_REQUIRED.
@@ -56,22 +56,22 @@ class Human:
             raise Denied(Reason.STEP_UP_REQUIRED, "the login's acr is none of the route's")
 
     def fresh_until(self, token: VerifiedToken) -> int | None:
-        """Return the second at which the login becomes too old; None if it may have any age."""
+        """Return the first second at which the login is too old; None without ``max_age_s`` or valid ``auth_time``."""
         auth_time = _auth_time(token)
         return None if self.max_age_s is None or auth_time is None else auth_time + self.max_age_s + 1
 
     @property
     def challenge(self) -> tuple[tuple[str, str], ...]:
-        """Parameters of ``WWW-Authenticate`` by which a front app can have the user log in as required."""
+        """Parameters of ``WWW-Authenticate`` for the required login (RFC 9470 section 3)."""
         age = () if self.max_age_s is None else (("max_age", str(self.max_age_s)),)
         return age + ((("acr_values", " ".join(self.acr)),) if self.acr else ())
 
 
 def require_acr(value: str) -> None:
-    """Refuse a value that no list of ``acr_values`` can name.
+    """Check that ``value`` can be listed in ``acr_values``.
 
     Raises:
-        ValueError: the value is not allowed.
+        ValueError: the value is not 1 to 256 printable ASCII characters without space, quotation mark and backslash.
     """
     if not _ACR.fullmatch(value):
         raise ValueError("an acr value is 1 to 256 printable characters without space, quotation mark and backslash")

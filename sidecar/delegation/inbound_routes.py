@@ -1,8 +1,8 @@
-"""All inbound routes of one policy: finds the one that a request takes, once, by its canonical target.
+"""Index of all inbound routes of one policy; finds the route of a request by method and canonical path.
 
-The most specific path wins and alone decides: if it does not take the method, no wider route is tried. The cost of a
-lookup does not depend on the number of routes: one for exact paths, one per segment (of the deepest prefix) for
-prefixes.
+The most specific path decides: if its routes do not allow the method, no wider route is tried. The cost of a lookup
+does not depend on the number of routes: one dictionary access for exact paths, and one for each segment up to the
+deepest prefix.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar.errors import Denied, Reason
 
 
 def inbound_overlaps(routes: Sequence[InboundRoute]) -> list[Overlap]:
-    """Return pairs of inbound routes that could match the same request, which is a settings error."""
+    """Return pairs of inbound routes that could match the same request, or share a name: errors in the settings."""
     found: list[Overlap] = []
     names: set[str] = set()
     taken: dict[tuple[str, bool, str], str] = {}
@@ -38,10 +38,10 @@ def inbound_overlaps(routes: Sequence[InboundRoute]) -> list[Overlap]:
 class InboundRoutes:
     """All inbound routes of one policy, indexed.
 
-    Servers of MCP and A2A may answer below their path too (a mount, ``/mcp/``), so no wider route covers paths there.
-    Where one has metadata, everything at its well-known place is the sidecar's, whatever a wider route covers.
-    ``cards`` has the paths of agent cards, with the routes of A2A that each is for: ``find`` returns the first.
-    ``depth`` is the number of segments that decide: longer paths that begin with the same ones have the same route.
+    No wider route covers paths below an exact route of a protocol above HTTP: its server may answer there (``/mcp/``).
+    If any route has metadata, no wider route covers paths below the well-known metadata path.
+    ``cards``: the A2A routes of each agent-card path; ``find`` returns the first. ``depth``: the number of segments
+    that decide; longer paths with the same first segments have the same route.
 
     Raises:
         ValueError: two routes overlap (see ``inbound_overlaps``).
@@ -89,15 +89,15 @@ class InboundRoutes:
         self._folds_prefixes = any(path != path.lower() for path in by_prefix)
 
     def serves_a2a(self, path: str) -> bool:
-        """True if an interface of A2A at this path, as a card has it, is on a route."""
+        """True if an A2A route serves ``path``, the path of an interface in a card."""
         found = self._by_method(path or "/")
         return found is not None and any(route.protocol == "a2a" for route in found.values())
 
     def find(self, method: str, path: str) -> InboundRoute:
-        """Return the route of a request for a canonical path.
+        """Return the route of a request; ``path`` must be canonical.
 
         Raises:
-            Denied: NO_ROUTE, or METHOD_REFUSED if the most specific route of the path does not take the method.
+            Denied: NO_ROUTE, or METHOD_REFUSED if the most specific path does not allow the method.
         """
         by_method = self._by_method(path)
         if not by_method:
@@ -108,7 +108,7 @@ class InboundRoutes:
         return route
 
     def same(self, mark: RouteMark) -> InboundRoute | None:
-        """Return the counterpart of a route, perhaps of another policy, in this one; None if it is gone."""
+        """Return the route identified by ``mark``, which may be from another policy; None if it is gone."""
         named = self._named.get(mark.name)
         route = named or next((route for route in self.routes if route.mark.match == mark.match), None)
         try:
@@ -117,7 +117,7 @@ class InboundRoutes:
             return None
 
     def allowed_methods(self, path: str) -> frozenset[str]:
-        """Return the methods for ``Allow`` in a 405 answer (RFC 9110 section 10.2.1); empty where there is no route."""
+        """Return the methods for ``Allow`` in a 405 answer (RFC 9110 section 10.2.1); empty without a route."""
         return frozenset(self._by_method(path) or ())
 
     def _by_method(self, path: str) -> Mapping[str, InboundRoute] | None:
@@ -127,10 +127,10 @@ class InboundRoutes:
         prefix, covering = self._prefixes.longest(path)
         if prefix == path:
             return covering
-        # Many frameworks treat "/Admin" and "/admin/" as "/admin". Such a variant of a specific route must not be
-        # judged by a wider route that happens to cover it.
+        # Many frameworks treat "/Admin" and "/admin/" as "/admin". A wider route must not decide about such a variant
+        # of a specific route.
         lower = path.lower()
-        if lower != path or self._folds_prefixes:  # else the longest folded prefix is the one that was found
+        if lower != path or self._folds_prefixes:  # else the longest folded prefix equals ``prefix``
             folded_prefix, _ = self._prefixes_folded.longest(lower)
             if len(folded_prefix) > len(prefix):
                 return None
@@ -138,7 +138,7 @@ class InboundRoutes:
 
 
 def _metadata_routes(described: Sequence[InboundRoute]) -> Iterator[tuple[str, InboundRoute]]:
-    """Yield the paths of metadata and the routes that tell it: at the root too, if that is about one resource alone."""
+    """Yield metadata paths and the routes that serve them; also the well-known root if there is only one resource."""
     from sidecar.delegation.resource_metadata import WELL_KNOWN
 
     for route in described:
@@ -155,7 +155,7 @@ def _metadata_routes(described: Sequence[InboundRoute]) -> Iterator[tuple[str, I
 
 
 def _card_places(routes: Sequence[InboundRoute]) -> dict[str, tuple[InboundRoute, ...]]:
-    """Return the paths of cards: of the host, for all routes of A2A, and below the path of each."""
+    """Return the A2A routes by agent-card path: at the root for all routes, and below the path of each."""
     found: dict[str, tuple[InboundRoute, ...]] = {}
     for route in routes:
         if route.protocol == "a2a":

@@ -1,7 +1,7 @@
-"""Checks on the token that an STS sends back, which is input like any other: one check for each property.
+"""Checks of a token that an STS issued, one for each property that the plan requires. The token is untrusted input.
 
-All functions raise ``Denied`` with an ``sts_*`` code. They compare the issued token's own claims, never the members of
-the response around it.
+All checks raise ``Denied`` with an ``sts_*`` code. They compare the issued token's claims, never the members of the
+token response.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _ABSENT: Final = object()
 
 
 def sts_error(error: Denied, claims: Mapping[str, object] | None = None) -> Denied:
-    """Convert the refusal of an issued token into an error of the STS, since the caller did nothing wrong.
+    """Map the refusal of an issued token to an ``sts_*`` code, since the caller did nothing wrong.
 
-    If ``act`` is malformed, ``claims`` (if they could be read) tell a broken history from a missing actor.
+    ``claims``: those of the token, if readable; for ACT_MALFORMED they distinguish a broken history from no actor.
     """
     if error.reason is Reason.ACT_MALFORMED:
         act = claims.get("act") if claims else None
@@ -46,11 +46,11 @@ def sts_error(error: Denied, claims: Mapping[str, object] | None = None) -> Deni
 
 
 def prove_issued(issued: VerifiedToken, plan: Plan, *, now: int) -> None:
-    """Prove that a verified token is what was planned (RFC 8693, and stricter: it leaves most open).
+    """Check that a verified token has the properties of ``plan``; stricter than RFC 8693, which leaves most open.
 
     Raises:
         Denied: STS_NO_ACT, STS_ACTOR_MISMATCH, STS_SUBJECT_MISMATCH, STS_CHAIN_BROKEN, STS_AUDIENCE_MISMATCH,
-            STS_SCOPE_WIDENED, STS_LIFETIME, or STS_BAD_RESPONSE for the subject token itself handed back.
+            STS_SCOPE_WIDENED, STS_LIFETIME, or STS_BAD_RESPONSE if the token has the subject token's jti.
     """
     delegation = plan.delegation
     if delegation is None:
@@ -73,7 +73,7 @@ def prove_issued(issued: VerifiedToken, plan: Plan, *, now: int) -> None:
 
 
 def _prove_own(issued: VerifiedToken, plan: Plan) -> None:
-    """Check that a token names this workload and nobody else: no actor, no user, no other client."""
+    """Check that a token of the workload's own names only this workload: no actor, user or other client."""
     if issued.chain is not None or "may_act" in issued.claims:
         raise Denied(Reason.STS_CHAIN_BROKEN, "a token of the workload's own names an actor")
     if issued.subject != plan.expected_subject:
@@ -86,9 +86,9 @@ def _prove_own(issued: VerifiedToken, plan: Plan) -> None:
 
 
 def prove_grant(issued: VerifiedToken, actor: SpiffeId) -> None:
-    """Check that a token was granted by a person: we act, nobody acted before us, and the subject is no workload.
+    """Check a token that a user granted: ``actor`` (this workload) is its only actor, and the subject is no workload.
 
-    The user is unknown before the login. But the subject of a client's own token is that client, in any actor claim.
+    The user is unknown before the login, so any subject passes but the actor, the client or a SPIFFE ID.
 
     Raises:
         Denied: STS_NO_ACT, STS_ACTOR_MISMATCH, STS_CHAIN_BROKEN, STS_SUBJECT_MISMATCH.
@@ -102,7 +102,7 @@ def prove_grant(issued: VerifiedToken, actor: SpiffeId) -> None:
 
 
 def _proven_chain(issued: VerifiedToken, actor: SpiffeId) -> ActChain:
-    """Return the issued token's chain, in which we, ``actor``, are the current actor."""
+    """Return the token's chain. Raises Denied: STS_NO_ACT; STS_ACTOR_MISMATCH if its current actor is not ``actor``."""
     if issued.chain is None:
         raise Denied(Reason.STS_NO_ACT)
     if issued.actor_id != actor:
@@ -111,10 +111,10 @@ def _proven_chain(issued: VerifiedToken, actor: SpiffeId) -> ActChain:
 
 
 def _prove_subject(issued: VerifiedToken, plan: Plan, delegation: Delegation) -> None:
-    """Check that the subject is as planned: unchanged, or with the prefix of the entry or crossing.
+    """Check that ``sub`` is the planned one, and that ``sub_id`` still names the user's login.
 
-    Behind a prefix ``sub_id`` names the subject: the login, or what the inbound token's own ``sub_id`` says. A login at
-    the token service's own issuer keeps its pair, and one at an issuer whose subjects it keeps keeps its name.
+    ``sub_id`` must be the (iss, sub) of a login whose subject the STS renames, else equal the inbound ``sub_id``.
+    Without an inbound one it may be the inbound (iss, sub) or, except at a crossing, absent.
     """
     subject = delegation.token
     renamed = delegation.entry and subject.issuer not in (plan.sts_issuer, plan.kept_subjects_of)
@@ -126,25 +126,24 @@ def _prove_subject(issued: VerifiedToken, plan: Plan, delegation: Delegation) ->
         kept = came_in
     elif "sub_id" in subject.claims:
         kept = _same_json(issued.claims.get("sub_id"), subject.claims["sub_id"])
-    else:  # an STS may begin to add the login pair, if the pair is true
+    else:
         kept = came_in or ("sub_id" not in issued.claims and plan.crossing is None)
     if not kept:
         raise Denied(Reason.STS_SUBJECT_MISMATCH, "sub_id")
 
 
 def _prove_history(chain: ActChain, delegation: Delegation) -> None:
-    """Check that our predecessor in the chain is exactly the ``act`` that came in, or nothing if none did."""
+    """Check that the chain before us equals the inbound ``act``, or is empty if the inbound token had none."""
     inbound = delegation.token.chain
     if not _same_json(chain.raw.get("act", _ABSENT), _ABSENT if inbound is None else inbound.raw):
         raise Denied(Reason.STS_CHAIN_BROKEN)
 
 
 def _prove_links(issued: VerifiedToken, delegation: Delegation) -> None:
-    """Check the signed identifiers that join tokens: ``jti`` is new, ``txn`` and ``sid`` stay, ``parent_jti`` and
-    ``ancestor_jtis`` point back.
+    """Check the links to the subject token: ``jti`` new, ``txn`` and ``sid`` kept, parent and ancestors right if given.
 
-    At an entry ``txn`` begins: the STS mints it, regardless of a login token's own. An STS may leave out the login's
-    ``sid`` there, but never name another: a revocation of the login stops the chain by it.
+    At an entry the STS mints ``txn``, regardless of the login token's own, and may omit the login's ``sid``. It must
+    never name another: revocation of a login matches ``sid``.
     """
     subject = delegation.token
     if issued.jti is not None and issued.jti == subject.jti:
@@ -160,10 +159,10 @@ def _prove_links(issued: VerifiedToken, delegation: Delegation) -> None:
 
 
 def _prove_login(issued: VerifiedToken, delegation: Delegation) -> None:
-    """Check that ``auth_time`` and ``acr`` (RFC 9068 section 2.2.1) still tell of the user's login as they came in.
+    """Check that ``auth_time`` and ``acr`` (RFC 9068 section 2.2.1) equal those of the inbound token.
 
-    A login that looks younger or stronger than it was would pass where a fresh one is required. At an entry an STS may
-    leave them out, as ``sid``: then no such call succeeds.
+    A changed value could satisfy a step-up rule that the real login does not. At an entry an STS may omit both; calls
+    to routes with a step-up rule then fail.
     """
     subject = delegation.token.claims
     for claim in ("auth_time", "acr"):
@@ -173,7 +172,7 @@ def _prove_login(issued: VerifiedToken, delegation: Delegation) -> None:
 
 
 def _prove_lifetime(issued: VerifiedToken, plan: Plan, now: int) -> None:
-    """Check the token's end to the fraction of a second: other verifiers may read an exp literally."""
+    """Check that the token has not expired and does not outlive the plan, to the fraction of a second."""
     delegation = plan.delegation
     subject_ends = 0 if delegation is None else time_claim(delegation.token.claims, "exp") or 0
     latest = subject_ends if int(subject_ends) == plan.max_expires_at else plan.max_expires_at
@@ -183,12 +182,12 @@ def _prove_lifetime(issued: VerifiedToken, plan: Plan, now: int) -> None:
         else:
             outlives = "first_token_life_s of this entry" if delegation.entry else "its subject token"
         raise Denied(Reason.STS_LIFETIME, f"the issued token outlives {outlives}")
-    if now >= issued.expires_at:  # without leeway: no other verifier has to accept it any more
+    if now >= issued.expires_at:  # without leeway, since the next hop may allow none
         raise Denied(Reason.STS_LIFETIME, "the issued token has expired")
 
 
 def _same_json(one: object, other: object) -> bool:
-    """Compare two parsed JSON values. Python's ``==`` alone takes true for 1, and 1.0 for 1."""
+    """True if two parsed JSON values are equal in value and type; Python's ``==`` equates true, 1 and 1.0."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_same_json(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):

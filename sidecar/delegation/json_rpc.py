@@ -1,7 +1,7 @@
-"""JSON-RPC 2.0: strict parser of one message, so that no agent can read another operation in the same bytes.
+"""Strict JSON-RPC 2.0 parser: refuses any message in which an agent's parser might find another operation.
 
-Parsers differ in what they make of two members with one name, of members that differ only in case (that of Go's
-standard library takes them for the same), of several documents and of batches. All of these are refused here.
+Parsers disagree about duplicate members, members that differ only in case (Go's standard library treats them as
+equal), several documents in one body, and batches. All of these are refused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sidecar.errors import Denied, Reason
 _OF_REQUEST: Final = frozenset({"jsonrpc", "id", "method", "params"})
 _OF_RESPONSE: Final = frozenset({"jsonrpc", "id", "result", "error"})
 
-_LONGEST_ID: Final = 256  # characters; a refusal repeats it
-_MOST_ID: Final = 2**53  # what every parser reads as the same number (RFC 7493 section 2.2)
+_LONGEST_ID: Final = 256  # characters; the error response repeats the id
+_MOST_ID: Final = 2**53  # below it all parsers read the same number (RFC 7493 section 2.2)
 
 MessageId = str | int | None
 
@@ -29,7 +29,7 @@ INVALID_PARAMS: Final = -32602
 
 @dataclass(frozen=True, slots=True)
 class RpcMessage:
-    """One message: a request, a notification (without ``id``), or a response to one (``method`` None)."""
+    """One message: a request, a notification (``id`` None), or a response (``method`` None)."""
 
     id: MessageId
     method: str | None
@@ -37,10 +37,10 @@ class RpcMessage:
 
 
 class MessageRefused(Denied):
-    """A refused message; ``id``: the message's, if known, for the answer.
+    """A refused message. ``id``: the message's id, if known, for the error response.
 
-    ``code`` is the protocol's number for this error, where it is not the one of the reason. ``facts`` are what the
-    protocol has clients read beside it.
+    ``code``: the protocol's error number, if it differs from the default of the reason. ``facts``: the protocol's
+    ``data`` members for this error.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class MessageRefused(Denied):
 
 
 def parse_rpc(body: bytes, *, max_bytes: int) -> RpcMessage:
-    """Read the one message of a body.
+    """Parse a body that is one JSON-RPC message.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, it is not one strict JSON object, or not JSON-RPC 2.0.
+        MessageRefused: OPERATION_MALFORMED unless the body is one strict JSON object and valid JSON-RPC 2.0.
     """
     message = parse_body(body, max_bytes=max_bytes)
-    # A parser may cut a name at NUL, ignore its case, or find the members of "__proto__".
+    # Some parsers cut a name at NUL, ignore case, or merge the members of "__proto__".
     if not message.keys() <= (_OF_REQUEST if "method" in message else _OF_RESPONSE):
         raise MessageRefused("a member that JSON-RPC does not have")
     if message.get("jsonrpc") != "2.0":
@@ -81,12 +81,12 @@ def parse_rpc(body: bytes, *, max_bytes: int) -> RpcMessage:
 
 
 def parse_plain_body(body: bytes, *, max_bytes: int) -> dict[str, object]:
-    """Read the one object of a body that is no message of JSON-RPC.
+    """Parse an HTTP+JSON body: one object that is not a JSON-RPC message.
 
-    An agent may serve JSON-RPC at any path, those of HTTP+JSON included, and would execute the method in the body.
+    An agent may serve JSON-RPC at HTTP+JSON paths too, and would execute the method in the body.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, it is anything else.
+        MessageRefused: OPERATION_MALFORMED for any other body.
     """
     members = parse_body(body, max_bytes=max_bytes)
     one_spelling(members, frozenset())
@@ -96,10 +96,10 @@ def parse_plain_body(body: bytes, *, max_bytes: int) -> dict[str, object]:
 
 
 def parse_body(body: bytes, *, max_bytes: int) -> dict[str, object]:
-    """Read one JSON object.
+    """Parse one strict JSON object.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, the body is anything else.
+        MessageRefused: OPERATION_MALFORMED for any other body.
     """
     try:
         return parse_message_object(body, max_bytes=max_bytes)
@@ -108,11 +108,11 @@ def parse_body(body: bytes, *, max_bytes: int) -> dict[str, object]:
 
 
 Fold = Callable[[str], str]
-"""Makes one name of those that some parser takes for the same."""
+"""Maps names that some parser treats as equal to the same text. Must be deterministic."""
 
 
 def without_marks(name: str) -> str:
-    """Fold a name as parsers of Protobuf's JSON do: to them ``task_id`` is ``taskId``."""
+    """Fold a name as Protobuf's JSON parsers do, to which ``task_id`` and ``taskId`` are equal."""
     return name.replace("_", "").casefold()
 
 
@@ -123,13 +123,13 @@ def one_spelling(
     message_id: MessageId = None,
     fold: Fold = str.casefold,
 ) -> None:
-    """Refuse an object with ambiguous member names: two names that differ only in case.
+    """Refuse an object with ambiguous member names.
 
-    So is a name with characters that do not print, which a parser may cut at NUL, and ``__proto__``. ``decisive`` are
-    the names that are read: these may be spelled in no other way. ``fold``: a constant function.
+    Ambiguous are two names that ``fold`` makes equal, another spelling of a name in ``decisive`` (the names that are
+    read), a name with unprintable characters, and ``__proto__``. ``fold`` is a cache key: pass a module-level function.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, so it is.
+        MessageRefused: OPERATION_MALFORMED.
     """
     spelled = (tuple(members), decisive, fold)
     if spelled in _SOUND:
@@ -150,20 +150,20 @@ def one_spelling(
         _SOUND.add(spelled)
 
 
-_SOUND: Final[set[tuple[tuple[str, ...], frozenset[str], Fold]]] = set()  # names that were found sound: most are alike
+_SOUND: Final[set[tuple[tuple[str, ...], frozenset[str], Fold]]] = set()  # cache of accepted sets of names
 _MOST_SOUND: Final = 512
 _LONGEST_SOUND: Final = 256  # characters of all names together
 _FOLDED: Final[dict[tuple[frozenset[str], Fold], frozenset[str]]] = {}  # one entry for each constant set of names
 
 
-ID_WITHIN: Final = 4096  # bytes at the beginning of a message that is too long, in which its id is looked for
+ID_WITHIN: Final = 4096  # bytes of an oversized message that are searched for its id
 _lexeme: Final = re.compile(
     r'[ \t\r\n]*+("(?:[^"\\\x00-\x1f]|\\.)*+"|-?[0-9]++(?![.eE])|[\[\]{}:,]|[^\[\]{}:,"\s]++)', re.DOTALL
 ).match
 
 
 def id_at_beginning(data: bytes) -> MessageId:
-    """Return the id of a message by its beginning; None if there is no valid one."""
+    """Return the id of a message from its first ``ID_WITHIN`` bytes; None if they have no valid top-level id."""
     text, at, depth, key = data[:ID_WITHIN].decode("utf-8", "ignore"), 0, 0, ""
     before = ""
     while (found := _lexeme(text, at)) is not None and found.end() < len(text):

@@ -1,7 +1,7 @@
-"""Strict JSON of several megabytes, in steps: the same documents as ``parse_object``, with one more limit.
+"""Incremental parser of strict JSON documents of several megabytes; as ``parse_object``, with one more limit.
 
-Only the object itself and the arrays that are its members are taken apart step by step, so each item of such an array,
-and every other member, has at most 64 KiB of text.
+Steps end between members of the object and between items of arrays directly in it. So each such item, and each other
+member, has at most about 64 KiB of text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
 class _Text:
-    """A text that is read from the front, through a window that moves with every step."""
+    """Cursor over a text, through a window that moves forward with each step."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -28,12 +28,12 @@ class _Text:
         self._moved = False
 
     def moved(self) -> bool:
-        """Return True once after each step."""
+        """Return True if the window moved since the last call, and reset the flag."""
         moved, self._moved = self._moved, False
         return moved
 
     def peek(self) -> str:
-        """Return the next character that is no white space; nothing at the end."""
+        """Skip white space and return the next character without consuming it; empty at the end."""
         while True:
             found = _SPACE.match(self._window, self._at)
             self._at = self._at if found is None else found.end()
@@ -45,7 +45,7 @@ class _Text:
             self._moved = True
 
     def take(self, *expected: str) -> str:
-        """Take the next character, one of those expected."""
+        """Consume and return the next character. Raises StrictJsonError if it is not one of ``expected``."""
         found = self.peek()
         if found not in expected:
             raise StrictJsonError("the document is not JSON")
@@ -53,17 +53,17 @@ class _Text:
         return found
 
     def value(self, max_depth: int) -> object:
-        """Take the next value, which lies in the window as a whole."""
+        """Consume and return the next value. Raises StrictJsonError if the window does not hold all of it."""
         self.peek()
         value, self._at = parse_value(self._window, self._at, max_depth=max_depth)
         return value
 
 
 def object_in_steps(document: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Steps[dict[str, object]]:
-    """Parse one UTF-8 JSON object without a byte order mark.
+    """Parse one UTF-8 JSON object without a byte order mark, in steps.
 
     Raises:
-        StrictJsonError: all that ``parse_object`` refuses, and an item of more than 64 KiB.
+        StrictJsonError: anything that ``parse_object`` refuses, or an item of more than 64 KiB.
     """
     if len(document) > max_bytes:
         raise StrictJsonError("the document is too large")

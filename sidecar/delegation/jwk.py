@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPubli
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 MIN_RSA_BITS: Final = 2048
-MAX_RSA_BITS: Final = 8192  # verification cost grows with the square of the size: a larger key is a denial of service
-MAX_RSA_EXPONENT: Final = 65537  # and with the exponent's length: a full-length exponent costs a hundred times as much
+MAX_RSA_BITS: Final = 8192  # the cost of verification grows with the square of the size: limits denial of service
+MAX_RSA_EXPONENT: Final = 65537  # verification with a full-length exponent takes a hundred times as long
 
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _CURVES: Final[dict[str, tuple[EllipticCurve, str]]] = {
@@ -36,17 +36,16 @@ _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class JwkError(ValueError):
-    """The members make no supported key."""
+    """The JWK is not a supported public key."""
 
 
 def key_of(jwk: dict[str, object]) -> tuple[PublicKey, frozenset[str]]:
-    """Return the public key of a JWK and the algorithms that its type fits.
+    """Return the public key of a JWK, and the algorithms for its type.
 
-    RSA keys have 2048 to 8192 bits and an exponent of at most 65537, EC keys lie on P-256, P-384 or P-521, octet key
-    pairs are Ed25519.
+    Supported: RSA of 2048 to 8192 bits with an exponent of at most 65537, EC on P-256, P-384 or P-521, and OKP Ed25519.
 
     Raises:
-        JwkError: any other key, or members that make none.
+        JwkError: any other key, or malformed members.
     """
     kind = jwk.get("kty")
     try:
@@ -56,14 +55,14 @@ def key_of(jwk: dict[str, object]) -> tuple[PublicKey, frozenset[str]]:
             return _ec(jwk)
         if kind == "OKP" and jwk.get("crv") == "Ed25519":
             return Ed25519PublicKey.from_public_bytes(_octets(jwk, "x")), _ED25519
-    # the library's errors for a point off the curve, an even exponent ...
+    # raised by the library for a point off the curve, an even exponent ...
     except (ValueError, UnsupportedAlgorithm) as error:
         raise JwkError("the members make no key") from error
     raise JwkError("an unsupported key type")
 
 
 def algorithms_of(key: object) -> frozenset[str]:
-    """Return the algorithms that fit a public key that did not come as a JWK.
+    """Return the algorithms for a public key that is not from a JWK.
 
     Raises:
         JwkError: an unsupported key type, or an RSA key of an unsupported size.
@@ -101,7 +100,7 @@ def _ec(jwk: dict[str, object]) -> tuple[EllipticCurvePublicKey, frozenset[str]]
 
 def _octets(jwk: dict[str, object], member: str) -> bytes:
     value = jwk.get(member)
-    # the library ignores characters outside the alphabet
+    # The library ignores characters outside the alphabet.
     if not isinstance(value, str) or not _BASE64URL.fullmatch(value):
         raise JwkError("a member is not base64url")
     return urlsafe_b64decode(value + "=" * (-len(value) % 4))

@@ -1,7 +1,7 @@
-"""Compact JWS: three base64url parts and a header we fully understand (RFC 7515 sections 4 and 7.1, RFC 8725).
+"""Strict parser for compact JWS; refuses unknown header members (RFC 7515 sections 4 and 7.1, RFC 8725).
 
-Checks run in the order of a parser that trusts nothing: size, alphabet, a single spelling, header JSON, header members,
-algorithm. The payload stays bytes; ``bearer`` parses it.
+Order of checks: size, base64url alphabet and canonical form, header JSON, header members, algorithm. The payload stays
+bytes; ``bearer`` parses it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sidecar.errors import Denied, Reason
 MAX_TOKEN_BYTES: Final = 16384
 MAX_HEADER_BYTES: Final = 4096
 MAX_KID_CHARACTERS: Final = 256
-_MAX_KNOWN: Final = 512  # longest header that is cached, in characters
+_MAX_KNOWN: Final = 512  # characters of the longest header that is cached
 
-# Algorithms that may sign at all, without HMAC and "none". The issuer's profile and the key narrow them further.
+# All supported signature algorithms; HMAC and "none" are not. The issuer's profile and the key narrow them further.
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
@@ -28,14 +28,14 @@ ALGORITHMS: Final = frozenset(
 # zip, cty), or is unknown. The certificate thumbprints are a hint and never used.
 HEADER_MEMBERS: Final = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 
-# Pattern of a compact JWS or JWE inside other text. Its header is a JSON object and so begins with a brace, then a
-# quotation mark or white space; in base64url that gives these five beginnings. Some encoders pad the parts (in a URL
-# perhaps escaped): we do not accept such a token, but another parser may.
+# Pattern of a compact JWS or JWE inside other text. The header is a JSON object: a brace, then a quotation mark or
+# white space, which base64url encodes as one of these five beginnings. Some encoders pad the parts (escaped in URLs):
+# we refuse such tokens, but another parser may accept them.
 TOKEN_BEGINNING: Final = r"e(?:y[AJ]|w[0ko])"  # noqa: S105 - finds tokens
 _PADDING: Final = r"(?:=|%3[Dd]){0,2}"
 _POINT: Final = r"(?:\.|%(?:25)*+2[Ee])"  # plain, or escaped any number of times
-# Group 2 is the token, group 1 the adjacent text before it. The match starts where token characters begin, and only if
-# two points follow: otherwise a text with many such beginnings would be scanned to its end from each of them.
+# Group 2 is the token, group 1 the adjacent text before it. A match starts at the first token character, and only if
+# two points follow; otherwise each beginning in a text would cost a scan to its end.
 TOKEN_PATTERN: Final = (
     rf"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]++{_PADDING}{_POINT}[A-Za-z0-9_-]*+{_PADDING}{_POINT})"
     rf"([A-Za-z0-9_-]*?)({TOKEN_BEGINNING}[A-Za-z0-9_-]{{10,}}+(?:{_PADDING}{_POINT}[A-Za-z0-9_-]*+){{2,4}})"
@@ -60,11 +60,11 @@ class CompactJws:
 def parse_compact(
     raw: str, *, members: frozenset[str] = HEADER_MEMBERS, max_bytes: int = MAX_TOKEN_BYTES
 ) -> CompactJws:
-    """Take a compact JWS apart. ``members`` are the header members that may appear.
+    """Parse a compact JWS without verifying it. ``members``: the allowed header members.
 
     Raises:
-        Denied: TOKEN_TOO_LARGE past ``max_bytes``, or 4 KiB of header; DUPLICATE_CLAIM for two header members of one
-            name; ALG_NOT_ALLOWED for an algorithm that is not asymmetric; MALFORMED_TOKEN for every other departure.
+        Denied: TOKEN_TOO_LARGE above ``max_bytes``, or 4 KiB of header; DUPLICATE_CLAIM for a duplicate header member;
+            ALG_NOT_ALLOWED unless the algorithm is in ``ALGORITHMS``; MALFORMED_TOKEN for any other defect.
     """
     if len(raw) > max_bytes:
         raise Denied(Reason.TOKEN_TOO_LARGE, "the token is too large")
@@ -76,7 +76,7 @@ def parse_compact(
     header_part, payload_part, signature_part = parts
     header = dict((_known_header if len(header_part) <= _MAX_KNOWN else _header)(header_part, members))
     payload = decode_part(payload_part)
-    # before the signature is decoded: an unsecured JWS has no signature and gets this reason
+    # Checked before the signature is decoded, so that an unsecured JWS, which has no signature, gets this reason.
     if header["alg"] not in ALGORITHMS:
         raise Denied(Reason.ALG_NOT_ALLOWED, "the algorithm is not asymmetric")
     kid = header.get("kid")
@@ -106,14 +106,13 @@ def parse_json_part(document: bytes, *, max_depth: int = 16) -> dict[str, object
 
 
 def encode_part(data: bytes) -> bytes:
-    """Return base64url without padding, as the parts of a JWS are written."""
+    """Return ``data`` as base64url without padding (RFC 7515 section 2)."""
     return urlsafe_b64encode(data).rstrip(b"=")
 
 
 def decode_part(part: str) -> bytes:
-    """Return the bytes of a part, which has one spelling only. Raises Denied MALFORMED_TOKEN."""
-    # The library ignores foreign characters and trailing bits: the pattern before and the comparison after make sure
-    # that one value has one spelling.
+    """Decode canonical, non-empty base64url without padding. Raises Denied: MALFORMED_TOKEN."""
+    # The library ignores foreign characters and trailing bits: the pattern and the comparison refuse such spellings.
     if not _PART.fullmatch(part) or len(part) % 4 == 1:
         raise Denied(Reason.MALFORMED_TOKEN, "a part is empty or not base64url")
     value = urlsafe_b64decode(part + "=" * (-len(part) % 4))
@@ -124,7 +123,7 @@ def decode_part(part: str) -> bytes:
 
 def _header(part: str, members: frozenset[str]) -> dict[str, str]:
     document = decode_part(part)
-    # JSON allows leading white space; then a token could not be recognised by its beginning
+    # TOKEN_PATTERN finds tokens by their beginning, so the header must not begin with white space, as JSON allows.
     if not document.startswith(b"{"):
         raise Denied(Reason.MALFORMED_TOKEN, "the header does not begin with a brace")
     header = parse_json_part(document)

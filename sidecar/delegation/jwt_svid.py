@@ -1,4 +1,4 @@
-"""JWT-SVIDs: a workload's identity as a token (JWT-SVID sections 2 to 4). Used only as an actor token."""
+"""Verification of JWT-SVIDs, which identify workloads (JWT-SVID sections 2 to 4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEEWAY_S: Final = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwtSvid:
-    """A verified JWT-SVID. It is reused like any bearer string and proves nothing without the owner's channel."""
+    """A verified JWT-SVID. A bearer token: whoever holds it can replay it to the same audience."""
 
     spiffe_id: SpiffeId
     raw: str = field(repr=False)
@@ -30,7 +30,7 @@ class JwtSvid:
 
 
 def svid_subject(bearer: Bearer) -> SpiffeId:
-    """Return the SPIFFE ID a JWT-SVID claims. Unverified: it only selects the trust domain whose keys verify it.
+    """Return the unverified SPIFFE ID in ``sub``, to select the trust domain whose keys verify the JWT-SVID.
 
     Raises:
         Denied: MALFORMED_TOKEN if ``sub`` is not a workload's SPIFFE ID.
@@ -44,8 +44,8 @@ def svid_subject(bearer: Bearer) -> SpiffeId:
 def verify_jwt_svid(bearer: Bearer, *, key: VerificationKey, audience: str, now: int) -> JwtSvid:
     """Verify a JWT-SVID with a ``key`` from the bundle of its subject's trust domain.
 
-    Stricter than JWT-SVID section 3: ``audience`` must be its only one (draft-ietf-oauth-spiffe-client-auth), and a
-    token that names actors is refused.
+    Stricter than JWT-SVID section 3: ``audience`` must be the only audience (draft-ietf-oauth-spiffe-client-auth), and
+    a token with an ``act`` claim is refused.
 
     Raises:
         Denied: ALG_NOT_ALLOWED, BAD_SIGNATURE, MALFORMED_TOKEN, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE,

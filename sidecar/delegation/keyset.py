@@ -1,7 +1,7 @@
 """Key sets: the JWKS of an issuer, the JWT bundle of a trust domain (RFC 7517, RFC 7518 section 6).
 
-An unusable key is skipped; an unreadable document is refused whole. Each key is tied to the algorithms its type and its
-``alg`` member allow, so a token's header never chooses how a key is used.
+An unusable key is skipped; an unreadable document is refused. Each key is restricted to the algorithms that its type
+and its ``alg`` member allow, so a token's header cannot choose how a key is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"
 
 
 class KeySetError(ValueError):
-    """The document is no key set. The message never quotes it."""
+    """The document is not a key set. The message never quotes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class VerificationKey:
 
 
 class KeySet:
-    """The usable keys of one issuer or trust domain; immutable. An empty set means no keys.
+    """Usable keys of one issuer or trust domain; immutable, possibly empty.
 
-    A key that is published twice is one key. Different keys with one kid are ambiguous: none of them is used, and the
-    kid is in ``ambiguous``.
+    Identical keys count once. Different keys with the same kid are ambiguous: ``find`` returns none of them for that
+    kid, and ``ambiguous`` lists the kid.
     """
 
     __slots__ = ("_by_kid", "_only", "ambiguous")
@@ -53,12 +53,12 @@ class KeySet:
         self._only = different[0] if len(different) == 1 else None
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """Return the key with exactly this kid. Without a kid, only a set with a single key has an answer."""
+        """Return the key with this kid; for None the only key of a set with one key. None if there is no such key."""
         return self._only if kid is None else self._by_kid.get(kid)
 
     @property
     def kids(self) -> frozenset[str]:
-        """The usable key ids."""
+        """Key IDs that ``find`` accepts."""
         return frozenset(self._by_kid)
 
     def __len__(self) -> int:
@@ -69,19 +69,19 @@ class KeySet:
 
 
 def parse_jwks(document: bytes, *, max_bytes: int = MAX_JWKS_BYTES, max_keys: int = MAX_KEYS) -> KeySet:
-    """Read an issuer's JWKS. A key's ``use`` must be absent or ``sig``: a SPIFFE bundle's keys are not issuer's.
+    """Parse an issuer's JWKS. Only keys whose ``use`` is absent or ``sig`` count.
 
     Raises:
-        KeySetError: too large, no strict JSON object, no array ``keys``, or too many of them.
+        KeySetError: the document is too large, not a strict JSON object, or without ``keys``, at most ``max_keys``.
     """
     keys = _keys(document, max_bytes=max_bytes, max_keys=max_keys)
     return KeySet(key for jwk in keys if jwk.get("use", "sig") == "sig" and (key := _usable(jwk)))
 
 
 def parse_jwt_bundle(document: bytes, *, max_bytes: int = MAX_JWKS_BYTES, max_keys: int = MAX_KEYS) -> KeySet:
-    """Read the JWT authorities of a trust domain: a kid is required, ``use`` is ``jwt-svid`` or absent.
+    """Parse a trust domain's JWT authorities. Only keys with a kid, and ``use`` absent or ``jwt-svid``, count.
 
-    The Workload API carries a standard JWK set (Workload API section 6.2.2), and SPIRE's keys in it have no ``use``.
+    The Workload API sends a standard JWK set (Workload API section 6.2.2), in which SPIRE's keys have no ``use``.
 
     Raises:
         KeySetError: as ``parse_jwks``.

@@ -1,8 +1,8 @@
-"""A user's grant to this workload: the token that a token service gives for one route after the user has agreed there.
+"""User grants: plans a login at a token service for one outbound route, and verifies the resulting token.
 
-The user is unknown before the login, so there is no subject to compare with. All else is proven as for any issued
-token: signature, issuer, audience, scope, life, and that we, and nobody before us, act in it. The result opens exactly
-one route, and is never exchanged.
+The user is unknown before the login, so the subject cannot be compared. Signature, issuer, audience, scope and life are
+checked as for any issued token, and this workload must be the only actor. The token opens exactly one route and is
+never exchanged.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sidecar.errors import Denied, Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginPlan:
-    """One token to be granted by whoever logs in: for the audience of ``route``, with ``actor`` (this workload) acting,
-    no wider than the route's scopes, living at most ``life_s``.
+    """Required properties of a granted token: the audience and at most the scopes of ``route``, ``actor`` (this
+    workload) as its actor, and a life of at most ``life_s``.
     """
 
     route: OutboundRoute
@@ -40,21 +40,21 @@ class LoginPlan:
 
     @property
     def scope(self) -> ScopeSet:
-        """The widest scope that is asked for."""
+        """The requested scope, and the most that the token may have."""
         return self.route.scopes
 
     @property
     def sts_issuer(self) -> str:
-        """The issuer whose token service is asked, and where the user logs in."""
+        """The issuer of the token, where the user logs in."""
         return self.route.issuer
 
 
 def plan_login(name: str, *, policy: Policy) -> LoginPlan:
-    """Plan a login for the outbound route of this name.
+    """Plan a login for the outbound route called ``name``.
 
     Raises:
-        Denied: NOT_AN_ENTRY, CALL_NOT_ALLOWED (the entry opens no such route, or no user logs in for it), POLICY_DENIED
-            or REVOKED (this workload).
+        Denied: NOT_AN_ENTRY, CALL_NOT_ALLOWED (the entry has no login route of this name), POLICY_DENIED or REVOKED
+            (this workload).
         Unavailable: STS_UNAVAILABLE, no token service of the route's issuer is configured; REVOCATIONS_STALE.
     """
     entry = policy.entry
@@ -69,11 +69,11 @@ def plan_login(name: str, *, policy: Policy) -> LoginPlan:
 
 
 def accept_login(issued: Bearer, *, plan: LoginPlan, key: VerificationKey, policy: Policy, now: int) -> Delegation:
-    """Verify the token that came of a login. ``key`` is one of ``plan.sts_issuer``'s.
+    """Verify a token issued after a login. ``key``: the key of ``plan.sts_issuer`` with the token's kid.
 
     Raises:
-        Denied: an ``sts_*`` code for a token that is not as planned; INSUFFICIENT_SCOPE, the user granted nothing;
-            POLICY_DENIED or REVOKED, the user or the login is denied here.
+        Denied: an ``sts_*`` code for a token that differs from the plan; INSUFFICIENT_SCOPE for an empty scope;
+            POLICY_DENIED or REVOKED (user, login or this workload).
         Unavailable: REVOCATIONS_STALE, or as ``plan_login``.
     """
     issuer = policy.sts(plan.sts_issuer)
@@ -92,7 +92,7 @@ def accept_login(issued: Bearer, *, plan: LoginPlan, key: VerificationKey, polic
 
 
 def _prove_life(token: VerifiedToken, *, now: int, latest: int) -> None:
-    # The token service counts from its own clock, slightly later than we do: the leeway of its tokens covers both.
+    # The token service starts the life slightly later, by its own clock: the leeway covers delay and clock skew.
     if (time_claim(token.claims, "exp") or 0) > latest:
         raise Denied(Reason.STS_LIFETIME, "the granted token outlives first_token_life_s of this entry")
     if now >= token.expires_at:

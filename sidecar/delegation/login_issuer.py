@@ -1,4 +1,4 @@
-"""Issuers where users log in: the one kind of token that counts there, for whom it must be, and what it is worth."""
+"""User issuers of an entry: the accepted kind of login token, its audience, and the mapping of its scopes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
 from sidecar.errors import Denied, Reason
 
-SCOPE_CLAIMS: Final = frozenset({"scope", "scp"})  # what a client asks for by name; groups and roles are given
+SCOPE_CLAIMS: Final = frozenset({"scope", "scp"})  # values that a client can request, unlike groups and roles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeFrom:
-    """Maps a login token's ``claim`` to mesh scopes through ``map``, as the STS does."""
+    """Mapping of a login token's ``claim`` to mesh scopes; must equal the STS's."""
 
     claim: str
     map: Mapping[str, ScopeSet]
 
     def worth(self, claims: Mapping[str, object]) -> ScopeSet:
-        """Return the mesh scopes of a verified login token. Values that are not in the map give none.
+        """Return the mesh scopes of a verified login token. Values outside the map grant nothing.
 
-        The claim is a space-separated string (as ``scope``) or an array of strings (as ``groups``, ``roles``).
+        The claim is a space-separated string (such as ``scope``) or an array of strings (such as ``groups``).
 
         Raises:
-            Denied: MALFORMED_TOKEN, the claim is neither.
+            Denied: MALFORMED_TOKEN for a claim of another type.
         """
         value = claims.get(self.claim, "")
         values = value.split(" ") if isinstance(value, str) else value
@@ -40,7 +40,7 @@ class ScopeFrom:
 
 
 class LoginKind(StrEnum):
-    """The one kind of token a user issuer's logins show. Configured, never guessed: an STS takes no other kind."""
+    """Kind of a user issuer's login tokens. Configured, never inferred from a token."""
 
     ID_TOKEN = "id_token"  # noqa: S105 - the name of a kind of token
     ACCESS_TOKEN = "access_token"  # noqa: S105 - the same
@@ -48,11 +48,11 @@ class LoginKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserIssuer:
-    """A user issuer whose login tokens, all of one ``kind``, an entry takes.
+    """A user issuer of an entry; all its login tokens are of one ``kind``.
 
-    ``client_id`` is the OAuth client the entry is registered as. The profile says which claim must show it: ``aud`` of
-    an ID token, ``azp`` or ``client_id`` of an access token. The STS puts ``subject_prefix`` before ``sub``, so that
-    subjects of two issuers never collide. At a door the tokens are those for its ``resource``, of any client.
+    ``client_id``: the OAuth client that the entry is registered as. The profile selects the claim that must name it:
+    ``aud`` of an ID token, ``azp`` or ``client_id`` of an access token. ``subject_prefix``: the STS puts it before
+    ``sub``, so subjects of two issuers never collide. ``resource``: the door's URL for tokens of a door, of any client.
     """
 
     trusted: TrustedIssuer
@@ -63,17 +63,17 @@ class UserIssuer:
     resource: str | None = None
 
     def at_door(self, resource: str) -> UserIssuer:
-        """Return the same issuer at a door: ``aud`` must name its URL, and nothing else does in its place."""
+        """Return a copy for a door: ``aud``, and no other claim, must name ``resource``."""
         trusted = replace(self.trusted, profile=replace(self.trusted.profile, audience_claims=("aud",)))
         return replace(self, trusted=trusted, resource=resource)
 
     @property
     def audiences(self) -> frozenset[str]:
-        """The audiences of which its login tokens here have exactly one."""
+        """Accepted audiences; a login token must name exactly one."""
         return frozenset({self.client_id}) if self.resource is None else spellings(self.resource)
 
     def issued_for_us(self, token: VerifiedToken, claims: Mapping[str, object]) -> bool:
-        """True if a verified login token is for this entry: by its audience, and by every claim that names a client."""
+        """True if the audience of a verified login token and, except at a door, every client claim are this entry's."""
         if token.audience not in self.audiences:
             return False
         if self.resource is not None:
@@ -81,14 +81,14 @@ class UserIssuer:
         return token.client_id in {None, self.client_id} and names_no_other_client(claims, self.client_id)
 
     def mesh_subject(self, sub: str) -> str:
-        """Return the ``sub`` that a login token's subject has in the mesh."""
+        """Return the ``sub`` in mesh tokens for the login subject ``sub``."""
         return self.subject_prefix + sub
 
 
 def spellings(resource: str) -> frozenset[str]:
-    """Return the spellings of a door's URL: without a path a slash changes nothing (RFC 3986 section 6.2.3).
+    """Return the equivalent spellings of a door's URL: an empty path equals ``/`` (RFC 3986 section 6.2.3).
 
-    The official clients of MCP add it, whatever the metadata says.
+    The official MCP clients add the slash, whatever the metadata says.
     """
     origin = resource.removesuffix("/")
     return frozenset({origin, f"{origin}/"}) if "/" not in origin.partition("://")[2] else frozenset({resource})

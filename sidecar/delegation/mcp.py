@@ -1,7 +1,7 @@
-"""MCP over Streamable HTTP: which operation a request asks for.
+"""MCP over Streamable HTTP: operation keys of messages, and checks of version and header fields.
 
-Revisions 2024-11-05 to 2025-11-25 open a session by ``initialize``; 2026-07-28 has none, and repeats version, method
-and name of a message in header fields. The message decides; fields that say otherwise are refused, in any revision.
+Revisions 2024-11-05 to 2025-11-25 open a session by ``initialize``; 2026-07-28 has no sessions, and repeats version,
+method and name of a message in header fields. The message decides; fields that contradict it are refused.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ WITH_SESSIONS: Final = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "202
 VERSIONS: Final = STATELESS | WITH_SESSIONS
 
 # Operations without a message of their own.
-STREAM: Final = "session/stream"  # GET: what the server sends by itself
+STREAM: Final = "session/stream"  # GET: messages that the server initiates
 DELETE: Final = "session/delete"  # DELETE: the client ends its session
 RESPONSE: Final = "response"  # the client answers a request of the server's
 
-LISTEN: Final = "subscriptions/listen"  # answered by a stream that does not finish by itself
+LISTEN: Final = "subscriptions/listen"  # answered by a stream without an end of its own
 
 INITIALIZE: Final = "initialize"
 
@@ -41,9 +41,8 @@ _REFERENCES: Final = {"ref/prompt": "name", "ref/resource": "uri"}
 class _Operation(NamedTuple):
     """One operation. ``name``: the member of its params that names the tool, prompt or resource.
 
-    ``stateless``: revision 2026-07-28, or its extension of tasks, has it; that revision removed sessions.
-    ``lifecycle``: it opens, keeps or ends a session. ``own``: a route may open it to own authority, as it tells of
-    the server alone.
+    ``stateless``: part of revision 2026-07-28 or its tasks extension. ``lifecycle``: opens, keeps or ends a session.
+    ``own``: a route may permit it on the workload's own authority, since it concerns only the server.
     """
 
     name: str | None = None
@@ -86,9 +85,9 @@ NAMED: Final = frozenset(method for method, one in _OPERATIONS.items() if one.na
 _NAMED: Final = {method: one.name for method, one in _OPERATIONS.items() if one.name and method != _COMPLETE}
 BY_URI: Final = frozenset(method for method, member in _NAMED.items() if member == "uri")
 OPEN_TO_OWN: Final = frozenset(method for method, one in _OPERATIONS.items() if one.own)
-"""Operations that a route may open to own authority: they tell of the server, and of no user's work."""
+"""Operations that a route may permit on the workload's own authority: they reveal nothing of a user's work."""
 LIFECYCLE: Final = frozenset(method for method, one in _OPERATIONS.items() if one.lifecycle)
-"""Operations that open, keep and end a session. Peers of a route may use them unless it lists them."""
+"""Operations that open, keep or end a session. All peers of a route may use them unless the route lists them."""
 
 _OF_MESSAGES: Final = METHODS - {DELETE, RESPONSE, STREAM} - _NAMED.keys()
 _OF_STATELESS: Final = frozenset(method for method, one in _OPERATIONS.items() if one.stateless)
@@ -103,10 +102,10 @@ _NAMES_A_VERSION: Final = re.compile(r"[0-9A-Za-z.-]{1,32}")
 
 
 def operation_of(message: RpcMessage, *, stateless: bool = False) -> str:
-    """Return the key of the operation that a message asks for. ``stateless``: of a revision without sessions.
+    """Return the operation key of a message. ``stateless``: the message is of a revision without sessions.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, its name is missing or ambiguous; OPERATION_REFUSED, an unknown method.
+        MessageRefused: OPERATION_MALFORMED for a missing or ambiguous name; OPERATION_REFUSED for an unknown method.
     """
     method, params = message.method, message.params
     if method is None:
@@ -124,11 +123,11 @@ def operation_of(message: RpcMessage, *, stateless: bool = False) -> str:
 
 
 def check_version(version: str | None, message_id: MessageId = None) -> None:
-    """Refuse a request by its ``MCP-Protocol-Version``.
+    """Check the value of ``MCP-Protocol-Version``; None is accepted.
 
     Raises:
-        MessageRefused: PROTOCOL_VERSION, no such revision is known. Its facts are those that 2026-07-28 asks for: the
-            revisions that clients may go on with as they are; older ones are agreed on by ``initialize``.
+        MessageRefused: PROTOCOL_VERSION for an unknown revision. ``facts`` follow 2026-07-28: ``supported`` lists the
+            stateless revisions; older ones are negotiated by ``initialize``.
     """
     if version is None or version in VERSIONS:
         return
@@ -147,16 +146,14 @@ def check_fields(
     name: str | None,
     params: Iterable[tuple[str, str]] = (),
 ) -> bool:
-    """Refuse a message that its header fields contradict (MCP 2026-07-28, Streamable HTTP).
+    """Check that header fields repeat the message (MCP 2026-07-28, Streamable HTTP). True if it has no session.
 
-    Returns True if it is of a revision without sessions.
-
-    ``version``, ``method`` and ``name`` are the values of ``MCP-Protocol-Version``, ``Mcp-Method`` and ``Mcp-Name``,
-    None where a field is missing. Before 2026-07-28 the last two mean nothing, and may be missing. ``params`` are the
-    fields ``Mcp-Param-*``: the rest of their names, and their values.
+    ``version``, ``method`` and ``name``: the values of ``MCP-Protocol-Version``, ``Mcp-Method`` and ``Mcp-Name``; None
+    for a missing field. Before 2026-07-28 the last two may be missing. ``params``: name after the prefix, and value, of
+    each ``Mcp-Param-*`` field.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, a field differs from the message, or is missing; PROTOCOL_VERSION.
+        MessageRefused: OPERATION_MALFORMED if a field contradicts the message or is missing; PROTOCOL_VERSION.
     """
     check_version(version, message.id)
     stated = _stated_version(message)
@@ -176,7 +173,7 @@ def check_fields(
         if stateless and member in message.params:
             raise _mismatch("Mcp-Name is missing", message)
         return stateless
-    # An extension's method may be named by any of its members; none of them is part of a key.
+    # For a method of an extension any member may hold the name; operation keys do not use it.
     named = message.params.values() if member is None else [message.params.get(member)]
     if (text := decode_field(name)) is None or text not in named:
         raise _mismatch("Mcp-Name is not what the message names", message)
@@ -212,6 +209,6 @@ def _text(members: Mapping[str, object], name: str, message: RpcMessage) -> str:
     value = members.get(name)
     if not isinstance(value, str) or not value:
         raise MessageRefused(f"{name} is missing, or no text", message_id=message.id)
-    if len(value) > _LONGEST_NAME or not value.isprintable():  # a server may cut it at NUL, or drop what does not print
+    if len(value) > _LONGEST_NAME or not value.isprintable():  # a server may cut at NUL, or drop such characters
         raise MessageRefused(f"{name} is too long, or has characters that do not print", message_id=message.id)
     return value

@@ -1,8 +1,8 @@
-"""Values of header fields that repeat a message of MCP 2026-07-28: ``Mcp-Name``, and ``Mcp-Param-*`` of tool arguments.
+"""Header fields that repeat a message of MCP 2026-07-28: decodes ``Mcp-Name``, and checks ``Mcp-Param-*``.
 
-A tool's schema names the field of each argument (``x-mcp-header``), and the sidecar reads no schemas. So a value has to
-be that of an argument of the same name, if there is one, or else that of some argument. The server, which knows the
-schema, compares the two themselves, and misses fields that are not there.
+A tool's schema names the field of each argument (``x-mcp-header``), but the sidecar reads no schemas. So a value must
+equal that of an argument of the same name, if there is one, else that of any argument. The server knows the schema: it
+compares exactly, and detects missing fields.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Final
 
 _ENCODED: Final = re.compile(r"=\?base64\?(.*)\?=", re.DOTALL)
 _LOOKS_ENCODED: Final = re.compile(r"=\?base64\?.*=", re.DOTALL | re.IGNORECASE)
-_TEXT: Final = re.compile(r"[\t -~]*")  # what a field may hold without being encoded
+_TEXT: Final = re.compile(r"[\t -~]*")  # values that need no encoding
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,20})?")
-_MOST: Final = 2**53  # beyond it parsers read one number from different texts (RFC 7493 section 2.2)
+_MOST: Final = 2**53  # below it all parsers read the same number (RFC 7493 section 2.2)
 
 
 def decode_field(value: str) -> str | None:
-    """Return the text that a field stands for: as it is, or the base64 of its UTF-8 between two marks.
+    """Return the decoded value of a field: plain, or base64 of UTF-8 as ``=?base64?…?=``.
 
-    None: it is malformed, or looks encoded to some readers and not to others.
+    None if the value is malformed, or only some parsers would take it as encoded.
     """
     encoded = _ENCODED.fullmatch(value)
     if encoded is None:
@@ -38,9 +38,9 @@ def decode_field(value: str) -> str | None:
 
 
 def fault_of_params(fields: Iterable[tuple[str, str]], arguments: object) -> str | None:
-    """Return the error of a call whose ``Mcp-Param-*`` fields do not repeat its arguments; None: they do.
+    """Return the problem if ``Mcp-Param-*`` fields contradict a call's ``arguments``; None if they do not.
 
-    ``fields`` are what follows ``Mcp-Param-`` in each name, in lower case, and its value.
+    ``fields``: the lower-case rest of each name after ``Mcp-Param-``, and the value.
     """
     shown: dict[str, str] = {}
     for name, value in fields:
@@ -74,7 +74,7 @@ def fault_of_params(fields: Iterable[tuple[str, str]], arguments: object) -> str
 
 
 class _Values:
-    """Values of arguments. ``named``: there is an argument, if only null or an array, which no field repeats."""
+    """Set of argument values. ``named``: an argument was added, even null or an array, which no field can repeat."""
 
     __slots__ = ("_numbers", "_texts", "named")
 
@@ -93,16 +93,16 @@ class _Values:
             self._numbers.add(Decimal(str(value)))
 
     def have(self, text: str) -> bool:
-        """True if one of them is written so. Numbers are compared as such: 42 is 42.0."""
+        """True if ``text`` represents one of the values. Numbers compare by value: 42 equals 42.0."""
         return text in self._texts or (_NUMBER.fullmatch(text) is not None and Decimal(text) in self._numbers)
 
 
 def _folded(name: str) -> str:
-    """Fold a name as servers fold those of fields, and as people name one thing in two places: ``user_id``, User-Id."""
+    """Fold an argument's or a field's name so that ``user_id`` and ``User-Id`` are equal."""
     return name.replace("-", "").replace("_", "").casefold()
 
 
 def _is_ambiguous(members: Mapping[str, object], names: Mapping[str, object]) -> bool:
-    """True if an object has two members for one field that differ in case alone: some parsers take them for one."""
+    """True if two members for a field in ``names`` differ only in case; some parsers treat those as equal."""
     same = [name.casefold() for name in members if _folded(name) in names]
     return len(set(same)) != len(same)

@@ -1,6 +1,6 @@
-"""Lists of MCP, cut to what their reader may call: tools, prompts and resources. Pure.
+"""Filter for MCP lists of tools, prompts and resources: removes the items that the reader may not call. Pure.
 
-A message that lists nothing, or nothing that has to go, is left as it is, byte for byte.
+A message from which nothing is removed stays unchanged, byte for byte.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sidecar.errors import Denied, Reason
 
 FILTERED: Final = frozenset({"tools/list", "prompts/list", "resources/list"})
 
-# A list in a result: the method by which its items are asked for, and the member that names one.
+# Member of a result: the method that uses its items, and the member that names an item.
 _LISTS: Final = {
     "tools": ("tools/call", "name"),
     "prompts": ("prompts/get", "name"),
@@ -25,16 +25,16 @@ _MEMBERS: Final = frozenset({"result", *_LISTS})
 _NAMES: Final = frozenset({"name", "uri"})
 
 MayCall = Callable[[str], bool]
-"""Tells if the reader may ask for the operation of a key."""
+"""Predicate: may the reader request the operation with this key?"""
 
 
 def cut_lists(document: bytes, may_call: MayCall, *, max_bytes: int) -> bytes:
-    """Return a message without the items that its reader may not ask for.
+    """Return a message without the list items for which ``may_call`` is false.
 
-    A list that is not the same for everybody is no longer for caches that several users share (MCP 2026-07-28).
+    A list's ``cacheScope`` becomes private, since the list depends on its reader (MCP 2026-07-28).
 
     Raises:
-        Denied: LIST_UNREADABLE, it is no strict JSON object, it is too long, or it cannot be told what it lists.
+        Denied: LIST_UNREADABLE for anything but a strict JSON object of at most ``max_bytes`` with readable lists.
     """
     try:
         message = parse_message_object(document, max_bytes=max_bytes)

@@ -1,13 +1,12 @@
-"""Sessions of MCP: only the holder that opened a session can use or end it.
+"""MCP sessions: binds each session id to its holder, so that only the holder can use or end the session. Pure.
 
-An agent names a session by an id that it alone understands. Its peers get that id behind a MAC over the route, the
-holder and the id, by a random key of the sidecar; ids of events, by which streams are resumed, are bound to their
-session in the same way. So an id of another holder, route or run of the sidecar, or one without the prefix, is not
-accepted. The last ``MOST_ENDED`` sessions that their holders ended are stored, because some agents go on serving an
-ended session. For other sessions the agent knows if they live.
+The agent's session id is opaque. Peers get it with a prefix: a MAC over route, holder and id, with a random key of this
+run of the sidecar. Event ids, which resume streams, are bound to their session in the same way. So an id without a
+prefix, or of another holder, route or run, is refused. The last ``MOST_ENDED`` sessions that their holders ended are
+remembered, because some agents continue to serve an ended session. For other sessions the agent knows if they exist.
 
-Where a session passes several sidecars, such as a door's and the tool server's, each puts its MAC in front. So an id
-may have some in front already, and what is behind them is as long as an id of a server's may be. Pure.
+Where a session passes several sidecars, such as a door's and the tool server's, each adds its own prefix. So an id may
+already have some, followed by up to ``MAX_ID`` characters of the server's id.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ Kind: TypeAlias = Literal["subject", "actor", "own", "observed"]
 KEY_BYTES: Final = 32
 _MAC_BYTES: Final = 24
 _MAC_CHARACTERS: Final = 32  # base64 of them
-MAX_ID: Final = 1024  # characters of a server's id of a session or an event; none of the SDKs' has 64
-BOUND_BEFORE: Final = r"(?:[A-Za-z0-9_-]{32}\.){0,8}"  # by as many other sidecars as a chain has actors
+MAX_ID: Final = 1024  # characters of a server's session or event id; those of the SDKs have fewer than 64
+BOUND_BEFORE: Final = r"(?:[A-Za-z0-9_-]{32}\.){0,8}"  # prefixes of other sidecars, at most one for each actor
 _ID: Final = re.compile(BOUND_BEFORE + r"[\x21-\x7e]{1,1024}")  # MCP 2025-11-25, Session Management: visible ASCII
 MOST_ENDED: Final = 4096
 _NOT_FOR_OTHERS: Final = frozenset({mcp.STREAM, mcp.DELETE, mcp.RESPONSE})
@@ -37,7 +36,7 @@ _NOT_FOR_OTHERS: Final = frozenset({mcp.STREAM, mcp.DELETE, mcp.RESPONSE})
 class Holder(NamedTuple):
     """The holder of a session: a subject at one peer, a peer for all its subjects, or a peer for itself (``own``).
 
-    ``observed``: the peer's, or without TLS nobody's, while the route only observes.
+    ``observed``: the peer (None without TLS) on a route that observes.
     """
 
     kind: Kind
@@ -54,10 +53,10 @@ class Session(NamedTuple):
 
 
 def usable(permit: Permit | ObservedPermit, now: int) -> tuple[Holder, ...]:
-    """Return the holders whose sessions a permitted request may use. A session that it opens is the first one's.
+    """Return the holders whose sessions a permitted request may use; the first is the holder of a session it opens.
 
-    Calls for subjects may go through the session that their actor opened for itself. Its stream, its end and the
-    answers to what the agent asks in it are the actor's.
+    Calls for subjects may use the session that their actor opened for itself. Only the actor may use that session's
+    stream, end it, or answer the agent's requests in it.
     """
     route, peer = permit.route, permit.peer
     if isinstance(permit, ObservedPermit) or now < route.observe_until:
@@ -74,7 +73,7 @@ def usable(permit: Permit | ObservedPermit, now: int) -> tuple[Holder, ...]:
 
 
 class SessionIds:
-    """Makes ids of sessions and reads them. ``key`` is random, and of this run of the sidecar."""
+    """Encoder and decoder of session ids. ``key``: ``KEY_BYTES`` or more random bytes of this run of the sidecar."""
 
     __slots__ = ("_ended", "_key")
 
@@ -85,26 +84,26 @@ class SessionIds:
         self._ended: dict[str, None] = {}  # MACs of ended sessions, the oldest first
 
     def end(self, shown: str) -> None:
-        """Note that the holder of a session has ended it: its id is no longer accepted."""
+        """Refuse the id ``shown`` from now on: the holder ended the session."""
         self._ended[shown[:_MAC_CHARACTERS]] = None
         if len(self._ended) > MOST_ENDED:
             del self._ended[next(iter(self._ended))]
 
     def give(self, route: str, session: Session) -> str:
-        """Return the id by which the holder names a session of the agent's.
+        """Return the id of a session for its holder.
 
         Raises:
-            Denied: UPSTREAM_BAD_RESPONSE, no session can have the agent's id.
+            Denied: UPSTREAM_BAD_RESPONSE if the agent's id is invalid.
         """
         if _ID.fullmatch(session.id) is None:
             raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "the agent's Mcp-Session-Id is no visible text, or too long")
         return f"{self._mac(route, session)}.{session.id}"
 
     def find(self, route: str, holders: tuple[Holder, ...], shown: str) -> Session:
-        """Return the session that a caller names, which belongs to one of ``holders``.
+        """Return the session with the id ``shown`` by a caller.
 
         Raises:
-            Denied: SESSION_UNKNOWN, it belongs to none of them, or to nobody.
+            Denied: SESSION_UNKNOWN if none of ``holders`` has such a session on ``route``, or it was ended.
         """
         mac, dot, agents = shown[:_MAC_CHARACTERS], shown[_MAC_CHARACTERS:][:1], shown[_MAC_CHARACTERS + 1 :]
         if dot == "." and mac.isascii() and mac not in self._ended and _ID.fullmatch(agents) is not None:
@@ -115,14 +114,14 @@ class SessionIds:
         raise Denied(Reason.SESSION_UNKNOWN, "the Mcp-Session-Id is not one that this caller has here")
 
     def give_event(self, route: str, session: Session, event: bytes) -> bytes:
-        """Return the id by which the holder of a session names an event of a stream in it."""
+        """Return the id of an event of a session's stream for the session's holder."""
         return f"{self._mac(route, session, event)}.".encode("ascii") + event
 
     def find_event(self, route: str, session: Session, shown: bytes) -> bytes:
-        """Return the agent's id of an event that a caller names in a session.
+        """Return the agent's id of the event with the id ``shown`` by a caller.
 
         Raises:
-            Denied: SESSION_UNKNOWN, it is of no stream in this session.
+            Denied: SESSION_UNKNOWN if the event is not of this session.
         """
         mac, dot, event = shown[:_MAC_CHARACTERS], shown[_MAC_CHARACTERS:][:1], shown[_MAC_CHARACTERS + 1 :]
         if dot == b"." and event and hmac.compare_digest(mac, self._mac(route, session, event).encode("ascii")):

@@ -1,4 +1,4 @@
-"""Names that a misspelled one may stand for: hints for people, which decide nothing. Pure."""
+"""Spelling suggestions for error messages; never used for decisions. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 
 def reads_like(one: str, other: str) -> bool:
-    """Return True if two names differ in percent-encoding, Unicode form, case and last slash alone, or in one swapped
-    pair of neighbouring letters. Swapped digits make another name: worker-12 and worker-21 are two workloads.
+    """True if two names differ only in percent-encoding, Unicode form, case and trailing slash, or in one swapped pair
+    of adjacent letters. Swapped digits do not count: worker-12 and worker-21 are different workloads.
     """
     left, right = _plain(one), _plain(other)
     if left == right:
@@ -26,9 +26,9 @@ def reads_like(one: str, other: str) -> bool:
 
 
 def nearest_name(named: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
-    """Return the known name that is most like ``named``; None if none is.
+    """Return the known name that is most similar to ``named``; None if none is similar.
 
-    ``cutoff`` is from 0 to 1: names that begin alike, such as SPIFFE IDs of one trust domain, need a high one.
+    ``cutoff``: minimal similarity, 0 to 1. Names with a common beginning, such as SPIFFE IDs, need a high one.
     """
     there = sorted(known)
     alike = [one for one in there if reads_like(one, named)]
@@ -36,7 +36,7 @@ def nearest_name(named: str, known: Iterable[str], *, cutoff: float = 0.5) -> st
 
 
 def meant(named: str, known: Iterable[str], otherwise: str) -> str:
-    """Return the fix of a long name that is unknown: the known one that was probably meant, or ``otherwise``."""
+    """Return a fix for an unknown long name: a suggestion of a similar known name, or ``otherwise``."""
     near = nearest_name(named, known, cutoff=0.9)
     return otherwise if near is None else f"did you mean {near}? If not, {otherwise}"
 

@@ -1,8 +1,7 @@
-"""The closed list of what a route that only observes relaxes, and how a credential is told from a JWT. Pure.
+"""Refusals that a route relaxes while it observes, and detection of JWTs in credentials. Pure.
 
-A route observes until a day. Until then a request passes although it has no delegation, if nothing else is wrong with
-it: the reasons in ``RELAXED`` and no others. A request that shows a JWT must show one that verifies, for whatever
-audience: signature, issuer, algorithm, times and form are never relaxed.
+A route observes until a date. Until then it passes a request that is refused only for a reason in ``RELAXED``. A JWT in
+the request must verify, for any audience: signature, issuer, algorithm, times and form are never relaxed.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from sidecar.errors import Denied, Reason
 RELAXED: Final = frozenset(
     {
         Reason.NO_TOKEN,
-        Reason.MALFORMED_TOKEN,  # of a credential that is no JWT
+        Reason.MALFORMED_TOKEN,  # only for a credential that is not a JWT
         Reason.ACT_MISSING,
         Reason.ACTOR_MISMATCH,
         Reason.WRONG_AUDIENCE,
@@ -29,20 +28,20 @@ RELAXED: Final = frozenset(
         Reason.POLICY_DENIED,
     }
 )
-# A call of the agent that belongs to no request, whatever it shows instead of a handle.
+# For a call of the agent without a handle.
 RELAXED_CALLS: Final = frozenset(
     {Reason.NO_REQUEST_CONTEXT, Reason.NOT_AN_ENTRY, Reason.WRONG_ISSUER, Reason.MALFORMED_TOKEN}
 )
 WITHOUT_TOKEN: Final = frozenset({Reason.NO_TOKEN, Reason.MALFORMED_TOKEN})
 
-_PART: Final = re.compile(r"[A-Za-z0-9_-]+")  # matches where it begins, so a text is scanned once
+_PART: Final = re.compile(r"[A-Za-z0-9_-]+")  # matches at its first character, so a text is scanned once
 
 
 def observed_bearer(denied: Denied, authorization: Sequence[bytes]) -> Bearer | None:
-    """Return the JWT of a request that was ``denied``; None if it shows none, or a credential that is no JWT.
+    """Return the JWT of a request that was ``denied``; None without a credential, or if the credential is not a JWT.
 
     Raises:
-        Denied: as ``bearer_of`` and ``parse_bearer``.
+        Denied: ``denied`` itself, if its reason is not in ``RELAXED``; else as ``bearer_of`` and ``parse_bearer``.
     """
     if denied.reason not in RELAXED:
         raise denied
@@ -50,7 +49,7 @@ def observed_bearer(denied: Denied, authorization: Sequence[bytes]) -> Bearer | 
 
 
 def jwt_of(authorization: Sequence[bytes]) -> Bearer | None:
-    """Return the JWT in the values of all Authorization fields; None: there is none. Errors as ``observed_bearer``."""
+    """Return the JWT in the values of all Authorization fields; None without one. Raises as ``parse_bearer``."""
     try:
         raw = bearer_of(authorization)
     except Denied as error:
@@ -61,13 +60,13 @@ def jwt_of(authorization: Sequence[bytes]) -> Bearer | None:
 
 
 def is_jwt(credential: str) -> bool:
-    """True if a credential has the form of a JWT: parts between dots, the first of them the beginning of an object."""
+    """True if ``credential`` looks like a JWT: a dot, and before it the base64url of text that begins with a brace."""
     first, dot, _ = credential.partition(".")
     return bool(dot) and _decoded(first).lstrip().startswith(b"{")
 
 
 def issuers_in(text: str) -> set[str]:
-    """Find the issuers of all tokens in a text, however broken: every ``iss`` of every part that is an object."""
+    """Return every ``iss`` in every base64url part of ``text`` that decodes to a JSON object, even in broken tokens."""
     found: set[str] = set()
     for part in _PART.findall(text):
         document = _decoded(part)
@@ -81,7 +80,7 @@ def issuers_in(text: str) -> set[str]:
 
 
 class _Members(list[tuple[str, object]]):
-    """All members of an object, repeated ones too."""
+    """Members of a JSON object, including duplicates."""
 
 
 def _decoded(part: str) -> bytes:

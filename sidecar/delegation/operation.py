@@ -1,8 +1,8 @@
-"""Operations: what a message of a protocol above HTTP asks for, and what a route says of each.
+"""Operations of protocols above HTTP (MCP, A2A, gRPC), and the rules of a route for each.
 
 A key names an operation: a method (``tools/list``), or a method and a name (``tools/call:search``). A route lists the
-keys that it allows. Each listed key has a route of its own, made of the whole route and what the settings add for it,
-so that an operation is decided exactly as a path is.
+allowed keys. Each listed key has its own route object, built from the whole route and the settings of the operation, so
+operations and paths are decided by the same code.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from sidecar.errors import Denied, Reason
 RouteProtocol: TypeAlias = Literal["http", "mcp", "a2a", "grpc", "metadata"]  # metadata: the sidecar itself answers
 SessionsOf: TypeAlias = Literal["per_subject", "per_actor"]
 
-OTHER: Final = "other"  # in records and metrics: a name, or a method, that the settings do not list
+OTHER: Final = "other"  # in records and metrics: a name or method that the settings do not list
 ANY_NAME: Final = "*"
 
 _Route_co = TypeVar("_Route_co", covariant=True)
 
 
 class Operations(Generic[_Route_co]):
-    """The operations that a route allows: the route of each listed key. ``method:*`` is that of all other names.
+    """Allowed operations of a route: maps each listed key to its route object. ``method:*`` covers all other names.
 
-    ``named`` are the keys that any route of the settings lists: records may name them where this route refuses them.
+    ``named``: keys that any route of the settings lists; records may name these even if this route refuses them.
     """
 
     __slots__ = ("_folded", "_named", "_routes")
@@ -41,11 +41,11 @@ class Operations(Generic[_Route_co]):
         return tuple(self._routes)
 
     def find(self, key: str) -> _Route_co:
-        """Return the route of an operation.
+        """Return the route object of an operation.
 
         Raises:
-            Denied: OPERATION_REFUSED, the key is not listed; also if it is a listed one in another spelling, which an
-                agent might take for that one.
+            Denied: OPERATION_REFUSED if no listed key covers ``key``, or if it is another spelling of a listed key,
+                which an agent might treat as equal.
         """
         route = self._routes.get(key)
         if route is not None:
@@ -59,7 +59,7 @@ class Operations(Generic[_Route_co]):
         return route
 
     def label(self, key: str) -> str:
-        """Return an operation as records and metrics name it: text of a caller's never gets there."""
+        """Return the name of an operation for records and metrics: names that no route lists become ``other``."""
         if key in self._named:
             return key
         method, colon, _ = key.partition(":")

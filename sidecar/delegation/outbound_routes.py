@@ -1,4 +1,4 @@
-"""All outbound routes of one policy: finds the one that a call of the agent takes, by its host or its path's prefix."""
+"""Index of all outbound routes of one policy; finds the route of an agent's call by its host or path prefix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEFAULT_PORT: Final = ":80"
 def outbound_overlaps(routes: Sequence[AnyRoute]) -> list[Overlap]:
     """Return pairs of outbound routes with equal names, hosts (default ports ignored) or prefixes.
 
-    A host may have one route of calls and one of tunnels: the method tells which is meant.
+    A host may have one route for calls and one for tunnels, which the method CONNECT selects.
     """
     found: list[Overlap] = []
     names: set[str] = set()
@@ -48,8 +48,8 @@ def _match_of(route: AnyRoute) -> tuple[str | None, ...]:
 class OutboundRoutes:
     """All outbound routes of one policy, indexed.
 
-    ``routes`` lead into the mesh, ``outside`` to hosts outside of it; ``tunnels`` are the routes of CONNECT.
-    ``depth`` is as that of ``InboundRoutes``, for calls to the same host.
+    ``routes``: to the mesh. ``outside``: to hosts outside the mesh. ``tunnels``: for CONNECT. ``depth``: as in
+    ``InboundRoutes``, for calls to our own listener.
 
     Raises:
         ValueError: two routes overlap (see ``outbound_overlaps``).
@@ -75,11 +75,11 @@ class OutboundRoutes:
             self._servers[tunnel.name] = host.strip("[]"), int(port)
 
     def server_of(self, name: str) -> tuple[str, int] | None:
-        """Return the host and port to which the route of that name leads; None if there is no such route."""
+        """Return the host and port of the next hop of the route called ``name``; None if there is no such route."""
         return self._servers.get(name)
 
     def has_host(self, authority: str) -> bool:
-        """True if a route is matched by this host (lower case)."""
+        """True if a route for calls has this host (lower case, default port ignored)."""
         return _without_default_port(authority) in self._hosts
 
     def find(
@@ -87,11 +87,11 @@ class OutboundRoutes:
     ) -> tuple[CallRoute, CanonicalTarget]:
         """Return the route of an agent's call, and the target for the next hop (a matched prefix is stripped).
 
-        ``authority`` is that of the absolute form, or the Host. None or one of ``own_authorities`` (lower case) means
-        that our own listener is addressed, and the path's prefix selects the target.
+        ``authority``: from the absolute-form target, or Host. None, or one of ``own_authorities`` (lower case),
+        addresses our own listener: then the path prefix selects the route.
 
         Raises:
-            Denied: TARGET_DENIED, there is no such route.
+            Denied: TARGET_DENIED if no route matches.
         """
         host = None if authority is None else authority.lower()
         if host is not None and host not in own_authorities:
@@ -105,10 +105,10 @@ class OutboundRoutes:
         return found, CanonicalTarget(target.path[len(prefix) :] or "/", target.query)
 
     def find_tunnel(self, authority: str) -> ConnectRoute:
-        """Return the route of a CONNECT; ``authority`` is its host and port.
+        """Return the route of a CONNECT to ``authority`` (host and port).
 
         Raises:
-            Denied: TARGET_DENIED, this host and port are not listed.
+            Denied: TARGET_DENIED if the host and port are not listed.
         """
         route = self._tunnels.get(authority.lower())
         if route is None:

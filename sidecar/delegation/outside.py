@@ -1,8 +1,8 @@
-"""Routes to hosts outside the mesh, where no token of a user goes.
+"""Routes to hosts outside the mesh, which never receive a user's token.
 
-``inject``: the call carries a static key that the sidecar holds and the agent never sees. ``federate``: it carries a
-short-lived token for which the host's provider took the workload's own identity. ``passthrough``: the agent's own
-credential. Each is bound to one pinned host, and to methods and paths.
+``inject``: the sidecar adds a static key that the agent never sees. ``federate``: it adds a short-lived token that the
+host's provider issued for the workload's identity. ``passthrough``: the agent's own credential is sent. Each route has
+one pinned host, and lists of methods and paths.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Provider = Literal["openai", "anthropic", "google", "azure", "aws"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A provider: the field that takes its key, the ``scheme`` before the key, and paths that give out credentials.
+    """A provider: the header field for its key, the ``scheme`` before the key, and paths that issue credentials.
 
-    ``fields`` are request fields that its clients need, beside those that go to every host.
-    In ``makes_credentials`` a ``*`` stands for one segment; everything below such a path counts too.
+    ``fields``: further request fields that its clients need. ``makes_credentials``: paths, with ``*`` for one segment;
+    everything below such a path is included.
     """
 
     field: str
@@ -97,19 +97,19 @@ _HOSTS: Final[Mapping[str, Provider]] = MappingProxyType(
 
 
 def provider_at(host: str) -> Provider | None:
-    """Return the provider of a host that takes tokens for a workload's identity, as far as its name tells."""
+    """Return the provider with workload identity federation that ``host`` belongs to by its name; None if unknown."""
     if host.startswith("bedrock-runtime.") and host.endswith(".amazonaws.com"):
         return "aws"
     return next((of for name, of in _HOSTS.items() if host == name or (name[0] == "." and host.endswith(name))), None)
 
 
 def credential_paths(preset: str | None, host: str) -> tuple[str, ...]:
-    """Return the paths that give out credentials: those of the preset, and of the provider at this host."""
+    """Return the credential-issuing paths of ``preset`` and of the provider at ``host``."""
     return tuple(path for one in _presets(preset, host) for path in one.makes_credentials)
 
 
 def client_fields(preset: str | None, host: str) -> frozenset[str]:
-    """Return the request fields that clients of the preset, and of the provider at this host, need."""
+    """Return the request fields that clients of ``preset`` and of the provider at ``host`` need."""
     return frozenset(name for one in _presets(preset, host) for name in one.fields)
 
 
@@ -120,9 +120,9 @@ def _presets(preset: str | None, host: str) -> list[Preset]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectedKey:
-    """The static key of a route: its ``file``, the (lower-case) field that carries it, and the scheme before it.
+    """Static key of a route: its ``file``, the lower-case header ``field`` for it, and the ``scheme`` before it.
 
-    ``owner`` answers for it; at ``until`` (seconds since the epoch) the route closes.
+    ``owner``: the responsible person or team. ``until``: the end of the route (seconds since the epoch).
     """
 
     file: str
@@ -138,10 +138,10 @@ class InjectedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederatedKey:
-    """The short-lived token of a route: ``provider`` issues it at ``endpoint`` for our JWT-SVID for ``audience``.
+    """Short-lived token of a route: ``provider`` issues it at ``endpoint`` for our JWT-SVID with ``audience``.
 
-    ``terms`` are the provider's own settings, by name. ``ca_file`` certifies the endpoint; None: a public authority.
-    ``also`` are further fields of each call, which the provider needs beside such a token.
+    ``terms``: the provider's own settings, by name. ``ca_file``: the CAs that verify the endpoint; None: public CAs.
+    ``also``: further header fields of each call that the provider requires with such a token.
     """
 
     provider: Provider
@@ -153,34 +153,35 @@ class FederatedKey:
     makes_credentials: tuple[str, ...] = ()
 
     field: ClassVar[str] = "authorization"
-    until: ClassVar[None] = None  # another one is fetched when it ends
+    until: ClassVar[None] = None  # does not close the route: tokens are renewed
     scheme: ClassVar[str] = "Bearer "
 
     @property
     def kind(self) -> str:
-        """Way in which the key was obtained, for records."""
+        """Kind of the key, for records."""
         return f"federate:{self.provider}"
 
     def term(self, name: str) -> str | None:
-        """Return one of the provider's own settings; None if it is not set."""
+        """Return the provider's setting ``name``; None if it is not set."""
         return next((value for key, value in self.terms if key == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutsideRoute:
-    """One host outside the mesh: ``match`` as for an outbound route, the ``upstream`` over https.
+    """One host outside the mesh, matched by ``host`` or ``prefix`` as an outbound route, and reached by https.
 
-    Its certificate must be for the host's name, by an authority of ``ca_file``; None: by a public one. ``paths`` are
-    exact, ``path_prefixes`` by whole segments. ``key`` is what the sidecar puts on a call, None for ``passthrough``.
-    ``fields`` are the (lower-case) request fields that go beside it, besides the usual ones.
+    The server's certificate must be for the host name, by a CA of ``ca_file`` (None: a public CA). ``paths`` are exact,
+    ``path_prefixes`` match whole segments. ``key``: the credential that the sidecar adds, None for ``passthrough``.
+    ``fields``: further lower-case request fields to forward.
     Before ``observe_until`` (seconds since the epoch) a call without a handle goes out with the agent's own credential.
-    With ``record_first`` a call leaves when its first record is written.
+    With ``record_first`` a call is sent only after its first record is written.
 
     Raises:
-        ValueError: no single match, plain http, no method or path, a key where none belongs, or one that observes.
+        ValueError: not exactly one match, plain http, no or invalid methods or paths, or a key that contradicts
+            ``token`` or ``observe_until``.
     """
 
-    protocol: ClassVar[Literal["outside"]] = "outside"  # tells it from a mesh route
+    protocol: ClassVar[Literal["outside"]] = "outside"  # discriminates it from other outbound routes
     name: str
     host: str | None
     prefix: str | None
@@ -219,15 +220,15 @@ class OutsideRoute:
 
     @property
     def authority(self) -> bytes:
-        """The Host of requests to it: without the port of https (RFC 9110 section 4.2.2)."""
+        """Value of Host for the upstream, without the default port 443 (RFC 9110 section 4.2.2)."""
         host = f"[{self.upstream.host}]" if ":" in self.upstream.host else self.upstream.host
         return (host if self.upstream.port == 443 else f"{host}:{self.upstream.port}").encode("ascii")
 
     def check(self, method: str, path: str) -> None:
-        """Check that the route covers this call of a canonical path.
+        """Check that the route permits ``method`` and the canonical ``path``.
 
         Raises:
-            Denied: TARGET_DENIED (the path is not listed, or gives out credentials), METHOD_REFUSED.
+            Denied: TARGET_DENIED (the path is not listed, or issues credentials), METHOD_REFUSED.
         """
         if path not in self.paths and self._prefixes.longest(path)[1] is None:
             raise Denied(Reason.TARGET_DENIED, "the route does not list this path")
@@ -238,7 +239,7 @@ class OutsideRoute:
 
 
 def makes_credentials(path: str, patterns: Sequence[str]) -> bool:
-    """True if a path is, or is below, one that gives out credentials. Case and empty segments do not count."""
+    """True if ``path`` is at or below one of ``patterns``; case and empty segments are ignored."""
     segments = _segments(path)
     return any(_covers(_segments(pattern), segments) for pattern in patterns)
 

@@ -1,11 +1,10 @@
-"""Permits: the only things that open a way to the agent or out to a next hop.
+"""Permits: capabilities that forwarding requires, created only by decisions.
 
-A Permit opens the way to the agent. An IssuedPermit opens the way out with a user's token, an OwnPermit without one, a
-TunnelPermit that of a CONNECT. An ObservedPermit is for a call that the policy refuses on a route that only observes:
-it opens the way, and gives no authority.
+Permit: forward a request to the agent. IssuedPermit: call with an issued token. OwnPermit: call outside the mesh.
+TunnelPermit: open a CONNECT tunnel. ObservedPermit: pass a refused call on a route that observes, without authority.
 
-Each is made with the seal of this module, which ``decide`` alone imports: no decision, no permit; no permit, no bytes
-upstream.
+The constructors need the seal of this module, which only ``decide`` imports: without a decision there is no permit, and
+without a permit no bytes go upstream.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _SEAL: Final = object()
 
 
 class _Sealed:
-    """Base of objects that only a decision creates; immutable afterwards."""
+    """Base of permits: immutable, not copyable, and not extensible outside this module."""
 
     __slots__ = ()
 
@@ -47,7 +46,7 @@ class _Sealed:
 
 
 def _fill(permit: _Sealed, seal: object, **fields: object) -> None:
-    """Set the fields of a permit, which change never after. Raises TypeError without the seal."""
+    """Set the fields of a new permit. Raises TypeError without the seal."""
     if seal is not _SEAL:
         raise TypeError("only a decision makes a permit")
     for name, value in fields.items():
@@ -56,9 +55,9 @@ def _fill(permit: _Sealed, seal: object, **fields: object) -> None:
 
 @final
 class Permit(_Sealed):
-    """This ``peer`` may make the call ``route`` on the strength of ``token``.
+    """Permission for ``peer`` to call ``route`` with ``token``.
 
-    ``mode`` is ``delegated`` (for a subject), or ``self`` (an autonomous agent for itself, where the route admits it).
+    ``mode``: ``delegated`` (for a subject), or ``self`` (an autonomous agent for itself, if the route allows it).
     """
 
     __slots__ = ("mode", "peer", "route", "token")
@@ -78,18 +77,18 @@ class Permit(_Sealed):
 
     @property
     def fresh_until(self) -> int | None:
-        """The time at which the user's login becomes too old for the route; None: never."""
+        """Time at which the user's login becomes too old for the route (seconds since the epoch); None: never."""
         human = self.route.human
         return None if human is None else human.fresh_until(self.token)
 
 
-# The slots' own setters: three times as fast as object.__setattr__, and a permit is made for every request.
+# The slots' own setters are three times as fast as object.__setattr__, and each request makes a permit.
 _set_mode, _set_peer, _set_route, _set_token = (vars(Permit)[name].__set__ for name in Permit.__slots__)
 
 
 @final
 class IssuedPermit(_Sealed):
-    """The planned call may be made with ``token``, which the STS issued for it. ``route`` is that of its ``plan``."""
+    """Permission to make the call of ``plan``, on its ``route``, with the ``token`` that the STS issued for it."""
 
     __slots__ = ("plan", "route", "token")
 
@@ -99,15 +98,15 @@ class IssuedPermit(_Sealed):
 
     def __init__(self, seal: object, token: VerifiedToken, plan: Plan) -> None:
         _fill(self, seal, token=token, plan=plan)
-        _fill(self, seal, route=plan.route)  # only now: without the seal nothing is read
+        _fill(self, seal, route=plan.route)  # reads ``plan`` only after the seal is checked
 
 
 @final
 class OwnPermit(_Sealed):
-    """The request behind ``delegation`` may make this call on ``route``, which carries no user's token.
+    """Permission for the request behind ``delegation`` to call ``route``, outside the mesh, without a user's token.
 
-    ``delegation`` None: the workload makes it for itself, by its own handle. ``path`` is the one at the next hop. The
-    permit ends at ``ends_at`` (seconds since the epoch), with the request's token or the route.
+    ``delegation`` None: the workload calls for itself, by its own handle. ``path``: the path at the next hop.
+    ``ends_at``: the earlier end of the request's authority and the route (seconds since the epoch).
     """
 
     __slots__ = ("delegation", "ends_at", "method", "path", "route")
@@ -126,11 +125,10 @@ class OwnPermit(_Sealed):
 
 @final
 class ObservedPermit(_Sealed):
-    """A call passes on ``route``, which only observes, although ``reason`` refuses it. It carries no authority.
+    """Permission for a call on ``route``, which observes, although ``reason`` refuses it. Grants no authority.
 
-    ``peer`` is the caller that proved its SPIFFE ID; None: none did, or our own agent calls. ``token`` was verified,
-    for some audience; None: the call shows none. Both only serve to judge the call again. It ends at ``ends_at``
-    (seconds since the epoch).
+    ``peer``: the caller's proven SPIFFE ID; None: unproven, or our own agent calls. ``token``: verified for any
+    audience; None: the call has none. Both serve only to re-evaluate the call. ``ends_at``: in seconds since the epoch.
     """
 
     __slots__ = ("ends_at", "peer", "reason", "route", "token")
@@ -156,11 +154,10 @@ class ObservedPermit(_Sealed):
 
 @final
 class TunnelPermit(_Sealed):
-    """The request behind ``delegation`` may open a tunnel to the host and port of ``route``.
+    """Permission for the request behind ``delegation`` to open a tunnel to the host and port of ``route``.
 
-    ``delegation`` None: the workload opens it for itself, by its own handle (``own``), or for no request that is known.
-    The permit ends at ``ends_at`` (seconds since the epoch), with the request's token; without one it has no end of
-    its own.
+    ``delegation`` None: the workload opens it for itself, by its own handle (``own``), or without a handle.
+    ``ends_at``: expiry of the request's token (seconds since the epoch); infinite without one.
     """
 
     __slots__ = ("delegation", "ends_at", "own", "route")

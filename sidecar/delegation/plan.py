@@ -1,9 +1,8 @@
-"""The authority behind a request in progress, and the exchanges it allows.
+"""Delegations of requests in progress, and plans for the token exchanges that they allow.
 
-The subject is the pair (iss, sub). An STS keeps ``sub``, so a token can be exchanged onwards if the pair's issuer is
-the STS of the route itself, or, at an entry, one of its user issuers, or one that the route lists as a crossing (in
-both cases a prefix then names it). A token of any other issuer, however trusted for inbound calls, would come back with
-a pair that nobody could compare: it is not exchanged.
+The subject is the pair (iss, sub). An STS keeps ``sub``, so a token can be exchanged if its issuer is the route's own
+STS, a user issuer of the entry, or listed as a crossing (in the last two cases the STS adds a prefix). A token of any
+other issuer, even if trusted inbound, is not exchanged: the subject of the result could not be compared.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delegation:
-    """The authority of a request being served: its own ``token``, worth ``scope`` here, opening ``may_call``.
+    """Authority of a request in progress: its ``token``, the mesh ``scope``, and the outbound routes ``may_call``.
 
-    ``entry``: the token is a login token, with which a chain starts; ``at_door``: one for the entry's door.
-    ``granted``: a user has granted this workload the very token that its one route needs (``login.py``); it is sent as
-    it is, and never exchanged.
-    ``came_by`` is the inbound route of the request, where there was one; ``fresh_until`` is the time at which the
-    user's login becomes too old for it (None: never).
-    The authority ends at ``ends_at``: with the token, or before. In seconds since the epoch. ``txn_token`` came with
-    the request, and goes with its calls; nothing is decided by it.
+    ``entry``: the token is a login token, which starts a chain; ``at_door``: it is for the entry's door.
+    ``granted``: a user granted this workload the token for one route (``login.py``); it is sent unchanged, and never
+    exchanged.
+    ``came_by``: the inbound route of the request, if any. ``fresh_until``: the time at which the user's login becomes
+    too old for that route (None: never).
+    ``ends_at``: the earlier of token expiry and ``fresh_until``, in seconds since the epoch. ``txn_token``: received
+    with the request and sent with its calls; never used for decisions.
     """
 
     token: VerifiedToken
@@ -56,7 +55,7 @@ class Delegation:
 
     @property
     def held_bytes(self) -> int:
-        """The memory that its tokens take, for caches that hold it."""
+        """Approximate memory of the tokens in bytes, to limit caches."""
         return self.token.held_bytes + (0 if self.txn_token is None else self.txn_token.held_bytes)
 
     def narrowed_to(self, fresh: Delegation) -> Delegation:
@@ -66,13 +65,13 @@ class Delegation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One token to be requested, and the properties it must have.
+    """Required properties of the token for one call.
 
-    ``delegation`` None: no token is exchanged, the workload asks for one of its own, without any actor. A granted
-    ``delegation`` holds the token already. Otherwise the issued token shall be by ``sts_issuer``, for ``audience``, of
-    ``expected_subject``, with ``actor`` (this workload) as its outermost actor, no wider than ``scope`` and expired by
-    ``max_expires_at`` (seconds since the epoch). ``crossing`` if the inbound token is of another issuer. Subjects of
-    ``kept_subjects_of``, a login issuer, keep their names at the token service, as its profile says.
+    ``delegation`` None: the workload requests its own token, without an actor. A granted ``delegation`` already has the
+    token. Otherwise the token is issued by ``sts_issuer`` for ``audience`` and ``expected_subject``, with ``actor``
+    (this workload) as the outermost actor, at most ``scope``, and expires by ``max_expires_at`` (epoch seconds).
+    ``crossing``: set if the inbound token is of another issuer. ``kept_subjects_of``: login issuer whose subjects keep
+    their names.
     """
 
     route: OutboundRoute
@@ -85,44 +84,44 @@ class Plan:
     max_expires_at: int
     crossing: Crossing | None = None
     kept_subjects_of: str | None = None
-    # kept here by the native engine
+    # cache of the native engine
     warm: list[object] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def key(self) -> Hashable:
-        """Everything the issued token depends on: plans with equal keys may share one exchange and its answer."""
+        """Cache key: plans with equal keys may share one exchange and its token."""
         raw = None if self.delegation is None else self.delegation.token.raw
         return (raw, self.audience, self.scope, self.actor, self.sts_issuer)
 
     @property
     def begins_transaction(self) -> bool:
-        """True if the call begins a chain on a route that carries transaction tokens: then there is none yet."""
+        """True if the call starts a chain on a route with ``txn_token``, so that it has no transaction token yet."""
         return self.route.txn_token and (self.delegation is None or self.delegation.entry)
 
     @property
     def subject_token(self) -> VerifiedToken | None:
-        """The token to be exchanged; None: there is none."""
+        """The token to exchange; None for a granted or own token."""
         delegation = self.delegation
         return None if delegation is None or delegation.granted else delegation.token
 
 
 def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
-    """Plan the exchange for one call of the agent: same subject, this target, no wider than the inbound token.
+    """Plan the token for one call of the agent: same subject, audience of ``route``, no more scope than inbound.
 
     Raises:
-        Denied: CALL_NOT_ALLOWED, OWN_AUTHORITY_REFUSED, TOKEN_EXPIRED, INSUFFICIENT_SCOPE (nothing is left to ask for),
-            POLICY_DENIED (deny list, or a granted token that the route no longer allows), ISSUER_NOT_FOR_ROUTE (the
-            subject's issuer is not the route's, and no crossing is listed), NOT_AN_ENTRY.
-        Unavailable: STS_UNAVAILABLE, no token service of the route's issuer is configured.
+        Denied: CALL_NOT_ALLOWED, OWN_AUTHORITY_REFUSED, TOKEN_EXPIRED, INSUFFICIENT_SCOPE (no scope is left),
+            POLICY_DENIED (deny list, or a granted token that exceeds the route), REVOKED, ISSUER_NOT_FOR_ROUTE (another
+            issuer without a crossing), NOT_AN_ENTRY.
+        Unavailable: STS_UNAVAILABLE, no token service of the route's issuer is configured; REVOCATIONS_STALE.
     """
     token = delegation.token
     if route.name not in opened_routes(delegation, policy):
         raise Denied(Reason.CALL_NOT_ALLOWED)
-    if route.token == "self":  # noqa: S105 - a kind. Own authority lent to a request would make a confused deputy
+    if route.token == "self":  # noqa: S105 - a kind. Own authority for a request would make a confused deputy
         raise Denied(Reason.OWN_AUTHORITY_REFUSED)
     if delegation.granted != (route.token == "login"):  # noqa: S105 - a kind
         raise Denied(Reason.CALL_NOT_ALLOWED, "a login route is opened by its own logins, and they open nothing else")
-    if now >= token.expires_at:  # no leeway: the issued token must not outlive this one, so it would be expired already
+    if now >= token.expires_at:  # no leeway: the issued token must not outlive this one, so it would have expired
         raise Denied(Reason.TOKEN_EXPIRED)
     policy.deny.check(use_of(delegation, policy, route))
     sts = policy.sts(route.issuer)
@@ -151,7 +150,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
 
 
 def plan_own(route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
-    """Plan a call that the agent makes for itself: the subject is this workload, and nobody acts for it.
+    """Plan the token for a call that the agent makes for itself: this workload is the subject, without an actor.
 
     Raises:
         Denied: OWN_AUTHORITY_REFUSED (the route exchanges tokens), CALL_NOT_ALLOWED (the workload handle does not open
@@ -177,7 +176,7 @@ def plan_own(route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
 
 
 def use_of(delegation: Delegation, policy: Policy, route: OutboundRoute | None = None) -> Use:
-    """Return the use of a delegation by a call. An exchange for ``route`` may rename the subject."""
+    """Return the names to check against deny list and revocations, with those after an exchange for ``route``."""
     token, becomes = delegation.token, NO_NAMES
     entry = policy.entry if delegation.entry else None
     user = None if entry is None else entry.users(at_door=delegation.at_door).get(token.issuer)
@@ -189,10 +188,10 @@ def use_of(delegation: Delegation, policy: Policy, route: OutboundRoute | None =
 
 
 def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:
-    """Return the outbound routes that the inbound route opened and the current policy still opens.
+    """Return the outbound routes in ``delegation.may_call`` that the current policy still permits.
 
-    A handle may live long, by its request, its linger or its login; a route that an operator closes is closed to it
-    as well.
+    A handle may outlive a change of the settings; removed permissions end for existing handles too. Raises Denied:
+    NOT_AN_ENTRY for a login or granted token if this workload is no longer an entry.
     """
     if not delegation.entry and not delegation.granted:
         if delegation.came_by is None:
@@ -206,13 +205,13 @@ def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:
     opened = delegation.may_call & policy.entry.may_call
     if delegation.at_door:
         opened &= frozenset() if policy.entry.door is None else policy.entry.door.routes
-    if delegation.granted:  # for its route alone, and not for another kind that has the name since
+    if delegation.granted:  # only while the route of that name is still a login route
         opened &= {route.name for route in policy.outbound.routes if route.token == "login"}  # noqa: S105 - a kind
     return opened
 
 
 def _plan_granted(delegation: Delegation, route: OutboundRoute, policy: Policy) -> Plan:
-    """Plan a call with a token granted by a user for this route, checked against the current route."""
+    """Plan a call with a token that a user granted; raises Denied if it exceeds the current route."""
     token = delegation.token
     if token.issuer != route.issuer:
         raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the route now uses tokens of another issuer than the login's")
@@ -231,7 +230,7 @@ def _plan_granted(delegation: Delegation, route: OutboundRoute, policy: Policy) 
 
 
 def _crossing(delegation: Delegation, route: OutboundRoute) -> Crossing | None:
-    """Return the listed crossing of an inbound token of another issuer. A login starts a chain and crosses nothing."""
+    """Return the crossing for an inbound token of another issuer; None for a login or no crossing. Raises Denied."""
     issuer = delegation.token.issuer
     if delegation.entry or issuer == route.issuer:
         return None
@@ -247,14 +246,14 @@ def _crossing(delegation: Delegation, route: OutboundRoute) -> Crossing | None:
 def _bounds(
     delegation: Delegation, route: OutboundRoute, sts: TrustedIssuer, policy: Policy, now: int
 ) -> tuple[str, int]:
-    """Return the subject that the issued token must have, and the time by which it must expire."""
+    """Return the subject of the token to be issued, and the latest expiry. Raises Denied: NOT_AN_ENTRY."""
     token = delegation.token
     if not delegation.entry:
         return token.subject, token.expires_at
     user = policy.entry.issuers.get(token.issuer) if policy.entry is not None else None
     if policy.entry is None or user is None:
         raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no longer a user issuer")
-    # The STS counts from its own clock, slightly later than we do: the leeway of its tokens covers both.
+    # The STS starts the life slightly later, by its own clock: the leeway covers delay and clock skew.
     latest = now + sts.profile.leeway_s + policy.entry.first_life_s(route)
     if policy.entry.delegation_life_s is None:
         latest = min(token.expires_at, latest)

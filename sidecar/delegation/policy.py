@@ -1,6 +1,4 @@
-"""Policy: an immutable snapshot of everything that decides besides the token and the peer. Replaced whole, never
-edited.
-"""
+"""Policy: an immutable snapshot of all inputs of decisions except tokens and peers. Replaced whole, never edited."""
 
 from __future__ import annotations
 
@@ -22,19 +20,19 @@ if TYPE_CHECKING:
     from sidecar.delegation.door import Door
     from sidecar.delegation.login_issuer import UserIssuer
 
-ON_DENY_LIST: Final = "on the deny list"  # in the detail of each refusal by the deny list, so in records
+ON_DENY_LIST: Final = "on the deny list"  # part of the detail of each refusal by the deny list, also in records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
-    """The deny list for incidents: it refuses what would otherwise be allowed. Empty by default.
+    """The deny list for incidents: refuses uses of authority that are otherwise allowed. Empty by default.
 
-    ``subjects`` are pairs (issuer, sub), with None for any issuer; the login pair in ``sub_id`` counts too, and at an
-    entry the pair that the STS makes of it.
-    ``actors`` are SPIFFE IDs of the current actor, or of a workload that started the chain for itself: earlier actors
-    are history and never decide (RFC 8693 section 4.1).
-    ``jtis`` also match tokens that were exchanged from such a token, to any depth; ``txns`` match a whole chain.
-    ``revoked`` are the revocations of the issuers' own lists.
+    ``subjects``: pairs (issuer, sub), with None for any issuer; they also match the login pair in ``sub_id`` and, at an
+    entry, the pair that the STS makes of the login.
+    ``actors``: SPIFFE IDs, matched with the current actor, the presenter, the subject and the client. Earlier actors
+    are never used for decisions (RFC 8693 section 4.1).
+    ``jtis`` match a token and all tokens exchanged from it; ``txns`` match a whole chain. ``revoked``: the issuers' own
+    revocation lists.
     """
 
     subjects: frozenset[tuple[str | None, str]] = frozenset()
@@ -44,7 +42,7 @@ class Deny:
     revoked: InForce = NOTHING
 
     def joined(self, other: Deny) -> Deny:
-        """Return the union of both lists, with ``revoked`` of this one."""
+        """Return the union of both lists, with the ``revoked`` of ``self``."""
         return replace(
             self,
             subjects=self.subjects | other.subjects,
@@ -54,7 +52,7 @@ class Deny:
         )
 
     def check(self, use: Use) -> None:
-        """Refuse a use of authority if one of its names is on the list, or revoked.
+        """Refuse a use of authority if one of its names is revoked or on the list.
 
         Raises:
             Denied: POLICY_DENIED or REVOKED.
@@ -74,7 +72,7 @@ class Deny:
             raise Denied(Reason.POLICY_DENIED, f"the subject is {ON_DENY_LIST}")
 
     def _names_subject(self, use: Use, pairs: Iterable[object]) -> bool:
-        if use.token is None:  # a workload for itself, by whichever issuer names it
+        if use.token is None:  # a workload acts for itself: match its name under any issuer
             return any(subject == use.presenter for _, subject in self.subjects)
         named = {subject for issuer, subject in self.subjects if issuer is None}
         return any(pair in self.subjects or (isinstance(pair, tuple) and pair[1] in named) for pair in pairs)
@@ -82,15 +80,15 @@ class Deny:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """The settings of a workload where users log in; only there may a chain start.
+    """Settings of a workload where users log in; only there may a user's chain start.
 
-    The first token of a chain lives ``first_token_life_s`` (None: 300 s), or as long as its outbound route says, at
-    most ``delegation_life_s``. None for the latter means the login token's remaining life, at most an hour.
-    ``redirect_uris`` are where a browser may come back to after a login at a token service. ``door`` is the listener
-    for people's own clients.
+    The first token of a chain lives as long as its outbound route says, else ``first_token_life_s`` (None: 300 s), but
+    at most ``delegation_life_s`` (None: one hour, and not longer than the login token).
+    ``redirect_uris``: allowed redirect targets after a login at a token service. ``door``: the listener for users' own
+    clients.
 
     Raises:
-        ValueError: two user issuers whose prefixes could give two subjects one name, or a life that is not positive.
+        ValueError: subject prefixes that could collide, an issuer under another name, or a life that is not positive.
     """
 
     issuers: Mapping[str, UserIssuer]
@@ -114,27 +112,27 @@ class Entry:
             raise ValueError("first_token_life_s is positive")
 
     def users(self, *, at_door: bool) -> Mapping[str, UserIssuer]:
-        """Return the issuers of login tokens: those of the front app, or those of the door."""
+        """Return the user issuers by identifier: those of the front app, or with ``at_door`` those of the door."""
         if not at_door:
             return self.issuers
         return {} if self.door is None else self.door.issuers
 
     def first_life_s(self, route: OutboundRoute) -> int:
-        """Return how long the first token of a chain may live that starts with a call on this route."""
+        """Return the maximum life in seconds of a chain's first token, issued for a call on ``route``."""
         wanted_s = route.first_token_life_s or self.first_token_life_s or FIRST_TOKEN_LIFE_S
         return min(wanted_s, self.delegation_life_s or DELEGATION_LIFE_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """One snapshot: our identity (``workload``), our ``audiences``, the issuers we trust, and the allowed calls.
+    """One snapshot: our identity (``workload``), our ``audiences``, the trusted issuers, and the allowed calls.
 
-    ``issuers`` by issuer identifier, those whose token services issue tokens to us (``token_services``) among them.
-    ``own_may_call`` are the outbound routes that the workload handle opens. Tokens of ``platform_issuers`` never count
-    as the agent's own credentials. ``number`` counts snapshots.
+    ``issuers``: by issuer identifier. ``token_services``: those of them whose token services issue tokens to us.
+    ``own_may_call``: outbound routes that the workload handle may call. ``platform_issuers``: further issuers whose
+    tokens never count as the agent's own credentials. ``number``: serial number of the snapshot.
 
     Raises:
-        ValueError: an issuer under another name, or a token service not among the issuers.
+        ValueError: an issuer under another name, or a token service outside ``issuers``.
     """
 
     workload: SpiffeId
@@ -157,16 +155,16 @@ class Policy:
 
     @property
     def registered_scopes(self) -> ScopeSet:
-        """The scopes registered for our audience: all that inbound routes need."""
+        """All scopes that any inbound route requires."""
         return self.inbound.scopes
 
     def knows_issuer(self, issuer: str) -> bool:
-        """True if tokens of this issuer, a login issuer too, mean something in the mesh."""
+        """True for trusted issuers, user issuers of the entry, and ``platform_issuers``."""
         at_entry = self.entry is not None and issuer in self.entry.issuers
         return at_entry or issuer in self.issuers or issuer in self.platform_issuers
 
     def sts(self, issuer: str) -> TrustedIssuer:
-        """Return an issuer whose token service issues tokens to us.
+        """Return the trusted issuer ``issuer``, whose token service issues tokens to us.
 
         Raises:
             Unavailable: STS_UNAVAILABLE, no token service of this issuer is configured.
@@ -176,11 +174,11 @@ class Policy:
         return self.issuers[issuer]
 
     def names_of_login(self, user: UserIssuer, subject: str) -> frozenset[Pair]:
-        """Return the names that the subject of a login gets in the mesh, at each token service."""
+        """Return the pairs (issuer, sub) of a login's subject in the mesh, one for each token service."""
         return frozenset((issuer, user.mesh_subject(subject)) for issuer in self.token_services)
 
     def own_use(self, workload: SpiffeId | None) -> Use:
-        """Return the use of a call without a token, by a workload for itself; None: it proved no name."""
+        """Return the use to check for a call without a token by ``workload``; None: the caller proved no SPIFFE ID."""
         names = (
             frozenset() if workload is None else frozenset((issuer, str(workload)) for issuer in self.token_services)
         )

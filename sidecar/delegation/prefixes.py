@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Prefixes(Generic[T]):
-    """Values by path prefix, matched by whole segments. ``deepest`` is the number of segments in the longest."""
+    """Values by path prefix, matched by whole segments. ``deepest``: segments of the longest prefix, -1 without any."""
 
     __slots__ = ("_values", "deepest")
 
@@ -18,9 +18,9 @@ class Prefixes(Generic[T]):
         self.deepest = max((path.count("/") for path in self._values), default=-1)
 
     def longest(self, path: str) -> tuple[str, T | None]:
-        """Return the longest prefix (without trailing slash) and its value; ``("", None)`` if none matches.
+        """Return the longest matching prefix (without trailing slash) and its value; ``("", None)`` if none matches.
 
-        The search goes no deeper than the deepest prefix: a path of a thousand segments costs no more.
+        The cost grows with the deepest prefix, not with the length of the path.
         """
         values = self._values
         longest, found, end = "", values.get(""), 0

@@ -1,7 +1,7 @@
-"""Issuer profiles: the form of one issuer's tokens, and how they name the actor.
+"""Issuer profiles: token formats of issuers, and mapping of their actors to SPIFFE IDs.
 
-Standards leave room, and products differ: ``typ``, the shape of scopes, the member that names the actor. A profile
-states this per configured issuer; nothing in a token ever selects it.
+Products differ in ``typ``, the shape of scopes and the member that names the actor. The settings select a profile for
+each issuer; a token never does.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 MAX_LEEWAY_S: Final = 60
 ACTOR_PROFILE: Final = "actor-profile-01"
 
-# RFC 9068 section 2.1 requires RS256. ES384 costs ten times an ES256, but only keys on that curve can use it.
+# RFC 9068 section 2.1 requires RS256. ES384 costs ten times as much as ES256, but only P-384 keys can use it.
 DEFAULT_ALGORITHMS: Final = frozenset({"RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"})
-# Claims of ID tokens and security events: an issuer of untyped tokens must not have one taken for another.
+# Claims of ID tokens and security events, which must not pass for access tokens of an issuer of untyped tokens.
 OTHER_KINDS: Final = frozenset({"nonce", "at_hash", "c_hash", "events"})
 
 
 class ActorForm(StrEnum):
-    """The claim that identifies the actor as a SPIFFE ID: a member of the outermost ``act``, or the client's name.
+    """Source of the actor's SPIFFE ID: members of the outermost ``act``, or the client claim, directly or by a table.
 
-    The client's name tells of one actor and never of a chain. It counts as an actor only for issuers that are known to
-    name the acting agent there, and only if it is written in the profile.
+    The client claim names one actor, never a chain. Only profiles of issuers that are known to name the acting agent
+    there use it.
     """
 
     SUB = "act.sub"
@@ -46,7 +46,7 @@ _BY_CLIENT: Final = frozenset({ActorForm.CLIENT, ActorForm.CLIENT_TABLE})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerProfile:
-    """Form of the tokens of one kind of issuer. ``None`` in ``typ`` or ``payload_typ`` means: the member is absent."""
+    """Token format of one kind of issuer. None in ``typ`` or ``payload_typ`` permits an absent member."""
 
     name: str
     typ: frozenset[str | None]  # header typ, lower case, without "application/"
@@ -57,30 +57,30 @@ class IssuerProfile:
     subject_claim: str = "sub"
     subject_issuer: str | None = None  # the login issuer whose subjects keep their names in these tokens
     required_claims: frozenset[str] = frozenset()  # besides iss, aud, exp, sub
-    required_values: Mapping[str, frozenset[str]] = field(default_factory=dict)  # a claim that has one of these texts
-    required_members: Mapping[str, str] = field(default_factory=dict)  # a word in a claim, a list or text with spaces
-    required_prefixes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # a claim begins with one of these
-    refused_members: Mapping[str, frozenset[str]] = field(default_factory=dict)  # words in a claim, as above
-    refused_claims: frozenset[str] = frozenset()  # their presence shows another kind of token
-    payload_typ: frozenset[str | None] | None = None  # the claim "typ" of Keycloak; None: not looked at
-    audience_claims: tuple[str, ...] = ("aud",)  # the first that is present counts
+    required_values: Mapping[str, frozenset[str]] = field(default_factory=dict)  # the claim equals one of these
+    required_members: Mapping[str, str] = field(default_factory=dict)  # the claim (list or spaced text) has this word
+    required_prefixes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # the claim begins with one of these
+    refused_members: Mapping[str, frozenset[str]] = field(default_factory=dict)  # the claim has none of these words
+    refused_claims: frozenset[str] = frozenset()  # claims of other kinds of tokens
+    payload_typ: frozenset[str | None] | None = None  # values of Keycloak's claim "typ"; None: not checked
+    audience_claims: tuple[str, ...] = ("aud",)  # the first claim that is present is used
     client_claim: str = "client_id"
     actor_table: Mapping[tuple[str | None, str], SpiffeId] = field(default_factory=dict)  # (act.iss, act.sub), or
     # (None, client); for the tables
-    act_iss: str | None = None  # ISS_SUB: the one act.iss that counts; None: the issuer itself
-    follows_actor_profile: bool = False  # act.iss is required, and an unauthorized actor has an error code of its own
+    act_iss: str | None = None  # ISS_SUB: the required act.iss; None: the issuer itself
+    follows_actor_profile: bool = False  # act.iss is required; refusals of actors use the draft's error code
     max_act_depth: int = MAX_ACT_DEPTH
     leeway_s: int = 30
     max_lifetime_s: int | None = None
 
     @property
     def names_actor_by_client(self) -> bool:
-        """True: the actor is the client that got the token, not what ``act`` says."""
+        """True if the client claim, not ``act``, names the actor."""
         return self.actor in _BY_CLIENT
 
     @property
     def tells_delegation(self) -> bool:
-        """True: ``act``, or a claim that only delegated tokens have, tells one from a client's own or a login."""
+        """True if delegated tokens are distinguishable from own and login tokens, by ``act`` or a required claim."""
         return not self.names_actor_by_client or bool(
             self.required_values or self.required_members or self.required_prefixes
         )
@@ -98,7 +98,7 @@ class IssuerProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedIssuer:
-    """A trusted issuer and the limits of that trust. Empty sets mean: nothing, nobody."""
+    """A trusted issuer and the limits of that trust. An empty set permits nothing."""
 
     issuer: str
     profile: IssuerProfile
@@ -106,18 +106,15 @@ class TrustedIssuer:
     actor_trust_domains: frozenset[TrustDomain]
 
     def actor_id(self, actor: Actor) -> SpiffeId | None:
-        """Return the SPIFFE ID of an actor as this issuer names it; None if it cannot be mapped.
-
-        An issuer only speaks for actors of its ``actor_trust_domains``.
-        """
+        """Return the SPIFFE ID of an actor in this issuer's tokens; None if unmapped or outside actor_trust_domains."""
         spiffe_id = self._mapped(actor)
         return spiffe_id if spiffe_id is not None and spiffe_id.trust_domain in self.actor_trust_domains else None
 
     def contradiction(self, actor: Actor, *, prior: bool = False) -> str | None:
-        """Return the contradiction between an actor's SPIFFE ID and its other members, or None.
+        """Return a contradiction between an actor's SPIFFE ID and its other members; None if there is none.
 
-        ``act.iss`` must be the issuer, the SPIFFE ID's trust domain or the profile's ``act_iss``. That of a ``prior``
-        actor may be another: it was copied from an earlier issuer's token, and decides nothing.
+        ``act.iss`` must be the issuer, the SPIFFE ID's trust domain or the profile's ``act_iss``. It is not checked for
+        a ``prior`` actor, whose members may come from another issuer's token.
         """
         form = self.profile.actor
         spiffe_id = _spiffe_id(actor.client_id if form is ActorForm.CLIENT_ID else actor.subject)
@@ -129,7 +126,7 @@ class TrustedIssuer:
         if "user" in (actor.sub_profile or "").lower().split():
             return "sub_profile calls a workload a user"
         if prior or actor.issuer is None or form not in {ActorForm.SUB, ActorForm.CLIENT_ID}:
-            return None  # the others map by the pair
+            return None  # the other forms map the pair (iss, sub)
         known = {self.issuer, f"spiffe://{spiffe_id.trust_domain}", self.profile.act_iss}
         return None if actor.issuer in known else "iss is neither the issuer, its act_iss nor the SPIFFE ID's domain"
 
@@ -175,9 +172,9 @@ _KEYCLOAK = IssuerProfile(
     client_claim="azp",
     max_act_depth=1,
 )
-# Keycloak 26.7 issues no act at all: azp is the client that authenticated. jti begins with session, kind, grant: only
-# te, a token exchange, within a user's session is a client acting for a user: a client's own token is trrtcc, and one
-# that it gets in exchange for that is trrtte.
+# Keycloak 26.7 issues no act: azp is the client that authenticated. jti begins with codes for session, kind and grant.
+# A client acts for a user only in a token exchange (te) within a user's session; a client's own token is trrtcc, and a
+# token exchanged for that is trrtte.
 _KEYCLOAK_26_7 = replace(
     _KEYCLOAK,
     name="keycloak-26.7",
@@ -202,9 +199,9 @@ _ZITADEL = IssuerProfile(
     required_claims=frozenset({"iat", "client_id"}),
     refused_claims=OTHER_KINDS,
 )
-# Entra emits no act. Facet 11 of xms_act_fct says that azp is an agent identity; a user's sub differs per resource, oid
-# does not. A token of an app (idtyp) is for nobody: its oid is the agent itself. Facet 13 of the subject shows
-# an agent's own user account, which is no user either.
+# Entra emits no act. Facet 11 of xms_act_fct: azp is an agent identity. A user's sub differs for each resource, oid
+# does not. An app token (idtyp) has no user: its oid is the agent itself. Facet 13 of xms_sub_fct: the subject is an
+# agent's own user account, not a person.
 _ENTRA = IssuerProfile(
     name="entra",
     typ=frozenset({"jwt"}),
@@ -221,7 +218,7 @@ _ENTRA = IssuerProfile(
     max_act_depth=1,
 )
 # draft-oauth-ai-agents-on-behalf-of-user-02, section 4.3: RFC 9068 is recommended, act required, azp as in its example.
-# The user agrees to one actor; there is no chain.
+# The user consents to one actor; there is no chain.
 _OBO = IssuerProfile(
     name="obo-draft-02",
     typ=frozenset({"jwt", "at+jwt"}),

@@ -1,9 +1,8 @@
-"""Protobuf: some fields of a message, read so that no parser can read others in the same bytes. Pure.
+"""Strict Protobuf reader for selected fields; refuses messages that parsers could read in different ways. Pure.
 
-Parsers differ in what they make of a field that stands there twice (the last one counts, or both are merged), of a
-known number with another wire type (it is ignored), of groups, of numbers that are longer than they must be, and of
-text that is no UTF-8. All of these are refused here. Which fields there are is told by a ``Schema``; nothing of the
-message is copied but the texts that it names. https://protobuf.dev/programming-guides/encoding/
+Parsers disagree about a repeated singular field (the last counts, or both are merged), a known field with another wire
+type (ignored), groups, overlong varints, and text that is not UTF-8. All of these are refused. A ``Schema`` lists the
+fields; only the texts that it names are copied. https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from typing import Final, NamedTuple
 
 _VARINT: Final = 0
 _FIXED64: Final = 1
-_LENGTH: Final = 2  # what follows has a length: text, bytes, a message
+_LENGTH: Final = 2  # length-delimited: text, bytes, a message
 _FIXED32: Final = 5
 _MOST_TAG: Final = 2**32
 _MOST: Final = 2**64
 _LONGEST: Final = 10  # bytes of a number
-_ONE_BYTE: Final = 0x80  # a number below it has one
+_ONE_BYTE: Final = 0x80  # smaller numbers take one byte
 
 
 class ProtobufError(ValueError):
-    """A message that is malformed, or that parsers could read in two ways. Its text quotes nothing of the message."""
+    """The message is malformed or ambiguous. The error text quotes nothing of it."""
 
 
 class Kind(Enum):
-    """Content of a field, as far as it is read."""
+    """Kinds of fields."""
 
     NUMBER = "number"  # skipped
     OPAQUE = "opaque"  # text, bytes or a message: skipped
@@ -36,10 +35,10 @@ class Kind(Enum):
 
 
 class Field(NamedTuple):
-    """A field of a message: the ``name`` that it is read as, and its content.
+    """A field of a message. ``name``: its key in the result; empty: not returned.
 
-    ``many``: it may be repeated. ``schema`` is that of a message. ``convert`` makes the value of a text; it raises
-    ProtobufError.
+    ``many``: the field may be repeated. ``schema``: fields of a nested message. ``convert``: maps a text to its value,
+    or raises ProtobufError.
     """
 
     kind: Kind
@@ -50,18 +49,18 @@ class Field(NamedTuple):
 
 
 Schema = Mapping[int, Field]
-"""The fields of a message, by their numbers."""
+"""Fields of a message, by number."""
 
 
 Place = tuple[int, int, int, int, int]
-"""A field in the bytes of a message: its number and wire type, the place of its tag, and that of its content.
+"""A field in the bytes of a message: number, wire type, offset of its tag, start and end of its content.
 
-A plain tuple: a peer chooses how many there are, and a named one takes half the time of reading a field.
+A plain tuple, since a peer chooses the number of fields, and building a named tuple takes half the time of reading one.
 """
 
 
 class Fields:
-    """Finds the fields of a message. ``left`` counts down the fields that may still be read of one document."""
+    """Finds the fields of a message. ``left``: number of fields that may still be read, nested messages included."""
 
     __slots__ = ("_data", "left")
 
@@ -70,10 +69,10 @@ class Fields:
         self.left = max_fields
 
     def between(self, at: int, end: int) -> Iterator[Place]:
-        """Yield the fields of the message between two places.
+        """Yield the fields of the message between the offsets ``at`` and ``end``.
 
         Raises:
-            ProtobufError: it is malformed, or has too many fields.
+            ProtobufError: the message is malformed, or the limit of fields is exceeded.
         """
         data = self._data
         while at < end:
@@ -107,14 +106,14 @@ class Fields:
             yield number, wire, tag, start, at
 
     def text(self, start: int, end: int) -> str:
-        """Return the text between two places. Raises ProtobufError, it is no UTF-8."""
+        """Return the text between two offsets. Raises ProtobufError if it is not UTF-8."""
         try:
             return self._data[start:end].decode("utf-8")
         except UnicodeDecodeError:
             raise ProtobufError("a text that is no UTF-8") from None
 
     def _number(self, at: int, end: int) -> tuple[int, int]:
-        """Return the number of variable length at a place, and the place behind it."""
+        """Return the varint at offset ``at``, and the offset after it. Raises ProtobufError."""
         data, value = self._data, 0
         for shift in range(_LONGEST):
             if at >= end:
@@ -130,16 +129,16 @@ class Fields:
 
 
 def read(data: bytes, schema: Schema, *, max_fields: int, others: bool = False) -> dict[str, object]:
-    """Return the named fields of a message. ``others``: it may have fields that are not in the schema.
+    """Return the named fields of a message. ``others``: ignore fields that are not in the schema, instead of refusing.
 
     Raises:
-        ProtobufError: it is malformed, or ambiguous.
+        ProtobufError: the message is malformed or ambiguous, or has more than ``max_fields`` fields.
     """
     return read_between(Fields(data, max_fields=max_fields), 0, len(data), schema, others=others)
 
 
 def read_between(fields: Fields, start: int, end: int, schema: Schema, *, others: bool) -> dict[str, object]:
-    """Return the named fields of the message between two places. Otherwise as ``read``."""
+    """Return the named fields of the message between two offsets; otherwise as ``read``."""
     found: dict[str, object] = {}
     seen: set[int] = set()
     for number, wire, _, at, until in fields.between(start, end):
@@ -172,12 +171,12 @@ def _value(fields: Fields, start: int, end: int, field: Field, *, others: bool) 
 
 
 def number_field(number: int, value: int) -> bytes:
-    """Write a field that holds a number."""
+    """Encode a varint field."""
     return _written(number << 3 | _VARINT) + _written(value)
 
 
 def length_field(number: int, content: bytes | str) -> bytes:
-    """Write a field that holds a text, bytes or a message."""
+    """Encode a length-delimited field: text, bytes or a message."""
     data = content.encode() if isinstance(content, str) else content
     return _written(number << 3 | _LENGTH) + _written(len(data)) + data
 

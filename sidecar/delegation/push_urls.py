@@ -1,4 +1,4 @@
-"""URLs that callers of A2A give an agent for its push notifications: an allow-list, by origin and path. Pure."""
+"""Allow-list, by origin and path, for the push notification URLs that A2A callers give to an agent. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason
 
 _PORTS: Final = {"http": 80, "https": 443}
-# What every parser of URLs reads alike: no user info, no backslash, no fragment, no name in another script.
+# Only forms that all URL parsers read alike: no user info, backslash, fragment or non-ASCII host.
 _URL: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?(?:/[!$-\[\]-~]*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class PushUrl:
-    """An origin, and a path that ends with a segment or a slash."""
+    """An origin and a path."""
 
     scheme: str
     host: str
@@ -26,17 +26,17 @@ class PushUrl:
     path: str
 
     def covers(self, url: PushUrl) -> bool:
-        """True if a URL has the same origin, and this path or one below it."""
+        """True if ``url`` has the same origin, and the same path or one below it."""
         below = self.path if self.path.endswith("/") else self.path + "/"
         same = (self.scheme, self.host, self.port) == (url.scheme, url.host, url.port)
         return same and (url.path == self.path or url.path.startswith(below))
 
 
 def parse_push_url(text: str) -> PushUrl:
-    """Parse a URL in its one form: lower-case scheme and host, canonical path. Its query is left out.
+    """Parse a URL with lower-case scheme and host and a canonical path; drop its query.
 
     Raises:
-        ValueError: it is anything else.
+        ValueError: any other text; the message completes "the URL ...".
     """
     if not _URL.fullmatch(text):
         raise ValueError("is not a URL such as https://hooks.example/a2a in lower case")
@@ -53,10 +53,10 @@ def parse_push_url(text: str) -> PushUrl:
 
 
 def check_push_urls(operation: str, params: Mapping[str, object], allowed: Sequence[PushUrl]) -> None:
-    """Refuse a message that makes the agent send notifications to a URL that is not on the list.
+    """Refuse a message that sets up push notifications to a URL that ``allowed`` does not cover.
 
-    In a message to the agent only its configuration is searched: the parts are content. There, and in a request for
-    notifications, every member called ``url`` counts, wherever the versions of A2A have it, and in any spelling.
+    Checks every member ``url`` or ``uri``, at any depth and in any spelling, in the params of
+    CreateTaskPushNotificationConfig and in the configuration of a sent message, whose parts are content.
 
     Raises:
         Denied: PUSH_URL_REFUSED.

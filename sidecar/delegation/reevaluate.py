@@ -1,10 +1,10 @@
 """Re-evaluates earlier permits against the current policy and keys. Pure: keys and time are arguments.
 
 Each function decides whether a call with an already verified token would be permitted now. With unchanged issuer
-settings and an unchanged key that takes microseconds and no signature check, so thousands of calls in flight can be
-judged after every change. Expiry is not checked: an expired token is judged as of its last second, and the caller
-bounds how long a call may go on after that. A key that was withdrawn after the token expired is ignored, because a
-planned rotation looks the same.
+settings and key this takes microseconds and no signature check, so thousands of calls in flight can be re-evaluated
+after every change. Expiry is not checked: an expired token is evaluated as of its last second, and the caller limits
+the rest of the call. Withdrawal of the key of a token that has already expired is ignored, because a planned rotation
+looks the same.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from sidecar.errors import Denied, Reason, Unavailable
 
 
 class Keys(Protocol):
-    """The keys in force."""
+    """Current verification keys of all issuers."""
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
-        """Return the key, if it is known now."""
+        """Return the issuer's current key with this kid; None if there is none."""
         ...
 
     def known(self, issuer: str) -> bool:
-        """True if a key set of this issuer is in force. False if it could not be fetched for too long."""
+        """True if a key set of this issuer is in force; False after fetching failed for too long."""
         ...
 
 
@@ -53,11 +53,11 @@ def inbound_again(
 ) -> None:
     """Check that a peer's request would still be permitted on ``route``.
 
-    Its authority ends at ``ends_at``, before its token does if the user's login becomes too old (None: with the token).
+    ``ends_at``: end of the request's authority (None: token expiry); later than that, its last second is evaluated.
 
     Raises:
-        Denied: as ``decide_inbound``; UNKNOWN_KEY, the issuer has withdrawn the token's key.
-        Unavailable: KEYS_UNAVAILABLE, the issuer's keys are too old.
+        Denied: as ``decide_inbound``; UNKNOWN_KEY if the issuer has withdrawn the token's key.
+        Unavailable: KEYS_UNAVAILABLE if the issuer's keys are too old; REVOCATIONS_STALE.
     """
     issuer = policy.issuers.get(token.issuer)
     if issuer is None:
@@ -77,13 +77,13 @@ def inbound_again(
 
 
 def outbound_again(permit: IssuedPermit, *, operation: str | None = None, keys: Keys, policy: Policy, now: int) -> None:
-    """Return if an outbound call would still be permitted, given that its request's authority still stands.
+    """Check that an outbound call would still be permitted. The caller re-evaluates the request's inbound authority.
 
-    ``operation`` is the key that the call asks for: calls of one route share tokens, each planned for one of them.
+    ``operation``: the call's operation key, which may differ from the plan's, since calls of a route share tokens.
 
     Raises:
-        SidecarError: as ``plan_outbound`` and ``accept_issued``; UNKNOWN_KEY; TARGET_DENIED, the route now leads to
-            another target, or is gone; POLICY_DENIED too where the route allows less than the call's token does.
+        SidecarError: as ``plan_outbound`` and ``accept_issued``; UNKNOWN_KEY or KEYS_UNAVAILABLE; TARGET_DENIED if the
+            route has another target or is gone; POLICY_DENIED also if the token exceeds the route's scopes.
     """
     before = permit.plan
     token = permit.token
@@ -96,7 +96,7 @@ def outbound_again(permit: IssuedPermit, *, operation: str | None = None, keys: 
             delegation = login_again(delegation, keys, policy, now)
         plan = plan_outbound(delegation, route, policy=policy, now=within(delegation.token, now))
     policy.deny.check(Use(token, policy.workload, NO_NAMES))
-    if not token.scope <= plan.scope:  # not the token service's fault: we asked for more before
+    if not token.scope <= plan.scope:  # no error of the STS: the earlier plan requested more
         raise Denied(Reason.POLICY_DENIED, "the route now allows less than its token")
     at = within(token, now)
     try:
@@ -106,7 +106,7 @@ def outbound_again(permit: IssuedPermit, *, operation: str | None = None, keys: 
             key=key_of(token, keys, now),
             audiences=frozenset({plan.audience}),
             now=at,
-            peer_certificate_sha256=ANY_CERTIFICATE,  # it was sent on a connection of its own SVID, or will be
+            peer_certificate_sha256=ANY_CERTIFICATE,  # the call's connection uses the SVID that the token is bound to
         )
     except Denied as error:
         raise error if error.reason is Reason.UNKNOWN_KEY else sts_error(error) from error
@@ -114,7 +114,7 @@ def outbound_again(permit: IssuedPermit, *, operation: str | None = None, keys: 
 
 
 def same_route(before: OutboundRoute, operation: str | None, policy: Policy) -> OutboundRoute:
-    """Return the route of the same target, as it is now. Raises Denied: TARGET_DENIED, there is none."""
+    """Return the current route with the same name, upstream, peer and audience. Raises Denied: TARGET_DENIED."""
     meant = (before.name, before.upstream, before.peer, before.audience)
     for route in policy.outbound.routes:
         if (route.name, route.upstream, route.peer, route.audience) == meant:
@@ -123,7 +123,7 @@ def same_route(before: OutboundRoute, operation: str | None, policy: Policy) -> 
 
 
 def login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> Delegation:
-    """Re-evaluate a user's login; the result never permits more than before."""
+    """Re-evaluate a login; never permits more than ``before``. Raises as ``decide_entry`` and ``key_of``."""
     token = before.token
     if policy.entry is None:
         raise Denied(Reason.NOT_AN_ENTRY)
@@ -139,16 +139,16 @@ def login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> Del
 
 
 def within(token: VerifiedToken, now: int) -> int:
-    """Return the time to judge a token at: now, or its last second."""
+    """Return the time at which to evaluate a token: ``now``, at most its last second."""
     return min(now, token.expires_at - 1)
 
 
 def key_of(token: VerifiedToken, keys: Keys, now: int) -> VerificationKey:
-    """Return the token's key as its issuer publishes it now.
+    """Return the token's key as published now; for an expired token whose key changed, the earlier key.
 
     Raises:
-        Denied: UNKNOWN_KEY, it is withdrawn, and the token would still be valid.
-        Unavailable: KEYS_UNAVAILABLE, no key set of the issuer is in force.
+        Denied: UNKNOWN_KEY if the key was withdrawn.
+        Unavailable: KEYS_UNAVAILABLE if no key set of the issuer is in force.
     """
     grounds = token.grounds
     key = keys.find(token.issuer, parse_bearer(token.raw).kid if grounds is None else grounds.kid)

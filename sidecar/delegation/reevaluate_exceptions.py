@@ -1,4 +1,4 @@
-"""Re-evaluates what few sidecars permit: calls that a route only observes, and calls that leave the mesh. Pure."""
+"""Re-evaluates permits of routes that observe, and of calls and tunnels that leave the mesh. Pure."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def observed_again(
     peer_certificate_sha256: str | None,
     plain_until: int,
 ) -> None:
-    """Return if an observed request would still pass on ``route``, without TLS before ``plain_until``.
+    """Check that an observed request would still pass on ``route``; without TLS only before ``plain_until``.
 
     Raises:
-        SidecarError: as ``decide_observed``; its own reason, if the route observes less long than before; UNKNOWN_KEY
-            or KEYS_UNAVAILABLE, as ``inbound_again``.
+        SidecarError: as ``decide_observed`` and ``decide_plain``; the permit's reason (POLICY_DENIED without TLS) if
+            the route now observes less long; UNKNOWN_KEY or KEYS_UNAVAILABLE.
     """
     token, at = permit.token, min(now, permit.ends_at - 1)
     without_tls = permit.reason is Reason.NO_CLIENT_CERT
@@ -72,11 +72,11 @@ def observed_again(
 
 
 def observed_call_again(permit: ObservedPermit, *, policy: Policy, now: int) -> None:
-    """Return if an observed call of the agent would still pass. The route may observe longer now, or ask for more.
+    """Check that an observed call of the agent would still pass.
 
     Raises:
-        SidecarError: as ``decide_observed_call``; its own reason, if the route observes less long; TARGET_DENIED, the
-            route leads elsewhere or is gone.
+        SidecarError: as ``decide_observed_call``; the permit's reason if the route now observes less long;
+            TARGET_DENIED if the route has changed or is gone.
     """
     before = permit.route
     if isinstance(before, InboundRoute):
@@ -91,10 +91,10 @@ def observed_call_again(permit: ObservedPermit, *, policy: Policy, now: int) -> 
 
 
 def own_again(permit: OwnPermit, *, keys: Keys, policy: Policy, now: int) -> None:
-    """Return if a call with a static key would still be permitted, given that its request's authority still stands.
+    """Check that a call outside the mesh would still be permitted. The caller re-evaluates the inbound authority.
 
     Raises:
-        SidecarError: as ``decide_own``; TARGET_DENIED, the route has changed or is gone.
+        SidecarError: as ``decide_own`` and ``login_again``; TARGET_DENIED if the route has changed or is gone.
     """
     route = _same_outside(permit.route, policy)
     delegation, at = _authority_again(permit.delegation, keys, policy, now)
@@ -102,10 +102,10 @@ def own_again(permit: OwnPermit, *, keys: Keys, policy: Policy, now: int) -> Non
 
 
 def tunnel_again(permit: TunnelPermit, *, keys: Keys, policy: Policy, now: int) -> None:
-    """Return if a tunnel would still be permitted, given that its request's authority still stands.
+    """Check that a tunnel would still be permitted. The caller re-evaluates the inbound authority.
 
     Raises:
-        SidecarError: as ``decide_connect``; TARGET_DENIED, the route has changed or is gone.
+        SidecarError: as ``decide_connect`` and ``login_again``; TARGET_DENIED if the route has changed or is gone.
     """
     if permit.route not in policy.outbound.tunnels:
         raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
@@ -114,9 +114,9 @@ def tunnel_again(permit: TunnelPermit, *, keys: Keys, policy: Policy, now: int) 
 
 
 def _authority_again(before: Delegation | None, keys: Keys, policy: Policy, now: int) -> tuple[Delegation | None, int]:
-    """Re-evaluate a login, if a call was made for one; return the authority, and the time to judge its call at.
+    """Re-evaluate ``before`` if it is a login; return the authority, and the time at which to evaluate its call.
 
-    None: the call belongs to no request that is known, so nothing of it expires.
+    ``before`` None: the call belongs to no known request, so its authority does not expire.
     """
     if before is None:
         return None, now
@@ -125,7 +125,7 @@ def _authority_again(before: Delegation | None, keys: Keys, policy: Policy, now:
 
 
 def _same_outside(before: OutsideRoute, policy: Policy) -> OutsideRoute:
-    """Return the route as it is now: it may have another day until which it observes, and differs in nothing else."""
+    """Return the current route, equal to ``before`` except ``observe_until``. Raises Denied: TARGET_DENIED."""
     for route in policy.outbound.outside:
         if replace(route, observe_until=before.observe_until) == before:
             return route

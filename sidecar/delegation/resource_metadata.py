@@ -1,6 +1,6 @@
-"""Protected resource metadata (RFC 9728): who issues tokens for a route of MCP, told by the sidecar itself.
+"""Protected resource metadata (RFC 9728) of routes, served by the sidecar: lists the issuers of their tokens.
 
-The agent behind a route must not say who may issue tokens for it: a client that believed it would log in elsewhere.
+The agent must not serve this metadata, since it could send clients to another issuer to log in.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ _URL: Final = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(/[!$-;=@-\[\]_a-z~]*)?"
 
 @dataclass(frozen=True, slots=True)
 class ProtectedResource:
-    """The ``url`` by which clients know a route, and the issuers of its tokens.
+    """A route's public ``url``, and the issuers of its tokens.
 
     Raises:
-        ValueError: the URL is not absolute, or has a query, a fragment or a character that a challenge cannot hold;
-            nobody issues its tokens.
+        ValueError: the URL is not plain (see ``is_plain_url``), or ``authorization_servers`` is empty.
     """
 
     url: str
@@ -37,22 +36,22 @@ class ProtectedResource:
 
     @property
     def path(self) -> str:
-        """The path of the resource."""
+        """Path of ``url``."""
         return urlsplit(self.url).path
 
     @property
     def metadata_path(self) -> str:
-        """The path where its metadata is (RFC 9728 section 3.1)."""
+        """Path of the metadata (RFC 9728 section 3.1)."""
         return WELL_KNOWN + ("" if self.path == "/" else self.path)
 
     @property
     def metadata_url(self) -> str:
-        """The URL where its metadata is."""
+        """URL of the metadata."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}{self.metadata_path}"
 
     def document(self, scopes: Iterable[str]) -> bytes:
-        """Return the metadata: the resource needs ``scopes``, all of them or some."""
+        """Return the metadata as JSON; ``scopes`` become ``scopes_supported``."""
         told = {
             "resource": self.url,
             "authorization_servers": list(self.authorization_servers),
@@ -63,5 +62,5 @@ class ProtectedResource:
 
 
 def is_plain_url(url: str) -> bool:
-    """Return True for a URL that is absolute, without query and fragment, and needs no escapes in a challenge."""
+    """True if ``url`` is absolute http or https without query, fragment and characters to quote in a challenge."""
     return _URL.fullmatch(url) is not None

@@ -1,7 +1,7 @@
-"""Revocations: the uses of a token that operators have stopped. ``revocations_kept`` reads and merges the lists. Pure.
+"""Matching of revocations with uses of authority; ``revocations_kept`` merges the lists. Pure.
 
-Every check gets a ``Use``: the token, the workload that presents it, and the names that its subject gets next. It has
-no defaults, so a caller cannot omit a member. All other names are read from the token.
+Every check gets a ``Use``: the token, its presenter, and the subject's names after the next exchange. The members have
+no defaults, so a caller cannot omit one. All other names are read from the token.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sidecar.errors import Denied, Reason, Unavailable
 
 
 class Kind(StrEnum):
-    """Kinds of what can be stopped: a user, a workload, a chain, one token, or one login of a user.
+    """Kinds of revocations: a user, a workload, a chain, one token, or one login of a user.
 
-    ``ACTOR`` stops a workload as the current actor, ``THROUGH`` also every chain that it took part in.
+    ``ACTOR`` stops a workload as current actor or presenter, ``THROUGH`` also every chain with it as an earlier actor.
     """
 
     SUBJECT = "subject"
@@ -37,7 +37,7 @@ NO_NAMES: Final[frozenset[Pair]] = frozenset()
 
 
 class Token(Protocol):
-    """A verified token, as far as a revocation names it."""
+    """The claims of a verified token that revocations match."""
 
     @property
     def issuer(self) -> str: ...  # noqa: D102
@@ -66,11 +66,11 @@ class Token(Protocol):
 
 
 class Use(NamedTuple):
-    """One use of authority, with every name by which an order can stop it.
+    """One use of authority, to match with revocations and the deny list.
 
-    ``token`` is None for a call without one. ``presenter`` is the workload that presents it; None: the caller proved no
-    name. ``becomes`` are the names that the subject gets at the token service that the token is sent to (``NO_NAMES``
-    if it keeps its own); without a token, the names that the workload has as a subject.
+    ``token``: None for a call without a token. ``presenter``: the workload that presents it; None: it proved no SPIFFE
+    ID. ``becomes``: the subject's names after an exchange at the token service (``NO_NAMES`` if unchanged); without a
+    token, the workload's names as a subject.
     """
 
     token: Token | None
@@ -79,11 +79,11 @@ class Use(NamedTuple):
 
     @property
     def issuer(self) -> str | None:
-        """The issuer of the token."""
+        """Issuer of the token; None without one."""
         return None if self.token is None else self.token.issuer
 
     def names(self) -> Mapping[Kind, frozenset[object]]:
-        """Return every name by which an order can stop this use, for every kind of order."""
+        """Return the names that a revocation of each kind can match."""
         token = self.token
         actors: set[str | None] = {self.presenter}
         earlier: set[str | None] = set()
@@ -92,7 +92,7 @@ class Use(NamedTuple):
         if token is not None:
             actors |= {token.subject, token.actor_id, token.client_id}  # a workload may be the subject of its own chain
             if token.chain is not None:
-                # An actor keeps the members that its first issuer wrote, whose profile may name actors by client_id.
+                # Exchanges copy earlier actors unchanged, and some issuers identify actors by client_id.
                 actors |= {token.chain.current.subject, token.chain.current.client_id}
                 earlier = {*token.chain.subjects, *token.chain.client_ids, *token.prior_ids}
             subjects |= {(token.issuer, token.subject), token.sub_id}
@@ -120,8 +120,8 @@ class Stopped(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InForce:
-    """The lists of all issuers. That of one in ``own`` (our token services) counts for every token, that of another
-    issuer only for its own tokens. A list in ``stale`` is too old: what it would decide is refused.
+    """The revocation lists of all issuers. A list of an issuer in ``own`` (our token services) applies to every token,
+    a list of another issuer only to its own tokens. Uses to which a list in ``stale`` applies are refused.
     """
 
     lists: Mapping[str, Stopped] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class InForce:
     stale: frozenset[str] = frozenset()
 
     def check(self, use: Use) -> None:
-        """Refuse a use that is stopped.
+        """Refuse a revoked use.
 
         Raises:
             Denied: REVOKED.
@@ -142,7 +142,7 @@ class InForce:
             raise Denied(Reason.REVOKED, f"by a revocation of this {kind}")
 
     def kind_of(self, use: Use) -> Kind | None:
-        """Return the kind of a revocation that stops this use; None if none does."""
+        """Return the kind of a revocation that matches ``use``; None if none does."""
         found = [
             one for issuer, one in self.lists.items() if one.stopped and (issuer == use.issuer or issuer in self.own)
         ]
@@ -152,9 +152,9 @@ class InForce:
         return next((kind for one in found if (kind := one.kind_of(names)) is not None), None)
 
     def only_names_tokens_since(self, before: InForce) -> bool:
-        """Return True if since ``before`` no workload was stopped or let go, and no list came, went or became stale.
+        """True if, since ``before``, no revocation of a workload, and no list or its staleness, was added or removed.
 
-        Then what was decided before still holds, except for the tokens that ``kind_of`` names.
+        Then earlier decisions remain valid, except for uses that ``kind_of`` now matches.
         """
         if (self.own, self.stale, self.lists.keys()) != (before.own, before.stale, before.lists.keys()):
             return False

@@ -1,8 +1,8 @@
-"""The signed list of revocations, by which every sidecar learns what is stopped. Pure.
+"""The signed list of revocations that sidecars fetch from token services: writer and parser. Pure.
 
-A list is a JWS of its issuer: a sequence number that never falls, the revocations in force, those lifted early, and
-when its replica last heard each of the others. It may be 8 MiB long, so it is read in steps. A reader that
-has it already gets a confirmation instead: a short JWS with the list's entity tag and the same times of its replica.
+A list is a JWS of its issuer: a sequence number that never decreases, the revocations in force, those lifted early, and
+the times when its replica last heard from each other replica. It may have 8 MiB, so it is processed in steps. A reader
+that already has the list gets a confirmation: a short JWS with the list's entity tag and the replica's times.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from sidecar.steps import Steps, drained, slices
 
 TYP: Final = "revocations+jwt"  # no verifier of access tokens accepts it
 UNCHANGED_TYP: Final = "revocations-unchanged+jwt"
-UNCHANGED_FIELD: Final = "Revocations-Unchanged"  # of an answer with status 304
+UNCHANGED_FIELD: Final = "Revocations-Unchanged"  # header field of a 304 answer
 MAX_PEERS: Final = 256  # of a replica
 MAX_LIST_BYTES: Final = 8 * 1024 * 1024
 SKEW_S: Final = 60
 
-_DECODED_AT_ONCE: Final = 65_536  # characters; a multiple of four is decoded like the whole
+_DECODED_AT_ONCE: Final = 65_536  # characters; a multiple of four, so that parts decode independently
 _KINDS: Final = {str(kind): kind for kind in Kind}
 _MEMBERS: Final = frozenset({"id", "kind", "value", "exp"})
 _MEMBERS_OF_ISSUER: Final = _MEMBERS | {"iss"}
@@ -47,14 +47,14 @@ _EMPTY: Final = "e30"  # {}
 
 
 class Said(NamedTuple):
-    """The part of a list that no time changes, as JSON: the revocations in force, and those lifted."""
+    """The time-independent part of a list, as JSON: the revocations in force, and those lifted."""
 
     revoked: bytes
     lifted: bytes
 
 
 def said_by(revocations: Revocations) -> Steps[Said]:
-    """Write what a list says, in steps, always in the same order."""
+    """Serialize the rows of a list, in steps, sorted by id."""
     revoked: list[bytes] = []
     lifted: list[bytes] = []
     for some in slices(sorted(revocations.in_force)):
@@ -69,7 +69,7 @@ def said_by(revocations: Revocations) -> Steps[Said]:
 def claims_of(
     revocations: Revocations, said: Said, *, issuer: str, issued_at: int, heard: Sequence[int] = ()
 ) -> dict[str, object]:
-    """Return the claims of the list that is signed at this time, by a replica that ``heard`` its peers then."""
+    """Return the claims of a list. ``heard``: times of the replica's last contact with each peer."""
     return {
         "iss": issuer,
         "iat": issued_at,
@@ -83,24 +83,24 @@ def claims_of(
 
 
 def unchanged_claims(*, issuer: str, tag: str, issued_at: int, heard: Sequence[int]) -> dict[str, object]:
-    """Return the claims of the confirmation that the list with this entity tag is the newest one."""
+    """Return the claims of the confirmation that the list with the entity tag ``tag`` is current."""
     return {"iss": issuer, "iat": issued_at, "tag": tag, "heard": heard}
 
 
 def sign_list(
     claims: Mapping[str, object], *, alg: str, kid: str, sign: Callable[[bytes], bytes], typ: str = TYP
 ) -> bytes:
-    """Return the list as a compact JWS. ``sign`` makes a signature in the form of JWS (RFC 7518 section 3)."""
+    """Return the list as a compact JWS. ``sign`` maps the signing input to a JWS signature (RFC 7518 section 3)."""
     header = orjson.dumps({"alg": alg, "kid": kid, "typ": typ})
     signing_input = encode_part(header) + b"." + encode_part(orjson.dumps(claims))
     return signing_input + b"." + encode_part(sign(signing_input))
 
 
 def parse_list(raw: bytes) -> Steps[CompactJws]:
-    """Take a list apart, in steps; nothing is verified yet.
+    """Parse the JWS of a list, in steps, without verifying it.
 
     Raises:
-        RevocationsError: with the fault.
+        RevocationsError: the list is too large, malformed, or of another ``typ``.
     """
     if len(raw) > MAX_LIST_BYTES:
         raise RevocationsError("it is too large")
@@ -124,10 +124,10 @@ def parse_list(raw: bytes) -> Steps[CompactJws]:
 def verify_list(
     jws: CompactJws, *, issuer: str, key: VerificationKey, algorithms: Container[str], now: int
 ) -> Steps[Listed]:
-    """Verify a list of ``issuer``, in steps.
+    """Verify the signature and claims of a list of ``issuer``, in steps.
 
     Raises:
-        RevocationsError: with the fault.
+        RevocationsError: a wrong signature, invalid claims, or a list that has expired or is from the future.
     """
     try:
         verify_signature(jws, key, algorithms)
@@ -146,7 +146,7 @@ def parse_unchanged(raw: str) -> CompactJws:
     """Parse a confirmation, without verifying it.
 
     Raises:
-        RevocationsError: with the fault.
+        RevocationsError: the confirmation is malformed, or of another ``typ``.
     """
     try:
         jws = parse_compact(raw)
@@ -160,10 +160,10 @@ def parse_unchanged(raw: str) -> CompactJws:
 def verify_unchanged(
     jws: CompactJws, *, issuer: str, tag: str, key: VerificationKey, algorithms: Container[str], now: int
 ) -> Knowledge:
-    """Verify that ``issuer`` confirms the list with this entity tag. Return its replica's knowledge.
+    """Verify that ``issuer`` confirms the list with the entity tag ``tag``; return its replica's knowledge.
 
     Raises:
-        RevocationsError: with the fault.
+        RevocationsError: a wrong signature, invalid claims, another list, or a time in the future.
     """
     try:
         verify_signature(jws, key, algorithms)
@@ -206,7 +206,7 @@ def _read(claims: Mapping[str, object], issuer: str) -> Steps[Listed]:
 
 
 def _heard(claims: Mapping[str, object], issued_at: int) -> tuple[int, ...]:
-    """Return the times when the replica heard each of its peers; none in a list of an earlier version."""
+    """Return the times when the replica last heard from each peer; empty for lists of earlier versions."""
     times = claims.get("heard", [])
     if not isinstance(times, list) or len(times) > MAX_PEERS:
         raise StrictJsonError(f"heard is not a list of at most {MAX_PEERS}")

@@ -1,7 +1,7 @@
-"""Revocations of one issuer as a reader keeps them: its lists, merged one after the other. Pure.
+"""Revocations of one issuer in a reader: the merged contents of successive lists. Pure.
 
-A revocation stays in force until it expires or is lifted, even if a replica that never heard of it answers next. A list
-with a lower number than one before it is refused: its replica has lost something.
+A revocation stays in force until it expires or is lifted, even if the next list, from a replica that does not know it,
+omits it. A list with a lower sequence number than an earlier one is refused: its replica has lost data.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ from sidecar.delegation.revocation import NAMED_BY_ISSUER, Kind
 from sidecar.steps import Steps, slices
 
 MAX_REVOCATIONS: Final = 10_000
-MAX_LISTED: Final = 8 * MAX_REVOCATIONS  # that a reader keeps: replicas that were apart merge what each has kept
+MAX_LISTED: Final = 8 * MAX_REVOCATIONS  # in a reader: after a partition, replicas merge their lists
 MAX_SEQ: Final = 2**53 - 1  # of a list, for writers and readers
-MAX_AHEAD: Final = (
-    2**48
-)  # of a list's number beyond the reader's, which begins at 0; numbers of replicas stay far below
+MAX_AHEAD: Final = 2**48  # of a list's number beyond the reader's, which begins at 0; real numbers stay far below
 
 _NEVER: Final = 2**53
 
 
 class RevocationsError(ValueError):
-    """A list that is not used. The message quotes nothing of it but numbers."""
+    """The list is refused. The message quotes only numbers from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """One thing that is stopped until ``expires_at``. ``issuer`` names whose subject or login ``value`` is."""
+    """One revocation, in force until ``expires_at``. ``issuer``: that of a subject or login; None for other kinds."""
 
     id: str
     kind: Kind
@@ -40,35 +38,35 @@ class Revocation:
 
     @property
     def name(self) -> object:
-        """The value, of a subject or login a pair (issuer, value)."""
+        """The value to match: for a subject or login the pair (issuer, value), else ``value``."""
         return (self.issuer, self.value) if self.kind in NAMED_BY_ISSUER else self.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knowledge:
-    """Times when a replica ``heard`` each of its peers (0: never), as of ``issued_at``, by its own clock."""
+    """Times when a replica last ``heard`` from each peer (0: never), as of ``issued_at``, by its own clock."""
 
     issued_at: int
     heard: tuple[int, ...] = ()
 
     @property
     def complete_at(self) -> int:
-        """Time up to which it has every order that a majority of the replicas held.
+        """Latest time since which the replica has heard from a majority of the replicas, itself included.
 
-        It is when a majority was heard: any two majorities share a replica.
+        It has every revocation that a majority held then: any two majorities share a replica.
         """
         times = sorted((self.issued_at, *self.heard), reverse=True)
         return times[len(times) // 2]
 
     @property
     def lag_s(self) -> int:
-        """Seconds from the last contact with a majority of replicas to the issue of the list."""
+        """Seconds from ``complete_at`` to ``issued_at``."""
         return self.issued_at - self.complete_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One list, as its issuer signed it."""
+    """Contents of one signed list."""
 
     seq: int
     issued_at: int
@@ -80,9 +78,9 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocations:
-    """The revocations of one issuer that are in force, and the IDs of ``lifted`` ones with the end they had.
+    """The revocations of one issuer that are in force, by id, and the original ends of ``lifted`` ones, by id.
 
-    ``issued_at`` is the time of the newest list, ``ttl_s`` how long its issuer lets a reader rely on it.
+    ``issued_at``: time of the newest list. ``ttl_s``: seconds for which a reader may rely on it.
     """
 
     seq: int = 0
@@ -91,7 +89,7 @@ class Revocations:
     in_force: Mapping[str, Revocation] = field(default_factory=dict)
     lifted: Mapping[str, int] = field(default_factory=dict)
     _named: Mapping[Kind, frozenset[object]] = field(init=False, repr=False, compare=False)
-    ends_at: int = field(init=False, repr=False, compare=False)  # the first end of a revocation or a lift
+    ends_at: int = field(init=False, repr=False, compare=False)  # the earliest end of a revocation or a lift
 
     def __post_init__(self) -> None:
         named: dict[Kind, set[object]] = {}
@@ -103,18 +101,18 @@ class Revocations:
         object.__setattr__(self, "ends_at", 0 if lifted else min(*ends, *self.lifted.values(), _NEVER, _NEVER))
 
     def names(self, kind: Kind) -> frozenset[object]:
-        """Return what of this kind is stopped: values, of a subject or login pairs (issuer, value)."""
+        """Return the revoked names of ``kind``, as of ``Revocation.name``."""
         return self._named.get(kind, frozenset())
 
     def kind_of(self, names: Mapping[Kind, frozenset[object]]) -> Kind | None:
-        """Return the kind of a revocation of one of these names; None if there is none."""
+        """Return the kind of a revocation that matches one of ``names``; None if none does."""
         return next((kind for kind in Kind if not self.names(kind).isdisjoint(names[kind])), None)
 
     def merged(self, newer: Listed, *, now: int) -> Steps[Revocations]:
-        """Return both together, in steps, without what has expired by ``now`` or was lifted.
+        """Merge with a newer list, in steps, and drop revocations that were lifted or have expired by ``now``.
 
         Raises:
-            RevocationsError: the number of ``newer`` is lower, or far higher, or both together are too many.
+            RevocationsError: the number of ``newer`` is lower or far higher, or the result is too large.
         """
         if newer.seq < self.seq:
             raise RevocationsError(f"its number fell from {self.seq} to {newer.seq}")
@@ -134,20 +132,20 @@ class Revocations:
         return found
 
     def at(self, now: int) -> Steps[Revocations]:
-        """Return the same, in steps, without what has expired by ``now`` or was lifted."""
+        """Return a copy, in steps, without revocations that were lifted or have expired by ``now``."""
         if now < self.ends_at:
             return self
         return (yield from _in_force(replace(self, in_force={}), self.in_force.values(), self, now))
 
     @property
     def stopped(self) -> Mapping[Kind, frozenset[object]]:
-        """All that is stopped, by kind."""
+        """All revoked names, by kind."""
         return self._named
 
 
 def _in_force(numbers: Revocations, listed: Iterable[Revocation], before: Revocations, now: int) -> Steps[Revocations]:
-    """Return ``numbers`` with the listed revocations that count, the first of each ID. Names that are the same as
-    ``before`` are shared with it, so that a comparison costs nothing.
+    """Return ``numbers`` with the ``listed`` revocations that are in force, the first of each id. Sets of names that
+    are unchanged since ``before`` are shared with it, so comparison is by identity.
     """
     in_force: dict[str, Revocation] = {}
     named: dict[Kind, set[object]] = {}

@@ -1,4 +1,4 @@
-"""RFC 8693, token exchange, for both ends: its constants, and requests and responses from their own modules."""
+"""RFC 8693 token exchange, for client and server: token types, and re-exports of the request and response modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes: one call that peers may make of this workload, or one target that its agent may call.
+"""Routes: calls that peers may make to this workload, and targets that its agent may call.
 
 ``inbound_routes`` and ``outbound_routes`` find the route of a request.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sidecar.delegation.human import Human
     from sidecar.delegation.resource_metadata import ProtectedResource
 
-MAX_MESSAGE_BYTES: Final = 1024 * 1024  # of a message of MCP or A2A, where the settings do not say otherwise
+MAX_MESSAGE_BYTES: Final = 1024 * 1024  # default limit of an MCP or A2A message
 
 _AnyRoute = TypeVar("_AnyRoute")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -33,27 +33,26 @@ _AUTHORITY: Final = re.compile(r"(?:[a-z0-9._-]{1,255}|\[[0-9a-f:.]{2,45}\])(?::
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundRoute:
-    """One call that peers may make of this workload.
+    """One call that peers may make to this workload.
 
-    ``path`` is exact, or with ``prefix`` the start of the path by whole segments (``/`` is every path). All ``scopes``
-    are needed. ``peers`` may call (empty: nobody) with tokens of ``issuers`` (empty: nobody's). A request may use the
-    outbound routes in ``may_call`` (empty: none), at most ``max_calls`` times in all, and for ``linger_s`` seconds
-    after its end. ``allow_self`` admits an autonomous agent acting for itself, and ``delegate_self`` opens ``may_call``
-    to such a request as well. ``forwarded`` tells the agent how the
-    call reached us, in ``X-Forwarded-Proto``, ``-Host`` and ``-For``. ``human`` is the login that the user needs.
-    Before ``observe_until`` (seconds since the epoch) the route only observes: it lets pass what ``observed.RELAXED``
-    lists. ``subjects`` are those for whom it may be called (empty: anybody).
-    With a ``protocol`` above HTTP, ``operations`` has a route of its own for each of its operations, of which
-    ``operation`` is the key; their messages have ``max_message_bytes`` at most. Sessions of MCP belong to a subject at
-    a peer, or with ``sessions`` ``per_actor`` to a peer. ``resource`` is what clients are told of it (RFC 9728).
-    With ``filter_lists`` an answer that lists tools, prompts or resources holds those that its reader may call.
-    ``a2a`` is for routes of A2A. Requests and answers of a ``stream`` are meant to stay open: only their silence is
-    limited. A call ends ``deadline_s`` after it began (None: without that limit). With ``record_first`` a request goes
-    on when its first record is written.
+    ``path`` is exact, or with ``prefix`` a prefix of whole segments (``/``: every path). A token needs all ``scopes``.
+    Allowed callers are ``peers`` (empty: none) with tokens of ``issuers`` (empty: none). A request may use the outbound
+    routes in ``may_call`` (empty: none), at most ``max_calls`` times in total, and until ``linger_s`` seconds after its
+    end. ``allow_self``: admit an autonomous agent that acts for itself; ``delegate_self``: such a request may use
+    ``may_call`` too. ``forwarded``: send ``X-Forwarded-Proto``, ``-Host`` and ``-For`` to the agent. ``human``: the
+    login that is required of the user. ``subjects``: those for whom peers may call (empty: all).
+    Before ``observe_until`` (seconds since the epoch) the route observes: requests refused for a reason in
+    ``observed.RELAXED`` pass.
+    With a ``protocol`` above HTTP, ``operations`` has a route object for each allowed operation, and ``operation`` is
+    that object's key; a message has at most ``max_message_bytes``. ``sessions``: MCP sessions belong to one subject at
+    a peer, or with ``per_actor`` to the peer. ``resource``: protected resource metadata (RFC 9728).
+    ``filter_lists``: remove tools, prompts and resources that the caller may not use from answers. ``a2a``: rules of an
+    A2A route. ``stream``: requests and answers may stay open; only idle time is limited. ``deadline_s``: maximum
+    duration of a call (None: unlimited). ``record_first``: forward a request only after its first record is written.
 
     Raises:
-        ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number is invalid;
-            operations without a protocol.
+        ValueError: the path is not canonical, a prefix ends in a slash, a name, method or number is invalid, or a route
+            of plain HTTP has operations.
     """
 
     name: str
@@ -85,7 +84,7 @@ class InboundRoute:
     deadline_s: float | None = None
     record_first: bool = False
     key: str = field(init=False)
-    forwards_as_is: bool = field(init=False)  # nothing lingers, and nothing of the answer is read
+    forwards_as_is: bool = field(init=False)  # no linger, and no parsing of messages
     mark: RouteMark = field(init=False, compare=False, repr=False)  # identifies the route after a reload
 
     def __post_init__(self) -> None:
@@ -104,12 +103,12 @@ class InboundRoute:
             raise ValueError("linger_s and max_calls are not negative")
 
     def below(self, path: str) -> str:
-        """Return the part of a path below the route's own; empty at it."""
+        """Return the rest of ``path`` after the route's prefix; empty for an exact route, or at the prefix itself."""
         return path.removeprefix(self.path.rstrip("/")) if self.prefix and path != self.path else ""
 
     @property
     def scopes_of_any(self) -> ScopeSet:
-        """The scopes that a call needs whatever its operation: of a route without operations, its own."""
+        """Scopes that every operation requires; without operations, the route's own."""
         if self.operations is None:
             return self.scopes
         return frozenset.intersection(*(self.operations.find(key).scopes for key in self.operations.keys))
@@ -130,9 +129,9 @@ def _operation(operations: Operations[_AnyRoute] | None, key: str | None) -> _An
 
 
 class RouteMark(NamedTuple):
-    """Identifies the same route in another policy: by its name, or if renamed by the requests it matches.
+    """Identifies the same route in another policy: by its name or, if renamed, by the requests that it matches.
 
-    ``operation`` is the listed key, where the route is that of an operation.
+    ``operation``: the listed key, if the route object is that of an operation.
     """
 
     name: str
@@ -151,22 +150,21 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundRoute:
-    """One target the agent may call: by ``host`` (authority, lower case), or by ``prefix`` of the path on our listener.
+    """One target of the agent, matched by ``host`` (authority, lower case) or by path ``prefix`` on our own listener.
 
-    The next hop must show the SPIFFE ID ``peer``; the token is issued for ``audience``, by the token service of
-    ``issuer``; ``scopes`` is the ceiling of what may be asked for. With ``token`` ``self`` the call is made on the
-    workload's own authority, with ``login`` by the token that a user granted for this route alone. At an entry
-    ``first_token_life_s`` replaces that of the entry for chains that start here. Before ``observe_until`` (seconds
-    since the epoch) a call without a handle goes to ``peer`` with its own credential.
-    ``crossings`` by issuer: whose tokens are exchanged here besides those of ``issuer``. ``txn_token``: the transaction
-    token of a chain goes along. ``protocol``, ``operations``, ``operation``, ``max_message_bytes`` and ``a2a`` as of an
-    inbound route. ``for_itself`` is the route of the same operation on the workload's own authority, where that is
-    allowed. ``http_version`` is that of the next hop: the agent's own, or one for all calls. ``stream``,
-    ``deadline_s`` and ``record_first`` as of an inbound route.
+    The next hop must prove the SPIFFE ID ``peer``. The token service of ``issuer`` issues the token for ``audience``,
+    with at most ``scopes``. ``token``: ``exchange``; ``self`` for the workload's own authority; ``login`` for a token
+    that a user granted for this route. ``first_token_life_s`` overrides the entry's for chains that start on this
+    route. Before ``observe_until`` (seconds since the epoch) a call without a handle goes to ``peer`` with its own
+    credential.
+    ``crossings``: by issuer, the further issuers whose tokens are exchanged. ``txn_token``: send the chain's
+    transaction token. ``for_itself``: the route object of the same operation on the workload's own authority, if
+    allowed. ``http_version``: of calls to the next hop; ``same`` is that of the agent's call. Other members as in
+    ``InboundRoute``.
 
     Raises:
-        ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer; it
-            observes a next hop that proves no SPIFFE ID; a crossing from the route's own issuer, or under another name.
+        ValueError: not exactly one of host and prefix, an invalid one, no audience or issuer, ``observe_until`` without
+            ``peer``, or a crossing from the route's own issuer or under another name.
     """
 
     name: str
@@ -217,7 +215,7 @@ class OutboundRoute:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Two routes, by name, that would both match. ``what`` they share: a name, or methods of a path, or a target."""
+    """Names of two routes that would both match. ``what``: the shared name, method and path, or target."""
 
     first: str
     second: str
@@ -225,20 +223,20 @@ class Overlap:
 
 
 def require_name(name: str) -> None:
-    """Refuse a name that no route may have.
+    """Check the syntax of a route's name.
 
     Raises:
-        ValueError: so it is.
+        ValueError: not 1 to 64 letters, digits, dots, dashes and underscores, with a letter or digit first.
     """
     if not _NAME.fullmatch(name):
         raise ValueError("a route's name is 1 to 64 letters, digits, dots, dashes and underscores")
 
 
 def require_match(name: str, host: str | None, prefix: str | None) -> None:
-    """Refuse an outbound route without a name, or with anything but one host or one prefix.
+    """Check the name and the match of an outbound route.
 
     Raises:
-        ValueError: so it is.
+        ValueError: an invalid name, not exactly one of ``host`` and ``prefix``, or an invalid one.
     """
     require_name(name)
     if (host is None) == (prefix is None):
@@ -250,20 +248,20 @@ def require_match(name: str, host: str | None, prefix: str | None) -> None:
 
 
 def require_method(method: str) -> None:
-    """Refuse a method that no route can serve.
+    """Check a method of a route.
 
     Raises:
-        ValueError: it is not an upper-case token, or CONNECT or TRACE.
+        ValueError: not an upper-case token, or CONNECT or TRACE.
     """
     if not _METHOD.fullmatch(method) or method in _NEVER_SERVED:
         raise ValueError("a method is an upper-case token, and neither CONNECT nor TRACE")
 
 
 def require_path(path: str, *, prefix: bool) -> None:
-    """Refuse a route's path that no request could ever match.
+    """Check that a route's path is canonical, so that requests can match it.
 
     Raises:
-        ValueError: it is not in canonical form or has no single safe meaning, or a ``prefix`` ends with a slash.
+        ValueError: the path is refused by or differs from ``canonical_target``, or a ``prefix`` ends with a slash.
     """
     try:
         canonical = canonical_target(path.encode())

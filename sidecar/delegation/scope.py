@@ -1,4 +1,4 @@
-"""Scopes: a set of tokens that only ever narrows (RFC 6749 section 3.3)."""
+"""Parsing and formatting of scopes: sets of scope tokens (RFC 6749 section 3.3)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ScopeShape = Literal["string", "array", "either"]
 # NQCHAR: visible ASCII without the quotation mark and the backslash.
 _TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
-# longest set that is cached: a token may hold thousands of scopes
+# Limits of a cached set: a token may have thousands of scopes.
 _MAX_KNOWN_TOKENS: Final = 32
 _MAX_KNOWN_CHARACTERS: Final = 1024
-_MAX_KNOWN: Final = 1024  # sets: the same few recur
+_MAX_KNOWN: Final = 1024  # cached sets
 _known: Final[dict[ScopeSet, tuple[str, ...]]] = {}
 
 
@@ -26,16 +26,16 @@ def parse_scope(text: str) -> ScopeSet:
     """Parse a scope string: tokens separated by single spaces; the empty string is the empty set.
 
     Raises:
-        ScopeError: doubled, leading or trailing spaces, other white space, or a character outside the grammar.
+        ScopeError: a doubled, leading or trailing space, or a character outside the grammar.
     """
     return _scope_set(text.split(" ")) if text else frozenset()
 
 
 def parse_scope_claim(value: object, *, shape: ScopeShape) -> ScopeSet:
-    """Parse a scope claim in the shape its issuer uses: one string, an array of tokens, or either.
+    """Parse a scope claim of the issuer's ``shape``: one string, an array of tokens, or either.
 
     Raises:
-        ScopeError: the other shape, another type, or what ``parse_scope`` refuses.
+        ScopeError: another shape or type, or an invalid scope token.
     """
     if isinstance(value, str) and shape != "array":
         return parse_scope(value)
@@ -45,7 +45,7 @@ def parse_scope_claim(value: object, *, shape: ScopeShape) -> ScopeSet:
 
 
 def sorted_scope(scope: ScopeSet) -> tuple[str, ...]:
-    """Return the tokens in canonical order; cached for short sets."""
+    """Return the scope tokens sorted; cached for small sets."""
     return _known.get(scope) or _sort(scope)
 
 
@@ -59,7 +59,7 @@ def _sort(scope: ScopeSet) -> tuple[str, ...]:
 
 
 def format_scope(scope: ScopeSet) -> str:
-    """Return the canonical string: sorted, single spaces."""
+    """Return the scope tokens as a string, sorted and separated by single spaces."""
     return " ".join(sorted_scope(scope))
 
 

@@ -1,4 +1,4 @@
-"""Signature verification: the key must fit the algorithm, and the issuer must be allowed to use it."""
+"""Verification of JWS signatures, with algorithms that both the issuer and the key allow."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAl
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.errors import Denied, Reason
 
-# Each calls the key's own verification, which raises InvalidSignature. PyJWT does the same, and would bring an HTTP
-# client into every sidecar.
+# Each calls the key's own verification, which raises InvalidSignature. PyJWT does the same, but imports an HTTP client.
 _Verify: TypeAlias = Callable[[Any, bytes, bytes], None]
 
 
@@ -36,7 +35,7 @@ def _rsa(hashed: HashAlgorithm, padding: PKCS1v15 | PSS) -> _Verify:
 
 
 def _pss(hashed: HashAlgorithm) -> _Verify:
-    """RSASSA-PSS with a salt as long as the hash (RFC 7518 section 3.5)."""
+    """Verifier of RSASSA-PSS, with a salt as long as the hash (RFC 7518 section 3.5)."""
     return _rsa(hashed, PSS(mgf=MGF1(hashed), salt_length=hashed.digest_size))
 
 
@@ -71,13 +70,13 @@ class Signed(Protocol):
 
 
 def verify_signature(signed: Signed, key: VerificationKey, algorithms: Container[str]) -> None:
-    """Return if the signature is right; ECDSA signatures have exactly the length of their curve (RFC 7518 section 3.4).
+    """Verify a JWS signature; an ECDSA signature must have exactly the length for its curve (RFC 7518 section 3.4).
 
-    An ECDSA signature (r, s) has a twin (r, n - s) that verifies as well: neither a token nor its hash may serve as a
-    replay identifier.
+    For an ECDSA signature (r, s), (r, n - s) is valid too: neither a token nor its hash may serve as a replay
+    identifier.
 
     Raises:
-        Denied: ALG_NOT_ALLOWED if ``algorithms`` or the key do not allow the token's algorithm; BAD_SIGNATURE.
+        Denied: ALG_NOT_ALLOWED if ``algorithms`` or ``key`` do not allow the algorithm; BAD_SIGNATURE.
     """
     if signed.alg not in algorithms:
         raise Denied(Reason.ALG_NOT_ALLOWED, "the issuer may not use this algorithm")

@@ -1,7 +1,7 @@
-"""SPIFFE IDs: strict parsing, then plain byte equality (SPIFFE-ID section 2).
+"""SPIFFE IDs and trust domains: strict parsing, comparison by bytes (SPIFFE-ID section 2).
 
-Both types are strings that can only be made from valid text. Comparing two of them compares their bytes: there is no
-case folding, no prefix rule and no URL library that would normalise the text first.
+Both types are strings that can only be created from valid text. There is no case folding, no prefix rule and no URL
+library that would normalise the text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TrustDomain(str):
         """Check the name.
 
         Raises:
-            SpiffeIdError: it is not 1 to 255 characters of ``[a-z0-9._-]``.
+            SpiffeIdError: ``name`` is not 1 to 255 characters of ``[a-z0-9._-]``.
         """
         if not _TRUST_DOMAIN.fullmatch(name):
             raise SpiffeIdError("a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and underscore")
@@ -51,7 +51,7 @@ class SpiffeId(str):
         """Parse by the grammar of SPIFFE-ID section 2, at most 2048 bytes.
 
         Raises:
-            SpiffeIdError: any departure from the grammar, an upper-case scheme or domain included.
+            SpiffeIdError: ``text`` violates the grammar, has no path, or has an upper-case scheme or trust domain.
         """
         if len(text) > MAX_SPIFFE_ID_BYTES:
             raise SpiffeIdError("a SPIFFE ID has at most 2048 bytes")

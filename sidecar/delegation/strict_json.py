@@ -1,7 +1,7 @@
-"""JSON from outside: one object, no duplicate members, bounded depth and numbers (RFC 8259, I-JSON of RFC 7493).
+"""Strict parser for untrusted JSON: one object, no duplicate members, bounded depth and numbers (RFC 8259, RFC 7493).
 
-Python's own parser takes the last of two equal members, NaN, and numbers of any length. Two parsers that differ there
-disagree about what was signed, so ambiguous documents are refused here before any member is read.
+Python's own parser accepts duplicate members (the last counts), NaN, and numbers of any length. Parsers that differ
+there disagree about what was signed, so ambiguous documents are refused.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ import orjson
 
 MAX_DEPTH: Final = 16
 MAX_INTEGER_DIGITS: Final = 16
-# An escaped colon: after an even number of backslashes. Nothing else but a colon makes one of a string's.
+# An escaped colon in a string: the escape follows an even number of backslashes.
 _ESCAPED_COLON: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u003[aA]")
-_MOST_CONTAINERS: Final = 100_000  # each takes some 100 bytes, and time of the garbage collector
+_MOST_CONTAINERS: Final = 100_000  # each takes about 100 bytes, and garbage collection time
 _MAX_FLOAT_CHARACTERS: Final = 40
 
 
 class StrictJsonError(ValueError):
-    """The document is not acceptable. ``duplicate`` tells two equal members from other errors; the input is never
-    quoted.
-    """
+    """The document is refused. ``duplicate``: because of two members with one name. The message never quotes input."""
 
     def __init__(self, message: str, *, duplicate: bool = False) -> None:
         super().__init__(message)
@@ -33,7 +31,7 @@ class StrictJsonError(ValueError):
 
 
 def members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return the members of an object. Raises StrictJsonError, two have one name."""
+    """Return the members of an object. Raises StrictJsonError if two have the same name."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise StrictJsonError("an object has two members with one name", duplicate=True)
@@ -62,14 +60,14 @@ _DECODER: Final = json.JSONDecoder(
 
 
 def parse_message_object(document: bytes, *, max_bytes: int) -> dict[str, object]:
-    """Parse one object that is forwarded, not signed: as ``parse_object``, with any finite number and nested deeper.
+    """Parse one object of an unsigned, forwarded message: as ``parse_object``, but any finite number and more depth.
 
-    The event loop waits for this parser, so it is the fast one, at 0.1 s for a MiB of the worst. That takes the last of
-    two equal members; written again its value then has fewer colons than the document.
+    Uses orjson, since the event loop waits: at most 0.1 s for a MiB. orjson accepts duplicate members (the last
+    counts); they are detected because the value, serialized again, has fewer colons than the document.
 
     Raises:
-        StrictJsonError: as ``parse_object``; objects and arrays are nested more than 254 deep, or there are more than
-            100 000 of them (brackets in strings count too).
+        StrictJsonError: as ``parse_object``; objects and arrays nested more than 254 deep, or more than 100 000 of them
+            (brackets in strings count too).
     """
     if len(document) > max_bytes:
         raise StrictJsonError("the document is too large")
@@ -96,8 +94,8 @@ def parse_object(document: bytes, *, max_bytes: int = 65536, max_depth: int = MA
     """Parse one UTF-8 JSON object without a byte order mark.
 
     Raises:
-        StrictJsonError: anything else, including duplicate members at any level, NaN and Infinity, integers of more
-            than 16 digits, lone surrogates, and objects and arrays nested more than ``max_depth`` deep.
+        StrictJsonError: any other document, or one with duplicate members at any level, NaN or Infinity, integers of
+            more than 16 digits, lone surrogates, or objects and arrays nested more than ``max_depth`` deep.
     """
     if len(document) > max_bytes:
         raise StrictJsonError("the document is too large")
@@ -119,7 +117,7 @@ def parse_object(document: bytes, *, max_bytes: int = 65536, max_depth: int = MA
 
 
 def parse_value(text: str, at: int, *, max_depth: int) -> tuple[object, int]:
-    """Parse the value that begins ``at`` a place. Return it, and the place after it. Raises as ``parse_object``."""
+    """Parse the JSON value at offset ``at``; return the value and the offset after it. Raises as ``parse_object``."""
     try:
         value, end = _DECODER.raw_decode(text, at)
         if text.find("\\u", at, end) >= 0:
@@ -136,9 +134,7 @@ def parse_value(text: str, at: int, *, max_depth: int) -> tuple[object, int]:
 
 
 def may_nest(document: bytes, deeper_than: int) -> bool:
-    """True if objects and arrays may be nested deeper than allowed: not if fewer begin in the document. Strings may
-    mislead.
-    """
+    """True if the document has more than ``deeper_than`` opening brackets, also in strings, and so may nest deeper."""
     return document.count(b"{") + document.count(b"[") > deeper_than
 
 

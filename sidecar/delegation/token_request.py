@@ -1,7 +1,7 @@
-"""Requests to a token endpoint, built and parsed (RFC 8693 section 2.1, RFC 6749 section 4.4).
+"""Builders and parser for requests to a token endpoint (RFC 8693 section 2.1, RFC 6749 section 4.4).
 
-An STS tolerates real clients but no ambiguity: an empty parameter counts as absent, unknown ones are ignored, a
-repeated one is refused.
+For compatibility with real clients, an empty parameter counts as absent and unknown ones are ignored. A repeated
+parameter is refused, except audience and resource.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def exchange_form(request: ExchangeRequest) -> tuple[tuple[str, str], ...]:
     """Return the parameters of a token exchange.
 
     Raises:
-        ValueError: an actor token without its type, or the reverse (RFC 8693 section 2.1).
+        ValueError: only one of actor token and actor token type is set (RFC 8693 section 2.1).
     """
     if (request.actor_token is None) != (request.actor_token_type is None):
         raise ValueError("an actor token and its type go together")
@@ -73,12 +73,12 @@ def exchange_form(request: ExchangeRequest) -> tuple[tuple[str, str], ...]:
 
 
 def build_exchange(request: ExchangeRequest) -> bytes:
-    """Return the form body of a token exchange. Errors as ``exchange_form``."""
+    """Return the form body of a token exchange. Raises as ``exchange_form``."""
     return urlencode(exchange_form(request)).encode("ascii")
 
 
 def client_credentials_form(request: ClientCredentialsRequest) -> tuple[tuple[str, str], ...]:
-    """Return the parameters of a request for the client's own token. A target that is a URI goes into ``resource``."""
+    """Return the parameters of a client credentials request. A target that is an absolute URI becomes ``resource``."""
     pairs = [("grant_type", CLIENT_CREDENTIALS)]
     if request.scope is not None:
         pairs.append(("scope", format_scope(request.scope)))
@@ -88,17 +88,17 @@ def client_credentials_form(request: ClientCredentialsRequest) -> tuple[tuple[st
 
 
 def build_client_credentials(request: ClientCredentialsRequest) -> bytes:
-    """Return the form body of a request for the client's own token."""
+    """Return the form body of a client credentials request."""
     return urlencode(client_credentials_form(request)).encode("ascii")
 
 
 def parse_token_request(body: bytes, content_type: str | None) -> ExchangeRequest | ClientCredentialsRequest:
-    """Parse a request to the token endpoint. Token types are not checked here, tokens not parsed.
+    """Parse a request to the token endpoint, without checking token types or parsing tokens.
 
     Raises:
-        Denied: EXCHANGE_MALFORMED (media type, form, repeated or missing parameter, a type without its token),
-            GRANT_NOT_SUPPORTED, SCOPE_REFUSED (outside the grammar of a scope), TARGET_UNKNOWN (a resource that is no
-            absolute URI).
+        Denied: EXCHANGE_MALFORMED (media type, form, repeated or missing parameter, or only one of actor token and its
+            type), GRANT_NOT_SUPPORTED, SCOPE_REFUSED (not a valid scope string), TARGET_UNKNOWN (a resource that is not
+            an absolute URI).
     """
     if media_type(content_type) != _FORM:
         raise Denied(Reason.EXCHANGE_MALFORMED, "the body is not a form")

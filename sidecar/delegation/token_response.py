@@ -1,7 +1,7 @@
-"""Responses of a token endpoint, parsed and built (RFC 8693 section 2.2, RFC 6749 section 5).
+"""Parsers and builders for responses of a token endpoint (RFC 8693 section 2.2, RFC 6749 section 5).
 
-The client accepts only members of the right type. Of a refusal it takes only a registered error code: an STS's prose
-may quote tokens, so it never leaves this file, not even for the record.
+Members must have the right type. Only a known error code of a refusal is returned: an STS's description may quote
+tokens, so it never leaves this module, not even for records.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ENDPOINT_ERRORS: Final = frozenset(
         "actor_unauthorized",
     }
 )
-# A token that is not trusted, or an actor that may not act (draft-mcguinness-oauth-actor-profile-01).
+# Codes of draft-mcguinness-oauth-actor-profile-01 for an untrusted token, and for an actor that may not act.
 _ACTOR_PROFILE_ERRORS: Final = {
     **dict.fromkeys(
         (
@@ -56,15 +56,15 @@ _ACTOR_PROFILE_ERRORS: Final = {
     ),
     **dict.fromkeys((Reason.DELEGATION_NOT_ALLOWED, Reason.MAY_ACT_REFUSED), "actor_unauthorized"),
 }
-# Codes that servers send besides, as they may: Keycloak to a client that is none of a token's audiences; Entra where a
-# user must log in again, and for a resource that the tenant does not know.
+# Further codes: Keycloak's for a client that is not among a token's audiences; Entra's if a user must log in again, or
+# for an unknown resource.
 _READ_ERRORS: Final = _ENDPOINT_ERRORS | {"access_denied", "interaction_required", "invalid_resource"}
 _STATUSES_KEPT: Final = frozenset({404, 405, 408, 413, 414, 417, 431})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenResponse:
-    """The STS's description of what it issued (RFC 8693 section 2.2.1). Only the token's own claims are evidence.
+    """Members of a token response (RFC 8693 section 2.2.1). Unsigned: decisions use the token's own claims.
 
     ``issued_token_type`` is None for client credentials (RFC 6749 section 5.1).
     """
@@ -79,12 +79,12 @@ class TokenResponse:
 def parse_response(
     status: int, content_type: str | None, body: bytes, *, requested: ExchangeRequest | ClientCredentialsRequest
 ) -> TokenResponse:
-    """Parse the STS's response to an exchange, or to client credentials.
+    """Parse the STS's response to the exchange or client credentials request ``requested``.
 
     Raises:
-        Denied: EXCHANGE_DENIED (400), STS_ERROR (401, 403), STS_REDIRECT, STS_TOO_LARGE, STS_TOKEN_TYPE (another type
-            than asked for, or no bearer token), STS_SCOPE_WIDENED, STS_BAD_RESPONSE (all else).
-        Unavailable: STS_UNAVAILABLE (429, 5xx): it was reached and cannot serve now, as its detail says.
+        Denied: EXCHANGE_DENIED (400), STS_ERROR (401, 403), STS_REDIRECT, STS_TOO_LARGE, STS_TOKEN_TYPE (not the
+            requested type, or not a bearer token), STS_SCOPE_WIDENED, STS_BAD_RESPONSE (any other defect).
+        Unavailable: STS_UNAVAILABLE (429, 5xx).
     """
     return parse_token_answer(
         status,
@@ -104,9 +104,9 @@ def parse_token_answer(
     issued_token_type: str | None,
     token_type: str = _BEARER,
 ) -> TokenResponse:
-    """Parse the answer of a token endpoint: RFC 8693 with an ``issued_token_type``, RFC 6749 section 5.1 without.
+    """Parse a token response: of RFC 8693 with ``issued_token_type``, else of RFC 6749 section 5.1.
 
-    ``scope`` is the widest that the answer may name (None: not compared). Errors as ``parse_response``.
+    ``scope``: the most that the response may grant (None: unchecked). Raises as ``parse_response``.
     """
     if status != 200:
         raise _refusal(status, content_type, body)
@@ -135,24 +135,24 @@ def parse_token_answer(
 
 @dataclass(frozen=True, slots=True)
 class AnswerMembers:
-    """The members of a successful answer, each read by its type."""
+    """Typed accessors for the members of a successful answer."""
 
     members: Mapping[str, object] = field(repr=False)
 
     def text(self, name: str, *, max_chars: int | None = None) -> str:
-        """Return a plain string. Raises Denied, STS_BAD_RESPONSE; STS_TOO_LARGE, it has more than ``max_chars``."""
+        """Return a string of visible ASCII. Raises Denied: STS_BAD_RESPONSE; STS_TOO_LARGE above ``max_chars``."""
         value = _text(self.members, name)
         if max_chars is not None and len(value) > max_chars:
             raise Denied(Reason.STS_TOO_LARGE, f"{name} is longer than {max_chars} characters")
         return value
 
     def seconds(self, name: str) -> int | None:
-        """Return a positive number of seconds; None: it is absent. Raises Denied, STS_BAD_RESPONSE."""
+        """Return a positive integer of seconds; None if absent. Raises Denied: STS_BAD_RESPONSE."""
         return _seconds(self.members, name)
 
 
 def parse_answer(status: int, content_type: str | None, body: bytes) -> AnswerMembers:
-    """Parse the success of an endpoint that issues no token. Errors as ``parse_response``."""
+    """Parse a successful answer of an endpoint that issues no token. Raises as ``parse_response``."""
     if status != 200:
         raise _refusal(status, content_type, body)
     answer = _answer(content_type, body)
@@ -162,7 +162,7 @@ def parse_answer(status: int, content_type: str | None, body: bytes) -> AnswerMe
 
 
 def error_among(status: int, content_type: str | None, body: bytes, known: frozenset[str]) -> str | None:
-    """Return the error code of a refusal (400), if it is one of ``known``; None for every other answer."""
+    """Return the error code of a 400 answer if it is one of ``known``; None for any other answer."""
     if status != 400:
         return None
     try:
@@ -175,9 +175,9 @@ def error_among(status: int, content_type: str | None, body: bytes, known: froze
 def build_response(
     *, access_token: str, expires_in: int, scope: ScopeSet, issued_token_type: str | None
 ) -> dict[str, object]:
-    """Build the members of a success (RFC 8693 section 2.2.1): always a scope, never a refresh token.
+    """Return the members of a token response (RFC 8693 section 2.2.1): always a scope, never a refresh token.
 
-    ``issued_token_type`` is None for client credentials, whose answer has no such member (RFC 6749 section 5.1).
+    ``issued_token_type``: None for client credentials, which omits the member (RFC 6749 section 5.1).
     """
     response: dict[str, object] = {
         "access_token": access_token,
@@ -191,12 +191,12 @@ def build_response(
 
 
 def build_error(error: SidecarError, *, actor_profile: bool = False) -> tuple[int, dict[str, object]]:
-    """Build status and members of a refusal (RFC 8693 section 2.2.2). Any problem of a token is 400.
+    """Return status and members of an error response (RFC 8693 section 2.2.2).
 
-    RFC 8693 has ``invalid_request`` for all of them. ``actor_profile`` uses the codes of
-    draft-mcguinness-oauth-actor-profile-01: ``invalid_grant`` for a token that is not trusted, and
+    An invalid token is 400 ``invalid_request``, as RFC 8693 requires. ``actor_profile``: use the codes of
+    draft-mcguinness-oauth-actor-profile-01 instead, ``invalid_grant`` for an untrusted token and
     ``actor_unauthorized`` for an actor that may not act for this subject.
-    The description is the reason's fixed text: nothing of the request is reflected.
+    The description is the reason's fixed text, so nothing of the request is reflected.
     """
     answer = error.answer
     if actor_profile and error.reason in _ACTOR_PROFILE_ERRORS:
@@ -225,7 +225,7 @@ def _refusal(status: int, content_type: str | None, body: bytes) -> SidecarError
 
 
 def _error_code(content_type: str | None, body: bytes) -> str:
-    """Return the registered error code of a refusal, for the record; other text of the STS stays unread."""
+    """Return the error code of a refusal if it is known, for records; never any other text of the STS."""
     try:
         error = _answer(content_type, body).get("error")
     except Denied:

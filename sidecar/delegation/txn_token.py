@@ -1,7 +1,7 @@
-"""Transaction tokens (draft-ietf-oauth-transaction-tokens-09): what one transaction is about, in one trust domain.
+"""Verification of transaction tokens (draft-ietf-oauth-transaction-tokens-09), the context of a chain in a domain.
 
-They travel beside access tokens and are no credentials. Nothing is decided by one: it is verified so that what is
-passed on, and recorded as ``txn``, is true.
+They accompany access tokens and are not credentials. No decision uses them: they are verified so that the forwarded
+token, and ``txn`` in records, are authentic.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _REQUIRED: Final = ("iat", "txn", "sub", "scope", "req_wl")  # besides aud and e
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TxnSource:
-    """The service that issues a trust domain's transaction tokens: ``issuer`` is its name, also of its keys.
+    """The service that issues a trust domain's transaction tokens. ``issuer``: its identifier, which selects its keys.
 
-    ``subject_issuer``: the issuer of the access tokens that are shown to it, whose ``sub`` its tokens repeat.
+    ``subject_issuer``: the issuer of the access tokens whose ``sub`` the service repeats.
     """
 
     trust_domain: TrustDomain
@@ -39,9 +39,9 @@ class TxnSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TxnToken:
-    """A verified transaction token. Times in seconds since the epoch; ``held_bytes`` is the memory it takes.
+    """A verified transaction token. Times in seconds since the epoch; ``held_bytes``: its approximate memory.
 
-    ``subject`` is a name of ``subject_issuer``.
+    ``subject`` is a ``sub`` of ``subject_issuer``.
     """
 
     raw: str = field(repr=False)
@@ -57,9 +57,9 @@ class TxnToken:
         object.__setattr__(self, "held_bytes", bytes_of(self))
 
     def check_beside(self, token: VerifiedToken) -> None:
-        """Return if it is of the same subject as an access token, and of the same transaction if that names one.
+        """Check that issuer and subject, and ``txn`` if the access token has one, equal those of the access token.
 
-        One ``sub`` of two issuers is two subjects. A ``sub_id`` counts for nothing: a foreign issuer may write any.
+        ``sub_id`` is ignored, since a foreign issuer may write any value.
 
         Raises:
             Denied: TXN_TOKEN_REFUSED.
@@ -76,7 +76,7 @@ def verify_txn_token(bearer: Bearer, *, source: TxnSource, key: VerificationKey,
     """Verify a parsed transaction token with a ``key`` of its service.
 
     Raises:
-        Denied: ALG_NOT_ALLOWED, BAD_SIGNATURE, MALFORMED_TOKEN, WRONG_ISSUER (an ``iss`` that is another's),
+        Denied: ALG_NOT_ALLOWED, BAD_SIGNATURE, MALFORMED_TOKEN, WRONG_ISSUER (an ``iss`` other than the service),
             TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE.
     """
     claims = bearer.claims

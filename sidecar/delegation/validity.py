@@ -1,4 +1,4 @@
-"""A token's period of validity: exp, nbf and iat (RFC 7519 section 4.1), parsed once, checked at every use."""
+"""Validity period of a token: exp, nbf and iat (RFC 7519 section 4.1), parsed once and checked at every use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sidecar.delegation.claims import time_claim
 from sidecar.errors import Denied, Reason
 
 FIRST_TOKEN_LIFE_S: Final = 300
-DELEGATION_LIFE_S: Final = 3600  # and never beyond the login, unless an entry's delegation_life_s says so
+DELEGATION_LIFE_S: Final = 3600  # and not beyond the login token, unless the entry sets delegation_life_s
 
 
 class Timed(Protocol):
-    """Anything with a begin and an end: a token, or only its times."""
+    """A token, or only its times."""
 
     @property
     def expires_at(self) -> int: ...  # noqa: D102
@@ -27,7 +27,7 @@ class Timed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """A token's times in whole seconds, rounded to the shorter life. ``not_before`` is the later of nbf and iat."""
+    """A token's times in whole seconds, rounded to a shorter life. ``not_before`` is the later of nbf and iat."""
 
     expires_at: int
     not_before: int
@@ -41,7 +41,7 @@ def parse_validity(
     """Parse the times of a claim set. A token that lives longer than ``max_lifetime_s`` counts as expired.
 
     Raises:
-        Denied: MALFORMED_TOKEN if exp is missing or one of the three is not a date; TOKEN_EXPIRED.
+        Denied: MALFORMED_TOKEN if exp is missing or one of the three is invalid; TOKEN_EXPIRED above the lifetime.
     """
     expires_at = time_claim(claims, "exp")
     if expires_at is None:
@@ -59,10 +59,10 @@ def parse_validity(
 
 
 def check_times(token: Timed, now: int) -> None:
-    """Return if the token is valid at ``now``. A cached verdict must pass this again at each use.
+    """Check that the token is valid at ``now``; repeated at each use of a cached verdict.
 
     Raises:
-        Denied: TOKEN_EXPIRED from ``exp + leeway`` on; TOKEN_NOT_YET_VALID before ``nbf`` or ``iat``, less the leeway.
+        Denied: TOKEN_EXPIRED from ``exp + leeway`` on; TOKEN_NOT_YET_VALID before ``not_before - leeway``.
     """
     if now >= token.expires_at + token.leeway_s:
         raise Denied(Reason.TOKEN_EXPIRED, "exp has passed")

@@ -1,7 +1,7 @@
 """Verification of a token: signature, times, audience, claims and binding, cheapest first.
 
-The first failure wins and has one stable reason. Before the signature only ``iss`` and the header are read (RFC 8725
-section 3). ``decide`` judges if the token may be used *here, by this peer*; this file establishes its content.
+The first failed check determines the reason. Before the signature only ``iss`` and the header are used (RFC 8725
+section 3). ``decide`` then decides whether the peer may use the token for a call.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ __all__ = [
     "verify_token",
 ]
 
-# The claims that an issued token is later compared with, and those that tell how the user logged in.
+# Claims that are read after verification: to compare with an issued token, and for step-up rules.
 _READ_LATER: Final = ("exp", "sub_id", "auth_time", "acr")
-ANCESTORS: Final = "ancestor_jtis"  # not registered: no standard claim names the tokens before the parent
-MAX_ANCESTORS: Final = 2 * MAX_ACT_DEPTH  # each exchange adds an actor, so no lawful chain has more
-_GROUNDS_BYTES: Final = 256  # with the key ID; settings and key are shared
+ANCESTORS: Final = "ancestor_jtis"  # private claim: no registered one lists the tokens before the parent
+MAX_ANCESTORS: Final = 2 * MAX_ACT_DEPTH  # each exchange adds an actor, so valid chains are shorter
+_GROUNDS_BYTES: Final = 256  # with the key ID; settings and key are shared objects
 
 
 class _AnyAudience:
@@ -61,17 +61,17 @@ class _AnyAudience:
 
 
 class _AnyCertificate:
-    """The certificate that a token is bound to, whichever it is."""
+    """Matches every certificate binding."""
 
 
-ANY_CERTIFICATE: Final = _AnyCertificate()  # for a token that its audience shows: it has seen who sent it
-ANY_AUDIENCE: Final = _AnyAudience()  # for a token that opens nothing: also one with several audiences, or none
+ANY_CERTIFICATE: Final = _AnyCertificate()  # if the presenter is not the token's holder, but its audience
+ANY_AUDIENCE: Final = _AnyAudience()  # if the token grants nothing; also allows several audiences, or none
 
 
 class Grounds:
-    """The settings of the issuer (``trusted``), the key, and the key ID that a token was verified with.
+    """Settings of the issuer (``trusted``), key and key ID with which a token was verified.
 
-    They belong to one process: pickled, they become None.
+    Valid in one process only: pickled, they become None.
     """
 
     __slots__ = ("key", "kid", "trusted")
@@ -87,9 +87,9 @@ class Grounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
-    """A trusted issuer's statement, signed and valid now. It permits nothing yet. Times in seconds since the epoch.
+    """A verified token of a trusted issuer. Grants no access by itself. Times in seconds since the epoch.
 
-    ``held_bytes`` is the memory it takes, for caches that hold it.
+    ``held_bytes``: approximate memory, to limit caches.
     """
 
     raw: str = field(repr=False)
@@ -106,13 +106,13 @@ class VerifiedToken:
     client_id: str | None = None
     txn: str | None = None
     parent_jti: str | None = None
-    ancestors: tuple[str, ...] = ()  # the jti of the tokens before its parent, the first token of the chain first
+    ancestors: tuple[str, ...] = ()  # jti of the tokens before the parent, oldest first
     sid: str | None = None  # the login at its issuer (OpenID Connect Back-Channel Logout section 2.1)
     sub_id: tuple[str, str] | None = field(default=None, repr=False)  # (iss, sub): iss_sub of RFC 9493 section 3.2.3
-    certificate_thumbprint: str | None = None  # x5t#S256: good with this client certificate only (RFC 8705)
+    certificate_thumbprint: str | None = None  # x5t#S256 of the client certificate it is bound to (RFC 8705)
     chain: ActChain | None = field(default=None, repr=False)
-    actor_id: SpiffeId | None = None  # the current actor as the issuer's profile maps it; None: cannot be mapped
-    prior_ids: tuple[SpiffeId, ...] = ()  # of earlier actors, where the profile maps their names to others
+    actor_id: SpiffeId | None = None  # the current actor, mapped by the issuer's profile; None: no mapping
+    prior_ids: tuple[SpiffeId, ...] = ()  # earlier actors whose mapped SPIFFE ID differs from their sub
     claims: Mapping[str, object] = field(repr=False)
     grounds: Grounds | None = field(default=None, repr=False, compare=False)
     held_bytes: int = field(init=False, repr=False, compare=False, default=0)
@@ -134,12 +134,12 @@ def verify_token(
 ) -> VerifiedToken:
     """Verify an access token or a login token by its issuer's profile.
 
-    ``slim`` keeps only the claims that are read later, for a token that is cached.
+    ``slim``: keep only the claims that are read later, since the token is cached.
 
-    ``audiences`` are the values of which the token must name exactly one; ``ANY_AUDIENCE``: whatever it names.
-    ``peer_certificate_sha256`` is the SHA-256 of the presenter's certificate in hexadecimal; without it a token that is
-    bound to a certificate is refused. ``ANY_CERTIFICATE``: it is not the sender who presents it.
-    ``trusted`` are the settings that ``issuer`` is part of, where there are more.
+    ``audiences``: the token's single audience must be one of these; ``ANY_AUDIENCE`` permits any number of any.
+    ``peer_certificate_sha256``: SHA-256 of the presenter's certificate in hexadecimal; None refuses certificate-bound
+    tokens, and ``ANY_CERTIFICATE`` skips the check.
+    ``trusted``: the settings that contain ``issuer``, if any, for ``Grounds``.
 
     Raises:
         Denied: WRONG_ISSUER, TOKEN_TYPE, ALG_NOT_ALLOWED, BAD_SIGNATURE, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID,
@@ -199,10 +199,10 @@ def verify_again(
     peer_certificate_sha256: str | _AnyCertificate | None = None,
     trusted: object = None,
 ) -> VerifiedToken:
-    """Verify a token again with settings and a key that may have changed. Errors and arguments as ``verify_token``.
+    """Verify a token again with settings and a key that may have changed. Arguments and errors as ``verify_token``.
 
-    With equal settings and an equal key nothing is parsed and no signature checked: only time, audience and
-    certificate can differ. That takes 2 microseconds instead of 200.
+    With equal settings and key only time, audience and certificate are checked, without parsing or signature check.
+    That takes 2 microseconds instead of 200.
     """
     grounds = token.grounds
     if grounds is None or grounds.key != key or grounds.trusted != (trusted or issuer):
@@ -223,7 +223,7 @@ def verify_again(
 
 
 def check_header(bearer: Bearer, issuer: TrustedIssuer) -> None:
-    """Run the checks that need no key.
+    """Check issuer, type and algorithm of an unverified token.
 
     Raises:
         Denied: WRONG_ISSUER, TOKEN_TYPE, ALG_NOT_ALLOWED.
@@ -237,7 +237,7 @@ def check_header(bearer: Bearer, issuer: TrustedIssuer) -> None:
 
 
 def check_binding(token: VerifiedToken, peer_certificate_sha256: str | _AnyCertificate | None) -> None:
-    """Return if the token is bound to no certificate, or to this one. A cached verdict must pass this again.
+    """Check that the token is unbound, or bound to this certificate; repeated at each use of a cached verdict.
 
     Raises:
         Denied: CNF_MISMATCH.
@@ -246,7 +246,7 @@ def check_binding(token: VerifiedToken, peer_certificate_sha256: str | _AnyCerti
 
 
 def ancestors_of(token: VerifiedToken) -> tuple[str, ...]:
-    """Return the ``ancestors`` of a token that is issued in exchange for this one."""
+    """Return the ``ancestors`` for a token issued in exchange for ``token``."""
     return token.ancestors if token.parent_jti is None else (*token.ancestors, token.parent_jti)
 
 
@@ -256,8 +256,8 @@ def thumbprint_of(certificate_sha256: str) -> str:
 
 
 def _check_kind(bearer: Bearer, profile: IssuerProfile) -> None:
-    # Issuers that do not type their tokens sign several kinds with one key (RFC 8725 section 3.12): ID tokens, security
-    # events, and JWT-SVIDs, which are workload identities without any client.
+    # Issuers of untyped tokens sign several kinds with one key (RFC 8725 section 3.12): ID tokens, security events, and
+    # JWT-SVIDs, which have no client.
     claims = bearer.claims
     if profile.payload_typ is not None and name_claim(claims, "typ") not in profile.payload_typ:
         raise Denied(Reason.TOKEN_TYPE, "the claim typ names another kind of token")
@@ -289,7 +289,7 @@ def _subject(claims: Mapping[str, object], profile: IssuerProfile) -> str:
 
 
 def _check_values(claims: Mapping[str, object], profile: IssuerProfile) -> None:
-    """Check what tells a delegated token of this issuer from its others, where the type does not."""
+    """Check the claims by which the profile identifies delegated tokens. Raises Denied: TOKEN_TYPE."""
     for claim, values in profile.required_values.items():
         if name_claim(claims, claim) not in values:
             raise Denied(Reason.TOKEN_TYPE, f"the claim {claim} names another kind of token")
@@ -305,7 +305,7 @@ def _check_values(claims: Mapping[str, object], profile: IssuerProfile) -> None:
 
 
 def _members(claims: Mapping[str, object], claim: str) -> list[object]:
-    """Return the words of a claim, which is text with spaces, or a list."""
+    """Return the words of a claim: a space-separated string or a list. Raises Denied: TOKEN_TYPE."""
     value = claims.get(claim)
     members = value.split(" ") if isinstance(value, str) else value
     if not isinstance(members, list):
@@ -314,7 +314,7 @@ def _members(claims: Mapping[str, object], claim: str) -> list[object]:
 
 
 def _chain(claims: Mapping[str, object], issuer: TrustedIssuer, client_id: str | None) -> ActChain | None:
-    """Return the actors: those of ``act``, or the one client where the issuer names the actor so."""
+    """Return the actors: those of ``act``, or the client if the issuer's profile reads the actor from it."""
     if not issuer.profile.names_actor_by_client:
         chain = parse_act(claims, max_depth=issuer.profile.max_act_depth)
         if issuer.profile.follows_actor_profile and chain is not None and chain.current.issuer is None:
@@ -373,7 +373,7 @@ def _certificate_thumbprint(claims: Mapping[str, object]) -> str | None:
     confirmation = claims["cnf"]
     if not isinstance(confirmation, dict):
         raise Denied(Reason.MALFORMED_TOKEN, "cnf is not an object")
-    if confirmation.keys() != {"x5t#S256"}:  # jkt, jwk, kid ...: possession of such a key cannot be proven here
+    if confirmation.keys() != {"x5t#S256"}:  # proof of possession for jkt, jwk, kid ... is not supported
         raise Denied(Reason.CNF_MISMATCH, "the token is bound to a key in a way that cannot be proven here")
     thumbprint = confirmation["x5t#S256"]
     if not is_name(thumbprint):
