@@ -1,8 +1,8 @@
-"""Features of a sidecar: a package each, imported at its first use.
+"""Registry of the sidecar's features: one package each, imported at its first use.
 
-``FEATURES`` is the one list. A feature is a module with a class ``Feature``: it is made once in a process, holds what
-all sides of the sidecar share of it, and makes its part of a side (``proxy/journeys/feature.py`` has the interfaces).
-The settings that a process was given name the features that it loads, so nothing of the others is imported.
+``FEATURES`` lists them all. Each module has a class ``Feature``, instantiated once per process: it holds the state
+that all sides share, and creates the objects of each side (interfaces: ``proxy/journeys/feature.py``). A module is
+imported when its feature is first asked for, or by ``load``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "grpc": "sidecar.features.grpc.feature",
     "metadata": "sidecar.features.door.resource_metadata",
     "outside": "sidecar.features.outside.calls",
-    # of one or both sides
+    # used by a side directly, not by a route's protocol
     "logins": "sidecar.features.logins.logins",
     "user_logins": "sidecar.features.logins.user_logins",
     "observing": "sidecar.features.observing.observing",
@@ -29,9 +29,9 @@ FEATURES: Final[Mapping[str, str]] = {
 
 
 class Features:
-    """The features of one process, each made when it is first asked for.
+    """Features of one process, each instantiated at its first use.
 
-    ``clock`` is wall time in seconds. Ids of sessions are made by ``session_key``, which all workers share.
+    ``clock`` returns wall time in seconds. ``session_key``, shared by all workers, authenticates MCP session ids.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Features:
         self._made: dict[str, Any] = {}
 
     def of(self, name: str) -> Any:
-        """Return a feature by its name in ``FEATURES``. Raises LookupError, there is none of that name."""
+        """Return the feature of this name in ``FEATURES``. Raises LookupError if the name is unknown."""
         made = self._made.get(name)
         if made is None:
             if name not in FEATURES:
@@ -56,10 +56,10 @@ class Features:
         return made
 
     def used(self, name: str) -> Any | None:
-        """Return a feature that is in use; None: it was never asked for."""
+        """Return a feature if it was instantiated before, else None."""
         return self._made.get(name)
 
     def load(self, names: Iterable[str]) -> None:
-        """Make features now, so that no request waits for an import."""
+        """Instantiate features now, so that no request waits for an import."""
         for name in names:
             self.of(name)

@@ -1,11 +1,11 @@
-"""The door of an entry: people's own clients call tool servers of the mesh, each with a login token for the door.
+"""Door of an entry: users' own clients, such as IDEs and browsers, call tool servers of the mesh with a login token.
 
-Theory of operation. Nobody proves an identity here, so a request is refused as early as it can be: Host and Origin,
-then the path, then the method, then the token, and only then is a message read. From there it is a call of the front
-app's with a login token (``outbound.py``): policy, exchange and record are the same, and the target's own sidecar
-decides again. The sidecar itself answers a browser's preflight and tells who issues tokens for the door (RFC 9728).
+Theory of operation. Callers prove no identity by TLS, so checks run from cheap to dear: Origin and Host, path, method,
+token; only then the message is read. From there the request is served like a front app's call with a login token
+(``outbound.py``): policy, exchange and record are the same, and the target's own sidecar decides again. The sidecar
+itself answers CORS preflights, and requests for the metadata that names the door's token issuers (RFC 9728).
 
-A session of MCP is bound to its user here already: the target sees this workload as the peer of all users.
+An MCP session is bound to its user here, because the target sees this workload as the peer of all users.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
 
-_METADATA_S: Final = 300  # that clients may keep it
+_METADATA_S: Final = 300  # max-age of the metadata
 _PREFLIGHT: Final[tuple[Field, ...]] = (
     (b"access-control-allow-methods", ", ".join(METHODS).encode()),
-    (b"access-control-allow-headers", b"*, Authorization"),  # no credentials mode: * is a wildcard, but not for this
+    (b"access-control-allow-headers", b"*, Authorization"),  # without credentials mode, * means all but Authorization
     (b"access-control-max-age", b"600"),
 )
 
 
 class DoorCalls(Outbound):
-    """Serves the door's requests. ``outbound`` are the calls of the agent, whose caches of logins and plans it shares.
+    """Serves the door's requests. Shares the caches of logins and plans with ``outbound``, which serves the agent.
 
-    ``unproven`` limits the records of refused strangers.
+    ``unproven``: rate limit for the records of requests without a verified user.
     """
 
     def __init__(self, outbound: Outbound, *, unproven: UnprovenRecords, features: Features, **parts: Any) -> None:
@@ -65,20 +65,20 @@ class DoorCalls(Outbound):
         self.own_authorities = _Checked()
 
     def on_request(self, stream: Stream) -> None:
-        """Serve one request: make its record, then its journey."""
+        """Serve one request: create its record and run its journey."""
         serve(self.log, "outbound", stream, self.journey, self._unproven)
 
     def on_refused(self, stream: Stream, error: SidecarError) -> None:
-        """Answer input that was not a request, and write its record."""
+        """Refuse input that is not a valid request, and write its record."""
         refuse_unread(self.log, "outbound", stream, error, unproven=self._unproven)
 
     def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
-        """One request to a tool server of the mesh and back."""
+        """Answer one request of the door, or forward it to a tool server of the mesh."""
         if (yield from self._is_call(stream, head, entry)):
             yield from super().journey(stream, head, entry)
 
     def _is_call(self, stream: Stream, head: Request, entry: Entry) -> Journey[bool]:
-        """Return True for a call that may be read: a listed route, and a user who is known. Else it is answered."""
+        """Return True if the route is listed and the user verified. Otherwise answer the request; return False."""
         goes_on = False
         try:
             entry.source = source_of(stream.remote_address)
@@ -123,7 +123,7 @@ class DoorCalls(Outbound):
         stream.answer(200, fields, door.resource.document(door.words_for(frozenset().union(*scopes))))
 
     def _refuse(self, stream: Stream, error: SidecarError, entry: Entry, asked: Any) -> None:
-        """Refuse a request by a challenge that a client can act on, readable by the pages that may call."""
+        """Refuse a request, with the door's challenge, and CORS fields for a listed origin, if there is a door."""
         current, head = self.snapshots.current, stream.head
         door = None if current is None or current.policy.entry is None else current.policy.entry.door
         if current is None or door is None or head is None:
@@ -143,15 +143,15 @@ class DoorCalls(Outbound):
         )
 
     def _make_forwarding(self, asked: Any, way: Way) -> DoorForwarding:
-        """Make the way to the tool server and back, in the session that the request names.
+        """Return the forwarding to the tool server, in the MCP session that the request names.
 
         Raises:
             Denied: as ``session_held_by``.
         """
         permit, head = way.permit, way.head
-        assert isinstance(permit, IssuedPermit)  # noqa: S101 - for the type only: the door has no other one
+        assert isinstance(permit, IssuedPermit)  # noqa: S101 - for the type only: each call of the door has one
         door, delegation = _door_of(self.snapshots.in_force()), permit.plan.delegation
-        assert delegation is not None  # noqa: S101 - for the type only: the door has no other authority
+        assert delegation is not None  # noqa: S101 - for the type only: each call of the door has a login
         holder = Holder("subject", None, delegation.token.issuer, delegation.token.subject)
         session = session_held_by(
             self._session_ids, asked, head, route=f"door/{permit.plan.route.name}", holders=(holder,)
@@ -161,30 +161,30 @@ class DoorCalls(Outbound):
 
 
 class _Checked(Container[str]):
-    """Names of the door: the Host of each request was compared with that of the settings in force before."""
+    """Set that contains every authority: ``_is_call`` has compared the Host with the door's."""
 
     def __contains__(self, _authority: object) -> bool:
         return True
 
 
 class _DoorAuthority(CallAuthority):
-    """Finds the authority of a request at the door: its login token, and nothing else."""
+    """Authority of a request at the door: its login token only."""
 
     def __init__(self, logins: Logins) -> None:
         self._logins = logins
 
     def of_call(self, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[Authority]:
-        """Return the authority of the login token, which was verified before the message was read."""
+        """Return the login token's delegation. Raises SidecarError, as ``Logins.at_door``."""
         raw = bearer_of(head.all(b"authorization"))
         delegation: Delegation = yield from self._logins.at_door(raw, snapshot, entry)
         return None, delegation
 
     def note_attempt(self, _head: Request, _entry: Entry) -> Journey[None]:
-        """Note nothing: no agent calls here that could try to leave the mesh."""
+        """Do nothing: the agent does not call the door, so no attempt to leave the mesh is recorded."""
         yield from ()
 
     def note_request(self, _head: Request, _entry: Entry) -> Journey[bool]:
-        """Note nothing: the user of a message that is refused is known already."""
+        """Return True and do nothing: the user is recorded before the message is read."""
         yield from ()
         return True
 
@@ -197,7 +197,7 @@ def _door_of(snapshot: Snapshot) -> Door:
 
 
 def _for_asked(route: OutboundRoute, asked: McpOperation | None) -> OutboundRoute:
-    """Return the route of the operation that was asked for, as far as that is known and allowed."""
+    """Return ``route`` narrowed to the requested operation, or ``route`` if that is unknown or refused."""
     if asked is None or asked.key == OTHER:
         return route
     try:

@@ -1,7 +1,7 @@
-"""Streams a request of the door to a tool server and its answer back, with the fields that a stranger may get.
+"""Forwarding of a request at the door; filters the answer's fields for clients outside the mesh.
 
-A challenge of the next hop is about tokens of the mesh, and its permission for pages about another origin: neither
-passes. The sidecar writes its own.
+The next hop's challenge is for tokens of the mesh, and its CORS fields are for other origins: both are removed, and
+the sidecar adds its own.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ _EXPOSED: Final = b"Mcp-Session-Id, WWW-Authenticate, Delegation-Reason, Delegat
 _KEPT_BACK: Final = frozenset(
     {b"alt-svc", b"clear-site-data", b"set-cookie", b"strict-transport-security", b"www-authenticate"}
 )
-# The door has judged the page, and takes no cookies; a tool server that looks at Origin knows none of our pages.
+# Removed from requests: the door has checked Origin and uses no cookies; a tool server may not know the door's origins.
 _OF_BROWSERS: Final = frozenset({b"cookie", b"origin", b"referer"})
 _OF_PAGES: Final = b"access-control-"
 
 
 class DoorForwarding(McpForwarding):
-    """A request of the ``door`` from a page of ``page`` (None: from no page)."""
+    """Request at the ``door``. ``page``: the listed Origin of the web page that sent it, or None."""
 
     __slots__ = ("_challenge", "_fields")
 
     def __init__(self, way: Way, session: RequestSession, door: Door, page: str | None) -> None:
         permit = way.permit
-        assert isinstance(permit, IssuedPermit)  # noqa: S101 - for the type only: the door has no other one
+        assert isinstance(permit, IssuedPermit)  # noqa: S101 - for the type only: each call of the door has one
         super().__init__(way._replace(edits=way.edits._replace(passes=_without_pages(way.edits.passes))), session)
         self._fields = cors(door, page)
         self._challenge = door, permit
 
     def rewrite(self, head: Response) -> Edits:
-        """Edits to the answer's fields."""
+        """Return the edits to the answer's fields: the next hop's, plus CORS fields and a challenge."""
         passes, names, values = super().rewrite(head)
         for name, value in (*self._fields, *self._challenges(head)):
             names, values = (*names, name), (*values, value)
         return new_edits((passes, names, values))
 
     def _challenges(self, head: Response) -> list[Field]:
-        """Return the challenge of an answer that another login token could change."""
+        """Return the challenge for a 401, or for a 403 for a scope that the login lacks; else nothing."""
         door, permit = self._challenge
         needed, delegation = permit.plan.route.scopes, permit.plan.delegation
         reason = head.all(b"delegation-reason")
@@ -65,12 +65,12 @@ class DoorForwarding(McpForwarding):
 
 
 def passes_from_door(name: bytes) -> bool:
-    """Tell whether a field of a next hop's answer may reach a client at the door."""
+    """Return True if a field of the next hop's answer may reach a client at the door."""
     shown = folded(name)
     return passes_from_next_hop(name) and shown not in _KEPT_BACK and not shown.startswith(_OF_PAGES)
 
 
-@lru_cache(maxsize=4)  # the wire remembers the outcome of each rule
+@lru_cache(maxsize=4)  # the wire caches results by rule object
 def _without_pages(passes: Passes) -> Passes:
     def rule(name: bytes) -> bool:
         return passes(name) and folded(name) not in _OF_BROWSERS
@@ -79,7 +79,7 @@ def _without_pages(passes: Passes) -> Passes:
 
 
 def cors(door: Door, page: str | None) -> list[Field]:
-    """Return the fields that let a page of this origin read an answer (Fetch standard, CORS protocol)."""
+    """Return the CORS fields of an answer to origin ``page``; None: to no listed origin (Fetch standard)."""
     if not door.origins:
         return []
     if page is None:

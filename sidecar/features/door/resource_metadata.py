@@ -1,4 +1,4 @@
-"""Tells a client who issues tokens for a route: the sidecar's own answer, which the agent never gives (RFC 9728)."""
+"""Protected resource metadata (RFC 9728): names a route's token issuers. The sidecar answers, never the agent."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
-_SECONDS: Final = 300  # that clients may keep it
+_SECONDS: Final = 300  # max-age of the metadata
 
 
 class Feature:
-    """Metadata of routes: every request for it is answered here, from callers without TLS too."""
+    """Metadata of routes, served to all callers, including those without TLS."""
 
     def __init__(self, _features: object) -> None:
         pass
 
     def inbound(self, _side: object) -> Metadata:
-        """Return the part in front of the agent."""
+        """Return the inbound protocol."""
         return Metadata()
 
 
 class Metadata(InboundSide):
-    """Metadata in front of the agent."""
+    """Inbound protocol that answers every request with metadata."""
 
     def new_operation(self) -> Operation:
-        """No operation is read of such a request."""
+        """Raise NotImplementedError: a request for metadata has no operation."""
         raise NotImplementedError
 
     def answers(self, _target: CanonicalTarget, _policy: Policy) -> bool:
-        """Return True: the agent gives no such answer."""
+        """Return True: the sidecar answers every request."""
         return True
 
     def answer(
@@ -55,17 +55,17 @@ class Metadata(InboundSide):
         _snapshot: Snapshot,
         entry: Entry,
     ) -> Journey[None]:
-        """Answer with the metadata of a route."""
+        """Answer a request with the metadata of ``route``."""
         yield from ()
         tell_metadata(route, stream, head, entry)
 
 
 def tell_metadata(route: InboundRoute, stream: Stream, head: Request, entry: Entry) -> None:
-    """Answer with the metadata of a route. No token is needed; the record has what one that is shown claims."""
+    """Answer with the metadata of a route. Needs no token; a token's claims are recorded as unverified."""
     resource = route.resource
     assert resource is not None  # noqa: S101 - for the type only: only such routes lead here
     if head.all(b"authorization"):
-        with suppress(Denied):  # what is shown decides nothing here
+        with suppress(Denied):  # the token does not affect the answer
             entry.claim_unverified(parse_bearer(bearer_of(head.all(b"authorization"))))
     entry.tell_metadata()
     body = resource.document(route.scopes)

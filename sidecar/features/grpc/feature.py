@@ -1,4 +1,4 @@
-"""Policy for calls of gRPC of any service: the path of a call names its operation, and no message is read."""
+"""gRPC policy for any service: the operation is the path of the call; messages are not parsed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class GrpcOperation(Operation):
-    """The operation of a call of gRPC. A refusal of anything else on its route has the status of HTTP alone."""
+    """Operation of a gRPC call. Other requests on its route are refused with an HTTP status."""
 
     __slots__ = ()
 
@@ -35,10 +35,10 @@ class GrpcOperation(Operation):
         _route: InboundRoute | OutboundRoute,
         _below: str | None,
     ) -> Journey[None]:
-        """Read the operation of a call.
+        """Read the operation from the path of a call.
 
         Raises:
-            Denied: OPERATION_MALFORMED, it is no such call; METHOD_REFUSED.
+            Denied: OPERATION_MALFORMED, not gRPC over HTTP/2, or as ``key_of_path``; METHOD_REFUSED, not POST.
         """
         yield from ()
         if head.method != "POST":
@@ -52,7 +52,7 @@ class GrpcOperation(Operation):
         return label_of(operations, self.key)
 
     def answer(self, _error: SidecarError, _request_id: str) -> None:
-        """Return None: no call of gRPC, so its caller reads the status of HTTP."""
+        """Return None: a refusal has the usual HTTP body; callers that speak gRPC get ``grpc_status``."""
 
 
 class Feature:
@@ -62,25 +62,25 @@ class Feature:
         pass
 
     def inbound(self, _side: object) -> GrpcInbound:
-        """Return the part in front of the agent."""
+        """Return the inbound protocol."""
         return GrpcInbound()
 
     def outbound(self, _side: object) -> GrpcOutbound:
-        """Return the part behind the agent."""
+        """Return the outbound protocol."""
         return GrpcOutbound()
 
 
 class GrpcInbound(InboundSide):
-    """gRPC in front of the agent."""
+    """Inbound gRPC."""
 
     def new_operation(self) -> GrpcOperation:
-        """Return the operation of a call that is not read yet."""
+        """Return an empty operation; its ``find`` reads the call."""
         return GrpcOperation()
 
 
 class GrpcOutbound(OutboundSide):
-    """gRPC behind the agent."""
+    """Outbound gRPC."""
 
     def new_operation(self) -> GrpcOperation:
-        """Return the operation of a call that is not read yet."""
+        """Return an empty operation; its ``find`` reads the call."""
         return GrpcOperation()

@@ -1,9 +1,9 @@
-"""Users' logins at an entry: verified for one call, or traded once for a handle that the front app uses from then on.
+"""Login tokens of users at an entry: verified for each call, or exchanged once for a handle for later calls.
 
-``POST /.sidecar/subject`` on the outbound port, with the login token as bearer, gives ``{"handle", "expires_in"}``. The
-handle opens what ``entry.may_call`` says and lives until the login token expires, so that the app need not keep the
-token itself. It has the authority of the token: after a change of keys or policy the token is verified again. Paths
-below ``/.sidecar/`` are ours: no route can match them.
+``POST /.sidecar/subject`` on the outbound port, with the login token as bearer, returns JSON with ``handle`` and
+``expires_in`` (seconds). The handle permits the calls of ``entry.may_call`` until the login token expires, so the app
+need not store the token. After a change of keys or policy, the token behind the handle is verified again. Paths
+below ``/.sidecar/`` are reserved: no route can match them.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
 
 SUBJECT_PATH: Final = "/.sidecar/subject"
-_AT_DOOR: Final = "door:"  # no token has a colon
-_JUDGED_BYTES: Final = 1024  # beside its token: a delegation
+_AT_DOOR: Final = "door:"  # prefix of cache keys; no token has a colon
+_JUDGED_BYTES: Final = 1024  # of a delegation, without its token
 _ANSWER_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 
 
 class Feature:
-    """Logins, judged on each side by itself."""
+    """Factory of ``Logins``, one for each outbound side."""
 
     def __init__(self, _features: object) -> None:
         pass
 
     def outbound(self, side: Outbound) -> Logins:
-        """Return the part of the side with the agent in front."""
+        """Return the login verifier of an outbound side."""
         return Logins(
             handles=side.handles,
             tasks=side.tasks,
@@ -53,9 +53,9 @@ class Feature:
 
 
 class Logins:
-    """Verifies login tokens. ``clock`` is wall time in seconds.
+    """Verifies login tokens. ``clock`` returns wall time in seconds.
 
-    ``judged`` caches, in ``max_bytes``, the authority of logins under the current keys and policy.
+    ``judged``: cache of delegations by token, at most ``max_bytes``; emptied when keys or policy change.
     """
 
     def __init__(self, *, handles: Handles, tasks: Tasks, clock: Callable[[], float], max_bytes: int) -> None:
@@ -65,18 +65,18 @@ class Logins:
         self.judged: BoundedCache[str, Delegation] = BoundedCache(max_bytes)  # by token
 
     def verify(self, raw: str, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
-        """Verify a login token and return its authority here. Waits for its issuer's key if it is not known yet.
+        """Verify a login token and return its delegation. Waits for a fetch if its issuer's key is not cached.
 
         Raises:
-            Denied: as ``decide_entry`` says.
+            SidecarError: as ``parse_bearer``, ``user_issuer``, ``wait_for_key`` and ``decide_entry``.
         """
         return (yield from self._judge(raw, snapshot, entry, at_door=False))
 
     def at_door(self, raw: str, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
-        """Return the authority of a login token that is shown at the entry's door, with every request.
+        """Return the delegation of a login token sent to the entry's door, from the cache if it is there.
 
         Raises:
-            Denied: as ``decide_entry`` says.
+            SidecarError: as ``verify`` and ``check_times``.
         """
         known = self.judged.find(_AT_DOOR + raw, (snapshot.keys.generation, snapshot.policy.number))
         if known is None:
@@ -105,9 +105,9 @@ class Logins:
         return delegation
 
     def holds(self, delegation: Delegation, snapshot: Snapshot) -> bool:
-        """Tell if a login behind a handle was judged by the keys and policy of now, and has just this authority.
+        """Return True if this very ``delegation`` is cached under the current keys and policy.
 
-        Where it does not, ``again`` finds out what it has. This counts no look-up: the caller does, if it goes on.
+        Otherwise call ``again``. The look-up is not counted; a caller that proceeds counts it.
         """
         judged = self.judged
         if judged.epoch != (snapshot.keys.generation, snapshot.policy.number):
@@ -115,12 +115,12 @@ class Logins:
         return judged.get(delegation.token.raw) is delegation
 
     def again(self, delegation: Delegation, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
-        """Return the authority that a login behind a handle has now, never more than it had then.
+        """Re-evaluate the login behind a handle and return its delegation, never wider than ``delegation``.
 
-        The handle may live for hours: after a change of keys or policy the login is verified again.
+        A handle may live for hours; after a change of keys or policy its login token is verified again.
 
         Raises:
-            Denied: as ``decide_entry`` says.
+            SidecarError: as ``verify``.
         """
         fresh = self.judged.find(delegation.token.raw, (snapshot.keys.generation, snapshot.policy.number))
         if fresh is None:
@@ -132,13 +132,13 @@ class Logins:
     def serve(
         self, stream: Stream, head: Request, target: CanonicalTarget, snapshot: Snapshot, entry: Entry
     ) -> Journey[None]:
-        """Serve a request to one of our own paths: the user's token in, a handle out.
+        """Answer ``POST /.sidecar/subject``: verify the login token and return a handle for it.
 
         Raises:
-            Denied: NO_ROUTE (another path of ours), NOT_AN_ENTRY, METHOD_REFUSED, PATH_REFUSED (a query),
-                NO_REQUEST_CONTEXT (a handle is shown), TOKEN_EXPIRED, INSUFFICIENT_SCOPE (the login is worth nothing
-                here), or why there is no good token.
-            Unavailable: OVERLOADED, too many logins have handles.
+            Denied: NO_ROUTE (another reserved path), NOT_AN_ENTRY, METHOD_REFUSED, PATH_REFUSED (a query),
+                NO_REQUEST_CONTEXT (the request has a handle), TOKEN_EXPIRED, INSUFFICIENT_SCOPE (the login has no
+                scope here); or as ``bearer_of`` and ``verify``.
+            Unavailable: OVERLOADED, too many logins have handles; or as ``verify``.
         """
         _require_form(head, target, snapshot.policy)
         delegation = yield from self.verify(bearer_of(head.all(b"authorization")), snapshot, entry)
@@ -160,7 +160,7 @@ def _require_form(head: Request, target: CanonicalTarget, policy: Policy) -> Non
         raise Denied(Reason.NOT_AN_ENTRY)
     if head.method not in SUBJECT_METHODS:
         raise Denied(Reason.METHOD_REFUSED)
-    if target.query:  # tokens do not belong into URLs
+    if target.query:  # a URL must not carry a token
         raise Denied(Reason.PATH_REFUSED, "no query is allowed here")
     if head.all(b"delegation-handle"):
         raise Denied(Reason.NO_REQUEST_CONTEXT, "expected a login token, got a handle")

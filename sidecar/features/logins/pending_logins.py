@@ -1,8 +1,8 @@
-"""Logins that wait for their users. Each belongs to the browser session it was begun in, ends once, and soon.
+"""Table of logins that wait for their users. Each is bound to the browser session that began it, and expires.
 
-A login is found by its name and its session together. The session's value is kept as a hash. Names, states and
-verifiers are unguessable; nothing of a login outlives the process. Their number and their bytes are bounded: one too
-many is refused, since to evict one would end another user's login.
+A look-up needs name and session; the session is stored as a SHA-256 hash. Names, states and verifiers are unguessable;
+no login outlives the process. Count and bytes are bounded: over a bound a new login is refused, because an eviction
+would end another user's login.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from sidecar.exchange.sts_settings import ExchangeSettings
 from sidecar.proxy.journeys.random_text import random_258
 
 MAX_LOGINS: Final = 4096
-MAX_BYTES: Final = 16 * 1024 * 1024  # of all: room for MAX_LOGINS with a URL of 2 KiB each
-LOGIN_BYTES: Final = 2048  # of one, beside its URL or code: 1.1 KiB, and a reason of 200 characters
-LIFE_S: Final = 600.0  # of a login through a browser: as long as a code and its consent page usually are good
-MAX_LIFE_S: Final = 1800.0  # whatever a token service says that is asked until the user has answered
-TOLD_S: Final = 600.0  # after its end a login is known by its reason
+MAX_BYTES: Final = 16 * 1024 * 1024  # of all logins: MAX_LOGINS with a URL of 2 KiB each
+LOGIN_BYTES: Final = 2048  # of a login without its URL or code: 1.1 KiB, and a reason of 200 characters
+LIFE_S: Final = 600.0  # of a login by redirect: the usual life of a code and its consent page
+MAX_LIFE_S: Final = 1800.0  # upper bound on the lifetime that a token service states
+TOLD_S: Final = 600.0  # after its expiry a login stays in the table, so that its end can be reported
 FIRST_POLL_S: Final = 5  # RFC 8628 section 3.2
 
 
@@ -35,17 +35,16 @@ class Phase(Enum):
 
     BEGINNING = auto()
     OPEN = auto()
-    ASKING = auto()  # the token service, as often as it takes
-    REDEEMING = auto()  # the answer that came back through the browser
+    ASKING = auto()  # a poll of the token service is in flight
+    REDEEMING = auto()  # a code was sent to the token service, once
     OVER = auto()
 
 
 @dataclass(slots=True, kw_only=True)
 class PendingLogin:
-    """One login. ``ends_at`` and ``poll_at`` are monotonic seconds; ``begun`` is None before it has begun and after it
-    has ended.
+    """A login. ``ends_at`` and ``poll_at`` are monotonic seconds; ``begun`` is None in phases BEGINNING and OVER.
 
-    ``settings`` are those of the token service under which it began.
+    ``settings``: the settings of its token service when it began.
     """
 
     name: str
@@ -55,17 +54,17 @@ class PendingLogin:
     ends_at: float
     phase: Phase = Phase.BEGINNING
     begun: Begun | None = None
-    held_bytes: int = LOGIN_BYTES + MAX_STARTED_BYTES  # while it begins, nobody knows how much it will be
+    held_bytes: int = LOGIN_BYTES + MAX_STARTED_BYTES  # while it begins: the upper bound
     poll_s: int = FIRST_POLL_S
     poll_at: float = 0.0
 
     def end(self) -> None:
-        """End it for good. Its verifier, state and code go."""
+        """End the login and drop its verifier, state and code."""
         self.phase, self.begun, self.held_bytes = Phase.OVER, None, LOGIN_BYTES
 
 
 class PendingLogins:
-    """All logins of this process. ``monotonic`` is in seconds."""
+    """Pending logins of this process, at most ``most`` and ``max_bytes``. ``monotonic`` returns seconds."""
 
     def __init__(self, *, monotonic: Callable[[], float], most: int = MAX_LOGINS, max_bytes: int = MAX_BYTES) -> None:
         self._monotonic = monotonic
@@ -78,19 +77,19 @@ class PendingLogins:
 
     @property
     def alive(self) -> int:
-        """The number of those that are neither over nor expired."""
+        """Number of logins that are neither over nor expired."""
         return sum(map(self._is_alive, self._logins.values()))
 
     @property
     def bytes(self) -> int:
-        """The accounted bytes of all."""
+        """Accounted bytes of all logins."""
         return sum(one.held_bytes for one in self._logins.values())
 
     def reserve(self, session: str, plan: LoginPlan, settings: ExchangeSettings) -> PendingLogin:
-        """Reserve a place for a login that begins now.
+        """Add and return a login in phase BEGINNING. Drops ended and expired logins if the table is full.
 
         Raises:
-            Unavailable: OVERLOADED, too many logins are pending, or too large ones.
+            Unavailable: OVERLOADED, the bound on logins or on their bytes is reached.
         """
         self._sweep()
         login = PendingLogin(
@@ -104,7 +103,7 @@ class PendingLogins:
         return login
 
     def open(self, login: PendingLogin, begun: Begun) -> None:
-        """Let a login that has begun wait for its user. Another of the same session for the same route ends."""
+        """Move a begun login to OPEN, and end the session's other begun logins for the same route."""
         for other in self._logins.values():
             same = other.session == login.session and other.plan.route.name == login.plan.route.name
             if same and other is not login and other.phase is not Phase.BEGINNING:
@@ -118,11 +117,11 @@ class PendingLogins:
         login.poll_at = now + login.poll_s
 
     def drop(self, login: PendingLogin) -> None:
-        """Forget a login that could not begin."""
+        """Remove a login that failed to begin."""
         self._logins.pop(login.name, None)
 
     def find(self, name: str, session: str) -> PendingLogin:
-        """Return a login that is not over.
+        """Return the login of this name and session if it has begun and is not over.
 
         Raises:
             Denied: LOGIN_UNKNOWN, LOGIN_SESSION_MISMATCH, LOGIN_USED, LOGIN_EXPIRED.
@@ -140,7 +139,7 @@ class PendingLogins:
         return login
 
     def wait_longer(self, login: PendingLogin, slower_s: int = 0) -> None:
-        """Let a login wait on, unless it is over, and ask no sooner than its token service wants."""
+        """Move a login back to OPEN, add ``slower_s`` to its poll interval, schedule a poll. No-op if it is over."""
         if login.phase is Phase.OVER:
             return
         login.phase = Phase.OPEN
@@ -148,15 +147,15 @@ class PendingLogins:
         login.poll_at = self._monotonic() + login.poll_s
 
     def may_ask(self, login: PendingLogin) -> bool:
-        """Tell if the token service may be asked now."""
+        """Return True if the login is OPEN and its next poll is due."""
         return login.phase is Phase.OPEN and self._monotonic() >= login.poll_at
 
     def rest_s(self, login: PendingLogin) -> int:
-        """Return the seconds that are left for the user."""
+        """Return the whole seconds until the login expires, at least 0."""
         return max(0, int(login.ends_at - self._monotonic()))
 
     def poll_after_s(self, login: PendingLogin) -> int:
-        """Return the seconds after which the token service may be asked again."""
+        """Return the seconds until the next poll is due, rounded up, at least 1."""
         return max(1, ceil(login.poll_at - self._monotonic()))
 
     def _has_room(self, login: PendingLogin) -> bool:

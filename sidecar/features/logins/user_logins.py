@@ -1,9 +1,9 @@
-"""The front app's way to a user's grant: begin a login, send the user there, and get a handle. The app sees no token.
+"""Login API for the front app: begin a user's login, send the user to its URL, get a handle. The app sees no token.
 
-``POST /.sidecar/logins`` begins one for an outbound route and names the URL for the user's browser, if there is one.
-``POST /.sidecar/logins/NAME`` continues it: with the query of the redirect, or to ask if the user has answered. Both
-name the app's browser session, which must be the same: a login that somebody else began is worth nothing to a user who
-is lured into completing it (docs/front-apps.md).
+``POST /.sidecar/logins`` begins a login for an outbound route and returns the URL for the user's browser, if the flow
+has one. ``POST /.sidecar/logins/NAME`` completes the login with the query of the redirect, or polls for the user's
+answer. Both requests name the app's browser session. If the two differ, the request is refused, so that a user cannot
+be lured into completing another person's login (docs/front-apps.md).
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ MAX_REASON_CHARS: Final = 200
 _ANSWER_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 _BEGIN: Final = frozenset({"route", "session", "redirect_uri", "reason"})
 _CONTINUE: Final = frozenset({"session", "callback"})
-_NEVER_AGAIN: Final = frozenset({Reason.LOGIN_DENIED, Reason.LOGIN_ISSUER_MISMATCH})  # of answers with the right state
+_NEVER_AGAIN: Final = frozenset({Reason.LOGIN_DENIED, Reason.LOGIN_ISSUER_MISMATCH})  # raised after the state matched
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The members of a front app's request, all of them text."""
+    """JSON members of a front app's request, all of them strings."""
 
     members: dict[str, str]
 
@@ -68,13 +68,13 @@ class _Asked:
 
 
 class Feature:
-    """Logins of users for one route each. ``pending`` are those of the whole sidecar."""
+    """User logins, each for one outbound route. ``pending``: the logins of this process."""
 
     def __init__(self, features: Features) -> None:
         self.pending = PendingLogins(monotonic=features.monotonic)
 
     def outbound(self, side: Outbound) -> UserLogins:
-        """Return the part of the side with the agent in front."""
+        """Return the login API of an outbound side."""
         return UserLogins(
             handles=side.handles,
             tasks=side.tasks,
@@ -85,9 +85,9 @@ class Feature:
 
 
 class UserLogins:
-    """Serves the front app's requests about logins. ``clock`` is wall time in seconds.
+    """Serves the front app's requests about logins. ``clock`` returns wall time in seconds.
 
-    Not ``alone``: another worker would get the answer to a login that this one began.
+    ``alone``: there is one worker. With more, requests are refused: another worker could get the login's next one.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class UserLogins:
 
         Raises:
             SidecarError: NOT_AN_ENTRY, METHOD_REFUSED, PATH_REFUSED (a query), NO_REQUEST_CONTEXT (a credential is
-                shown), NO_ROUTE, LOGIN_MALFORMED; or as ``_begin`` and ``_continue`` say.
+                sent), CALL_NOT_ALLOWED (several workers), NO_ROUTE, LOGIN_MALFORMED; or as ``_begin``, ``_continue``.
         """
         entry.op = LOGIN
         _require_form(head, target, snapshot.policy)
@@ -123,10 +123,10 @@ class UserLogins:
         stream.answer(status, _ANSWER_FIELDS, orjson.dumps(answer))
 
     def _begin(self, asked: _Asked, snapshot: Snapshot, entry: Entry) -> Journey[tuple[int, dict[str, object]]]:
-        """Begin a login.
+        """Begin a login; return status 201 and the members of the JSON answer.
 
         Raises:
-            SidecarError: as ``plan_login`` and ``Sts.begin_login``; OVERLOADED.
+            SidecarError: as ``plan_login``, ``Sts.begin_login`` and ``PendingLogins.reserve``; LOGIN_MALFORMED.
         """
         session, policy = asked.session, snapshot.policy
         plan = plan_login(asked["route"], policy=policy)
@@ -147,11 +147,11 @@ class UserLogins:
     def _continue(
         self, name: str, asked: _Asked, snapshot: Snapshot, entry: Entry
     ) -> Journey[tuple[int, dict[str, object]]]:
-        """Continue a login: complete it, or tell that the user has not answered yet.
+        """Complete a login, or report it as pending; return status 200 and the members of the JSON answer.
 
         Raises:
-            SidecarError: as ``PendingLogins.find``, ``code_of`` and ``Sts.complete_login``; OVERLOADED, the user has
-                too many handles.
+            SidecarError: as ``PendingLogins.find``, ``_plan_again``, ``_code``, ``Sts.complete_login`` and
+                ``Handles.keep``.
         """
         login = self.pending.find(name, asked.session)
         entry.route = login.plan.route.name
@@ -167,7 +167,7 @@ class UserLogins:
         return 200, self._complete(login, issued, entry)
 
     def _code(self, login: PendingLogin, callback: str | None) -> str | None:
-        """Return the code that came back through the browser; None: nothing has."""
+        """Return the authorization code in ``callback``, the redirect's query; None without one. Raises Denied."""
         begun = login.begun
         if callback is None or begun is None:
             return None
@@ -185,9 +185,9 @@ class UserLogins:
     def _ask(
         self, login: PendingLogin, code: str | None, plan: LoginPlan, snapshot: Snapshot
     ) -> Journey[Issued | StillPending]:
-        """Ask the token service. A code that may have left ends the login: it is sent once (RFC 6749 section 4.1.2)."""
+        """Redeem ``code``, or poll without one. A code that may have been sent ends the login (RFC 6749, 4.1.2)."""
         begun = login.begun
-        if begun is None:  # it ended meanwhile
+        if begun is None:  # the login ended meanwhile
             raise Denied(Reason.LOGIN_USED)
         logins = snapshot.exchange(plan.sts_issuer).logins
         asking = partial(logins.complete, begun, code, plan=plan, policy=snapshot.policy)
@@ -215,7 +215,7 @@ class UserLogins:
         return issued
 
     def _plan_again(self, login: PendingLogin, snapshot: Snapshot) -> LoginPlan:
-        """Return the plan by the settings of now, which must ask the same token service for the same."""
+        """Plan the login under the current settings. Ends it and raises Denied if they differ or refuse it."""
         try:
             plan = plan_login(login.plan.route.name, policy=snapshot.policy)
             same = snapshot.exchange(plan.sts_issuer).logins.settings == login.settings
@@ -229,7 +229,7 @@ class UserLogins:
 
     def _complete(self, login: PendingLogin, issued: Issued, entry: Entry) -> dict[str, object]:
         delegation, token = issued.permit.plan.delegation, issued.permit.token
-        assert delegation is not None  # noqa: S101 - for the type only: a grant is somebody's
+        assert delegation is not None  # noqa: S101 - for the type only: a grant has a user
         handle = self._handles.keep(ServedRequest(delegation, max_calls=None, linger_s=0.0, call_in=None))
         entry.attribute_login(token)
         return {
@@ -261,7 +261,7 @@ def _in_browser(login: PendingLogin) -> bool:
 
 
 def _require_form(head: Request, target: CanonicalTarget, policy: Policy) -> None:
-    """Refuse what is no request of a front app's. A page in a browser of this machine cannot send JSON here unasked."""
+    """Check the form of a request. Requires JSON, which a web page cannot send here without a CORS preflight."""
     if policy.entry is None:
         raise Denied(Reason.NOT_AN_ENTRY)
     if head.method != "POST":
@@ -287,7 +287,7 @@ def _asked(body: bytes, known: frozenset[str]) -> _Asked:
 
 
 def _redirect_uri(wanted: str | None, policy: Policy) -> str | None:
-    """Return one of the entry's redirect URIs: the wanted one, or the only one."""
+    """Return ``wanted`` if the entry lists it; without ``wanted`` the only listed URI, or None. Raises Denied."""
     listed = frozenset() if policy.entry is None else policy.entry.redirect_uris
     if wanted is None:
         return next(iter(listed)) if len(listed) == 1 else None
@@ -297,7 +297,7 @@ def _redirect_uri(wanted: str | None, policy: Policy) -> str | None:
 
 
 def _reason(wanted: str | None, plan: LoginPlan) -> str:
-    """Return the text that the user may read."""
+    """Return the reason to show to the user: ``wanted``, or a default. Raises Denied, LOGIN_MALFORMED."""
     if wanted is None:
         return f"{plan.actor} asks for access to {plan.audience}"
     if len(wanted) > MAX_REASON_CHARS or not wanted.isprintable():

@@ -1,8 +1,8 @@
-"""Lets calls pass that the policy refuses, on routes that only observe. Nothing of this runs for a permitted call.
+"""Observe mode: a second decision on calls that policy refuses, on routes that only observe.
 
-The decision is the core's (``decide_observed``, ``decide_observed_call``). Here is what it needs: the JWT that a
-request shows is verified for any audience, the issuers of all tokens in an agent's call are found, and a live handle
-refuses either: whoever got it would act for the request behind it.
+The core decides (``decide_observed``, ``decide_observed_call``). This module supplies its input: it verifies the JWT
+of a request for any audience, and finds the issuers of all tokens in an agent's call. A request or call that contains
+a live handle stays refused: the recipient could act for the request behind the handle.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from sidecar.wire.message import Request
 
 
 class Feature:
-    """Observing, on each side by itself."""
+    """Factory of ``Observing``, one for each side."""
 
     def __init__(self, _features: object) -> None:
         pass
 
     def inbound(self, side: Inbound) -> Observing:
-        """Return the judge of requests to the agent."""
+        """Return the observer of requests to the agent."""
         return _judge_of(side)
 
     def outbound(self, side: Outbound) -> Observing:
-        """Return the judge of the agent's calls."""
+        """Return the observer of the agent's calls."""
         return _judge_of(side)
 
 
@@ -52,7 +52,7 @@ def _judge_of(side: Inbound | Outbound) -> Observing:
 
 
 class Observing:
-    """Judges refused calls once more. ``clock`` is wall time in seconds."""
+    """Decides on refused calls in observe mode. ``clock`` returns wall time in seconds."""
 
     def __init__(
         self,
@@ -77,10 +77,10 @@ class Observing:
         snapshot: Snapshot,
         entry: Entry,
     ) -> Journey[ObservedPermit]:
-        """Judge a request to the agent that ``denied`` refuses, and note it as observed.
+        """Return a permit for a request to the agent refused by ``denied``, and record it as observed.
 
         Raises:
-            SidecarError: ``denied``, or another reason that no route relaxes.
+            SidecarError: ``denied``, or a reason that observe mode does not relax.
         """
         bearer = observed_bearer(denied, head.all(b"authorization"))
         token = yield from self._verified(bearer, peer, route, snapshot)
@@ -99,10 +99,10 @@ class Observing:
     def plain(
         self, head: Request, route: InboundRoute, until: int, snapshot: Snapshot, entry: Entry
     ) -> Journey[ObservedPermit]:
-        """Judge a request without TLS, served before ``until``, and note it as observed.
+        """Return a permit for a request without TLS, accepted before ``until`` (wall seconds); record it as observed.
 
         Raises:
-            SidecarError: as ``decide_plain``, or a JWT that does not verify.
+            SidecarError: as ``decide_plain``; the JWT is invalid; POLICY_DENIED, a live handle.
         """
         token = yield from self._verified(jwt_of(head.all(b"authorization")), None, route, snapshot)
         permit = decide_plain(token, route=route, policy=snapshot.policy, now=int(self._clock()), until=until)
@@ -119,12 +119,12 @@ class Observing:
     def call(
         self, denied: Denied, head: Request, route: OutboundRoute | OutsideRoute, snapshot: Snapshot, entry: Entry
     ) -> Journey[ObservedPermit]:
-        """Judge a call of the agent that ``denied`` refuses, and note it as observed.
+        """Return a permit for a call of the agent refused by ``denied``, and record it as observed.
 
-        A handle in its own field says that the call belongs to a request, so nothing is relaxed then.
+        A call with a ``Delegation-Handle`` field belongs to a request, so it stays refused.
 
         Raises:
-            SidecarError: ``denied``, or another reason that no route relaxes.
+            SidecarError: ``denied``, or a reason that observe mode does not relax.
         """
         shown = bearer_of(head.all(b"authorization")) if denied.reason is Reason.MALFORMED_TOKEN else ""
         if head.all(b"delegation-handle") or is_jwt(shown):
@@ -146,7 +146,7 @@ class Observing:
     def _verified(
         self, bearer: Bearer | None, peer: VerifiedPeer | None, route: InboundRoute, snapshot: Snapshot
     ) -> Journey[VerifiedToken | None]:
-        """Verify the JWT that a request shows, for any audience; None: it shows none."""
+        """Verify the JWT of a request, for any audience; None without one. Raises SidecarError."""
         if bearer is None:
             return None
         issuer = trusted_issuer(bearer, route=route, policy=snapshot.policy)

@@ -1,8 +1,8 @@
-"""Requests of callers that have no sidecar yet: plain HTTP, at a port of its own, until a day.
+"""Inbound plain HTTP for callers without a sidecar, on a separate port, until a configured date.
 
-Nobody proves who calls, so only routes that observe serve such a request, and it is recorded as observed: with the
-caller's address, and without a peer. It gets no handle. HTTP is read as strictly as from a peer. Records of refused
-requests have a rate.
+Callers are not authenticated, so only routes that observe serve them. The record says *observed* and has the caller's
+address, but no peer. The agent gets no handle. HTTP is parsed as strictly as from a peer. Records of refused requests
+are rate-limited.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sidecar.wire.stream import Stream
 
 
 class PlainInbound:
-    """Serves requests without TLS, for as long as the settings in force name the port."""
+    """Serves requests without TLS, until ``plain_until`` of the settings in force."""
 
     def __init__(
         self,
@@ -52,15 +52,15 @@ class PlainInbound:
         self._unproven = unproven
 
     def on_request(self, stream: Stream) -> None:
-        """Serve one request: make its record, then its journey."""
+        """Serve one request: create its record and run its journey."""
         serve(self._log, "inbound", stream, self.journey, self._unproven)
 
     def on_refused(self, stream: Stream, error: SidecarError) -> None:
-        """Answer input that was not a request, and write its record."""
+        """Refuse input that is not a valid request, and write its record."""
         refuse_unread(self._log, "inbound", stream, error, unproven=self._unproven)
 
     def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
-        """One request to the agent and back."""
+        """Decide on one request, then answer it or forward it to the agent."""
         policy: Policy | None = None
         protocol: InboundProtocol | None = None  # above HTTP
         asked: Operation | None = None

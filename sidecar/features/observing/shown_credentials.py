@@ -1,8 +1,8 @@
-"""Names in records of the credentials that an agent, or an observed peer, shows of its own.
+"""Fingerprints, for records, of the credentials that an agent or an observed peer itself sends.
 
-A fingerprint takes a thread some hundredths of a second, and only the first call with a credential waits for it. New
-ones are limited, or a peer that shows another one in each call would keep a core busy: beyond the limit a credential
-is recorded by its kind alone.
+A fingerprint costs a thread tens of milliseconds; only the first call with a credential waits for it. New credentials
+are rate-limited, because a peer that sends another one in each call would keep a core busy. Over the limit, the record
+has only the credential's kind.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sidecar.proxy.journeys.journey import Async, Journey, Tasks
 from sidecar.proxy.journeys.stray_credentials import own_credentials
 from sidecar.wire.message import Message
 
-MAX_BYTES: Final = 512 * 1024  # about a thousand
-AT_ONCE: Final = 8.0  # new ones
-PER_S: Final = 0.5
+MAX_BYTES: Final = 512 * 1024  # about a thousand fingerprints
+AT_ONCE: Final = 8.0  # new credentials in a burst
+PER_S: Final = 0.5  # new credentials
 
 
 class ShownCredentials:
-    """The fingerprints of credentials seen before, by their SHA-256: no secret is kept. ``monotonic`` is in seconds."""
+    """Cache of fingerprints by a credential's SHA-256; stores no secret. ``monotonic`` returns seconds."""
 
     def __init__(self, tasks: Tasks, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._tasks = tasks
@@ -36,7 +36,7 @@ class ShownCredentials:
         self._left, self._counted_at = AT_ONCE, monotonic()
 
     def of(self, request: Message) -> Journey[str | None]:
-        """Return kind and fingerprint of each credential in a call, with commas between; None if it shows none.
+        """Return ``kind:fingerprint`` (or ``kind``) of each credential in a call, comma-separated; None without any.
 
         Raises:
             Denied: HEADER_MALFORMED, as ``own_credentials``.
