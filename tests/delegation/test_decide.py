@@ -124,6 +124,11 @@ def bound() -> Call:
         pytest.param(Call(SELF_CLAIMS).on(allow_self=True), "self", id="an agent for itself"),
         pytest.param(Call(claims(sub=str(PLANNER))).on(allow_self=True), "self", id="subject and actor are the same"),
         pytest.param(bound().showing("ab" * 32), "delegated", id="bound to the certificate that is shown"),
+        pytest.param(
+            Call().on(protocol="mcp", operation="tools/call:a", subjects=frozenset({"alice"})),
+            "delegated",
+            id="a subject that the operation lists",
+        ),
     ],
 )
 def test_a_lawful_call_is_permitted(call: Call, mode: str) -> None:
@@ -210,6 +215,11 @@ REFUSED = [
     pytest.param(Call().trusting(scopes=CEILING), Reason.SCOPE_ABOVE_CEILING, id="more than its issuer may grant"),
     pytest.param(Call().on(peers=frozenset({FRONT})), Reason.POLICY_DENIED, id="a peer that is not on the route"),
     pytest.param(Call().on(peers=frozenset()), Reason.POLICY_DENIED, id="empty peers mean nobody"),
+    pytest.param(
+        Call().on(protocol="mcp", operation="tools/call:a", subjects=frozenset({"bob"})),
+        Reason.POLICY_DENIED,
+        id="a subject that the operation does not list",
+    ),
     pytest.param(Call(claims(scope="crm.read")), Reason.INSUFFICIENT_SCOPE, id="another scope"),
     pytest.param(
         Call(claims(scope="docs.rea docs.read.all docs")).trusting(scopes={"docs.rea", "docs.read.all", "docs"}),

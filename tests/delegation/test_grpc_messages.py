@@ -52,6 +52,14 @@ def test_a_message_that_is_too_long_or_compressed_ends_the_reading_by_its_head(d
         list(GrpcMessages(max_bytes=4).feed(data))
 
 
+def test_a_flag_that_is_neither_plain_nor_compressed_ends_the_reading() -> None:
+    rest = written(gzip.compress(b"abc"))[1:]
+    assert list(GrpcMessages(max_bytes=99, codings=[b"gzip"]).feed(b"\1" + rest)) == [b"abc"]
+    for flag in (b"\2", b"\3", b"\xff"):
+        with pytest.raises(GrpcMessageError):
+            list(GrpcMessages(max_bytes=99, codings=[b"gzip"]).feed(flag + rest))
+
+
 @pytest.mark.parametrize(("coding", "compress"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)])
 def test_a_compressed_message_is_made_plain_by_its_coding(coding: bytes, compress: object) -> None:
     assert callable(compress)
