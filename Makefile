@@ -26,7 +26,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration budgets test soak interop interop-readme interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke settings-size demo picture docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration budgets test soak mutants interop interop-readme interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke settings-size demo picture docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -100,6 +100,9 @@ test: ## Every test that needs no foreign service; the budgets last, alone
 
 soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
+
+mutants: setup ## Drop each refusal, force each condition of the core, and list what no unit test notices (half an hour; ARGS="--only sidecar/delegation/act.py")
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 interop-readme: setup ## README's commands in its order, in a fresh clone without cargo and with an empty home (pip; docker: ARGS="-k 'not compose'" where the engine has no bridge)
 	@BUILD_ARGS="$(BUILD_ARGS)" $(PYTEST) -q -p no:randomly -p no:cacheprovider tests/interop/test_readme_walk.py $(ARGS)

@@ -102,6 +102,23 @@ def test_the_longest_subject_is_accepted() -> None:
     assert chain is not None
 
 
+@pytest.mark.parametrize("note", ["n" * 2049, "\u00fc" * 1025], ids=["a byte", "in two bytes each"])
+def test_a_member_that_identifies_nobody_is_refused_above_the_limit(note: str) -> None:
+    with pytest.raises(Denied) as caught:
+        parse_act({"act": {"sub": "writer", "note": note}})
+
+    assert caught.value.reason is Reason.ACT_MALFORMED
+
+
+def test_client_ids_are_those_of_the_actors_that_have_one() -> None:
+    chain = parse_act(
+        {"act": {"sub": "writer", "act": {"sub": "planner", "client_id": "app", "act": {"sub": "front"}}}}
+    )
+
+    assert chain is not None
+    assert chain.client_ids == ("app",)
+
+
 def test_the_deepest_chain_is_accepted_and_one_more_is_too_deep() -> None:
     subjects = [f"agent-{number}" for number in range(MAX_ACT_DEPTH + 1)]
     deepest = parse_act({"act": nested(*subjects[:MAX_ACT_DEPTH])})
