@@ -6,6 +6,8 @@ import inspect
 import re
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -18,6 +20,19 @@ from sidecar.proxy.journeys.feature import InboundProtocol, OutboundProtocol
 from sidecar.proxy.journeys.journey import OnDemand
 
 PROTOCOLS = ("mcp", "a2a", "grpc")
+ROOT = Path(__file__).parents[2]
+PACKAGES = sorted(file.parent.name for file in (ROOT / "sidecar" / "features").glob("*/__init__.py"))
+# Each part of a feature, and the folder of its files; those of forwarding are in the package itself.
+PARTS = {"Settings": "sidecar/config/", "Decisions": "sidecar/delegation/", "Forwarding": "", "Page": "docs/"}
+# How files of settings and decisions begin, where it is not with the name of their package.
+STEMS = {"logins": "login", "observing": "observe", "operations": "operation", "transaction_tokens": "txn_token"}
+
+
+def parts_of(package: str) -> dict[str, list[str]]:
+    """Return the files that a package's docstring lists for each part of the feature."""
+    text = import_module(f"sidecar.features.{package}").__doc__ or ""
+    found = re.findall(r"^(\w+): ((?:``[^`]+``,?\s*)+)", text, re.MULTILINE)
+    return {part: re.findall(r"``([^`]+)``", files) for part, files in found}
 
 
 def features() -> Features:
@@ -72,3 +87,31 @@ def test_what_is_made_on_demand_is_made_once() -> None:
     parts = OnDemand(make)
     assert (parts["a"], parts["a"], parts["b"]) == (1, 1, 2)
     assert made == ["a", "b"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_lists_the_files_of_its_feature(package: str) -> None:
+    parts = parts_of(package)
+    forgotten = f"list the files of the feature in the docstring of sidecar/features/{package}/__init__.py"
+    assert [*parts] == [*PARTS], forgotten
+    for part, files in parts.items():
+        assert all(file.startswith(PARTS[part]) for file in files), part
+        home = ROOT if PARTS[part] else ROOT / "sidecar" / "features" / package
+        assert [file for file in files if not (home / file).is_file()] == [], part
+    stem = STEMS.get(package, package)
+    named = {
+        str(file.relative_to(ROOT))
+        for folder in ("config", "delegation")
+        for file in (ROOT / "sidecar" / folder).glob(f"{stem}*.py")
+    }
+    assert named - {*parts["Settings"], *parts["Decisions"]} == set(), forgotten
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_page_of_a_feature_names_its_package(package: str) -> None:
+    (page,) = parts_of(package)["Page"]
+    assert f"sidecar/features/{package}/" in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_each_feature_of_the_list_is_in_a_package_that_lists_its_files() -> None:
+    assert {module.split(".")[2] for module in FEATURES.values()} <= {*PACKAGES}
