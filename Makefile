@@ -276,7 +276,7 @@ native-lint: ## Format and lint the native engine's sources (cargo)
 	@cd sidecar/native && PATH="$(dir $(CARGO)):$$PATH" cargo fmt --check && PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=../../build/native-target cargo clippy -q --locked -- -D warnings
 
 # Of one machine in one process after another: what the data plane does with real sockets.
-NATIVE_TESTS := authority closing corpus endings engine evidence hostile inbound lifecycle mesh one_record outbound outbound_tokens pooling reload soak workers
+NATIVE_TESTS := authority closing corpus endings engine evidence hostile inbound lifecycle mesh one_record outbound outbound_tokens pooling reload soak walls workers
 # Without the wheel the tests of both engines skip the native one. With it, `auto` is the native one everywhere.
 OF_BOTH_ENGINES = $(shell grep -lrE "tests\.native|tests\.proxy\.engines|native_module" --include="test_*.py" --exclude-dir=integration --exclude-dir=interop tests)
 test-native: native ## The tests of both engines, and those of the data plane on the native engine, with real sockets

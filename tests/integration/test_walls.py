@@ -18,10 +18,12 @@ import pytest
 import yaml
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.engine import native_module
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.injector.pods import RENDERED
 from tests.injector.serving import write_pair
 from tests.integration.world import START_S, free_port
+from tests.native import needs_native
 from tests.walls import END, WALLS, Held, page, room_of, written
 
 pytestmark = pytest.mark.integration
@@ -115,7 +117,7 @@ def sidecar(folder: Path, authority: TrustDomainAuthority, **more: Any) -> tuple
             "token_endpoint": "https://127.0.0.1:1/token",
             "peer": f"spiffe://{TRUST_DOMAIN}/s",
         },
-        "engine": "python",  # the gates of the native one load the readers of MCP and A2A
+        "engine": "python",  # the native one has a wall of its own: its gates import the readers of MCP and A2A
         **more,
     }
     return written_to(folder, document)
@@ -166,8 +168,10 @@ def ended(*words: str) -> Callable[..., Arguments]:
 
 
 OPERATOR: Final = {"spiffe_id": f"spiffe://{TRUST_DOMAIN}/operator/ann", "may": ["txn"]}
+NATIVE: Final = "sidecar, HTTP/1.1 alone, native engine"
 PROCESSES: Final[Mapping[str, Callable[..., Arguments]]] = {
     "sidecar, HTTP/1.1 alone": served("run", sidecar),
+    NATIVE: served("run", sidecar, engine="native"),
     "sidecar, HTTP/2": served("run", sidecar, protocols={"http2": True}),
     "parent of workers": served("run", sidecar, "--workers", "2"),
     "token service": served("sts", token_service),
@@ -230,16 +234,19 @@ def wait_for(probe: int, process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Held]]:
-    folders = [tmp_path_factory.mktemp("process") for _ in PROCESSES]
+    starts = {name: start for name, start in PROCESSES.items() if name != NATIVE or native_module() is not None}
+    folders = [tmp_path_factory.mktemp("process") for _ in starts]
     with ThreadPoolExecutor(3) as threads:
-        yield dict(zip(PROCESSES, threads.map(held_by, folders, PROCESSES.values()), strict=True))
+        yield dict(zip(starts, threads.map(held_by, folders, starts.values()), strict=True))
 
 
 def test_each_process_has_a_wall() -> None:
     assert [*PROCESSES] == [*WALLS]
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs_native) if name == NATIVE else name for name in PROCESSES]
+)
 def test_a_process_loads_no_other_room_and_no_more_lines(held: Mapping[str, Held], name: str) -> None:
     process, wall = held[name], WALLS[name]
     strange = [process.chain(module) for module in process.importers if room_of(module) not in {*wall.rooms, ""}]
