@@ -1,9 +1,9 @@
 """Ghosts: objects of the engine in Python that stand for a request in flight in the native engine.
 
-A ghost is of its ordinary class but has no attribute, except ``warm``, the call that it stands for, and what is the
-same for all. The first look at any other attribute makes all ghosts of that request real, in the state that the engine
-in Python would have reached (``Warm…._inflate``), and from then on that engine serves the request. So deadlines, a
-drain, a change of trust and the admin socket see such a request as any other, and need not know of it.
+A ghost is a subclass of the class that it stands for. It has only the attribute ``warm``, its native call, and
+attributes of the class. Reading any other attribute makes all ghosts of that request real: each gets its ordinary class
+and the state that the engine in Python would have reached (``_take_over`` of its side). That engine then serves the
+rest of the request. So deadlines, a drain, a change of trust and the admin socket treat all requests alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar.wire.h1_stream import H1Stream
 
 
 class GhostStream(H1Stream):
-    """Stands for a stream. Its body is there: each sweep of its connection asks for that."""
+    """Stands for a stream whose body is complete: ``intake`` is None, as each sweep of its connection reads it."""
 
     __slots__ = ()
 
@@ -40,7 +40,7 @@ class GhostEntry(Entry):
 
 
 class GhostForwarding(Forwarding):
-    """Stands for the way of a request to its upstream and back."""
+    """Stands for the forwarding of a request to its upstream."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ class GhostForwarding(Forwarding):
 
 
 class GhostMcpForwarding(McpForwarding):
-    """Stands for the way of a message of MCP to the agent and back."""
+    """Stands for the forwarding of an MCP message to the agent."""
 
     __slots__ = ()
 
@@ -58,7 +58,7 @@ class GhostMcpForwarding(McpForwarding):
 
 
 class GhostTaskForwarding(TaskForwarding):
-    """Stands for the way of a message of A2A to the agent, whose answer may show a task, and back."""
+    """Stands for the forwarding of an A2A message to the agent; its answer may name a new task."""
 
     __slots__ = ()
 
@@ -67,7 +67,7 @@ class GhostTaskForwarding(TaskForwarding):
 
 
 class GhostRequest(ServedRequest):
-    """Stands for the request behind a handle. It becomes real by itself: the agent calls out, and nothing else ends."""
+    """Stands for the request behind a handle. It becomes real alone, when the agent calls out; other ghosts stay."""
 
     __slots__ = ()
 
@@ -94,10 +94,10 @@ new_request: Final = partial(object.__new__, GhostRequest)
 
 
 def _real(ghost: object, name: str) -> Any:
-    """Make a request real, and return an attribute of what the ghost has become.
+    """Make a request real, and return the attribute ``name`` of the object that replaces ``ghost``.
 
     Raises:
-        AttributeError: it has none of this name, or the request has ended.
+        AttributeError: the object has no such attribute, or the request has ended.
     """
     kind = type(ghost)
     if kind in _GHOSTS:

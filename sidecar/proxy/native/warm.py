@@ -1,10 +1,10 @@
-"""Warm requests: those that the native engine serves, from their head to their record.
+"""Warm requests: the native engine serves them, from their head to their record.
 
 Theory of operation. A gate of the native engine (``sidecar/native``) gets the bytes of a connection that waits for a
-request. If the head is certain, what permits it is remembered and still holds, an upstream connection is free and a
-record has room, it sends the request; the answer goes back the same way if it is whole and certain. In between it
-leaves ghosts where the engine in Python keeps its objects (``ghosts.py``). ``warm_inbound.py`` and ``warm_outbound.py``
-have what differs by side.
+request. The gate sends the request if its head has the usual form, a cached permit or token still holds, an upstream
+connection is free and a record has room. It returns the answer if that is whole and of the usual form. While a request
+is in flight, ghosts (``ghosts.py``) take the place of the objects of the engine in Python. ``warm_inbound.py`` and
+``warm_outbound.py`` hold the parts that differ by side.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ VARYING: Final = (
     "ts", "seq", "op", "method", "path", "status", "upstream_status", "call_in", "call_out", "request_id", "trace_id",
     "span_id", "bytes_in", "bytes_out", "decide_ms", "upstream_ms", "total_ms", "after_request", "prev",
 )  # fmt: skip
-_MARK: Final = secrets.token_hex(16)  # stands for their values: nobody can put it into a token
+_MARK: Final = secrets.token_hex(16)  # stands for their values; random, so that no token can contain it
 _MAX_STATUS_LINE: Final = 8192
 _COUNTED_AT_ONCE: Final = 512  # requests
 
@@ -58,9 +58,9 @@ if tuple(name for name in FIELDS if name in VARYING) != VARYING:
 
 
 class Parts:
-    """Everything of the engine in Python that a gate touches, by name. The gate reads it once.
+    """Attributes that a gate reads once, when it is made: all objects of the engine in Python that it uses.
 
-    ``journeys`` are those of the gate's side.
+    ``journeys`` serves the gate's side. ``of_side`` adds the attributes that only this side's gate reads.
     """
 
     def __init__(
@@ -129,9 +129,10 @@ class BugReport:
 
 
 def prepare(native: ModuleType, record: Record, fields: Sequence[Field], *, begins: int, ends: int) -> object | None:
-    """Make what is the same for requests whose record begins as ``record`` and whose head gets ``fields``.
+    """Prepare the constant part of requests: their ``record``, and the ``fields`` that are added to their head.
 
-    It holds from ``begins`` until before ``ends`` (wall seconds). None: the engine in Python serves them all.
+    It holds from ``begins`` until before ``ends`` (wall seconds). None: the record or a field needs escaping, so the
+    engine in Python serves all of these requests.
     """
     pieces = _pieces_of(record)
     if pieces is None or any(value.translate(CONTROLS_MARKED) != value for _, value in fields):
@@ -149,7 +150,7 @@ def prepare(native: ModuleType, record: Record, fields: Sequence[Field], *, begi
 
 
 def _pieces_of(record: Record) -> list[bytes] | None:
-    """Return the text of a record around its varying values; None if it needs more than plain text."""
+    """Return the pieces of a record's JSON between its varying values; None if it is too long or needs escapes."""
     try:
         line = orjson.dumps(record | dict.fromkeys(VARYING, _MARK))
     except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits
@@ -160,7 +161,7 @@ def _pieces_of(record: Record) -> list[bytes] | None:
 
 
 class Connections(NamedTuple):
-    """Connections of a request in flight, and where it went."""
+    """Connections of a request in flight, and the origin of its upstream."""
 
     caller: ServerConnection
     upstream: ClientConnection
@@ -178,8 +179,8 @@ class Ghosts(NamedTuple):
 class Message(NamedTuple):
     """A request as it arrived: its head, and the bytes of all of it.
 
-    ``target`` is for the next hop, where it gets another one. ``handle`` is that of a request of a peer. ``read`` is
-    set for a message of MCP or A2A.
+    ``target``: the target that a next hop gets; None for an agent. ``handle``: the handle of a peer's request.
+    ``read``: the message of MCP or A2A; None on other routes.
     """
 
     data: bytes
@@ -190,7 +191,7 @@ class Message(NamedTuple):
 
 
 class Noted(NamedTuple):
-    """Notes of a request in flight: times (monotonic), the trace that went on, and ``keys`` of its record."""
+    """Notes of a request in flight: monotonic times, the ``traceparent`` that was sent, and ``keys`` of its record."""
 
     started_at: float
     forwarded_at: float
@@ -199,7 +200,7 @@ class Noted(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A request in flight that is an object of the engine in Python again. ``trace`` went along with it."""
+    """A request in flight as objects of the engine in Python. ``trace``: the context that was sent with it."""
 
     stream: H1Stream
     head: Request
@@ -210,7 +211,7 @@ class Sent(NamedTuple):
 
 
 class InFlight(NamedTuple):
-    """A request that the native engine has sent and that is not answered yet. ``given`` is what permitted it."""
+    """A request that the native engine has sent and that is not answered yet. ``given``: its cached permission."""
 
     given: Any
     connections: Connections
@@ -219,9 +220,12 @@ class InFlight(NamedTuple):
     noted: Noted
 
     def begin(self, log: AccessLog, grammar: RequestGrammar, record: Record) -> Sent:
-        """Make the ghosts of the record and of the stream real. ``record`` has what the request was permitted by.
+        """Make the ghosts of the record and of the stream real. ``record`` holds the facts of the permission.
 
-        Also where traces are exported: the request has gone on with a context, which the id of its span knows.
+        The trace context is rebuilt from the ``traceparent`` that was sent, without ``tracestate``.
+
+        Raises:
+            AssertionError: the grammar refuses the head, so the native engine should not have sent it.
         """
         (caller, upstream, origin), (stream, entry, forwarding), message, noted = self[1:]
         found = grammar.match(message.data)
@@ -240,7 +244,7 @@ class InFlight(NamedTuple):
         return Sent(stream, head, entry, origin, forwarding, trace)
 
     def wait_for_answer(self, journey: Journey[None], kind: type[Forwarding], *arguments: Any) -> None:
-        """Make the ghost of the forwarding a ``kind``, made with ``arguments``, for whose answer ``journey`` waits."""
+        """Make the ghost of the forwarding a ``kind(*arguments)``, and let ``journey`` wait for its answer."""
         (caller, upstream, _), (stream, _, forwarding) = self.connections, self.ghosts
         forwarding.__class__ = kind
         kind.__init__(forwarding, *arguments)
@@ -260,5 +264,5 @@ def flight_of(
     message: tuple[bytes, int, bytes | None, str | None, WarmMessage | None],
     noted: tuple[float, float, str, dict[str, Any]],
 ) -> InFlight:
-    """Return a request in flight, of plain tuples as the native engine makes them."""
+    """Return a request in flight, from the plain tuples of the native engine."""
     return InFlight(given, Connections(*connections), Ghosts(*ghosts), Message(*message), Noted(*noted))

@@ -1,4 +1,4 @@
-"""Warm requests of peers: what the native engine remembers of a permit, and such a request made real."""
+"""Warm requests of peers: prepares permits for the native engine, and makes its requests real."""
 
 from __future__ import annotations
 
@@ -51,10 +51,9 @@ _OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a":
 
 
 class WarmInbound:
-    """The warm requests of the inbound side. ``begin`` is called with a waiting connection and what arrived there.
+    """Warm requests of the inbound side. ``begin`` is called with a waiting connection and the bytes that arrived.
 
-    ``inbound`` serves the others, and the rest of those that do not end here. Its agents get the fields of
-    ``to_agent``.
+    ``inbound`` serves all other requests, and the rest of those that the native engine hands over.
 
     Raises:
         LookupError: the native engine is not installed.
@@ -124,7 +123,14 @@ class WarmInbound:
         certificate: str,
         now: int,
     ) -> tuple[Given, str, bytes, object, WarmMessage] | bool:
-        """Read the operation of a request: see ``warm_operations.py``."""
+        """Read the operation of a request.
+
+        Returns its permit, name, added fields, kind and state; True: wait for the rest of its body; False: the engine
+        in Python serves it (``warm_operations.py``).
+
+        Raises:
+            Denied: the engine in Python reads the same bytes, and refuses them.
+        """
         if path in self._inbound.snapshots.in_force().policy.inbound.cards or self._handed_over.takes(route.name):
             return False
         head = head_of(message)
@@ -152,7 +158,7 @@ class WarmInbound:
     def _of_mcp_message(
         self, found: OperationRead, head: Request, permit: Permit, now: int
     ) -> tuple[list[Field], object, WarmMessage] | None:
-        """Return fields to add, the kind and the state of a message of MCP; None: its answer is written again.
+        """Return fields to add, the kind and the state of an MCP message; None: Python must rewrite its answer.
 
         Raises:
             Denied: as ``session_of``.
@@ -165,9 +171,9 @@ class WarmInbound:
     def _of_a2a_message(
         self, found: OperationRead, _head: Request, permit: Permit, _now: int
     ) -> tuple[list[Field], object, WarmMessage] | None:
-        """Return fields to add, the kind and the state of a message of A2A.
+        """Return fields to add, the kind and the state of an A2A message.
 
-        None: its answer is written again, or it names a task or context not seen here, which its record tells.
+        None: the engine in Python must rewrite its answer, or record that it names a task or context not seen here.
 
         Raises:
             Denied: as ``TaskBindings.check``.
@@ -179,12 +185,12 @@ class WarmInbound:
             return None
         if not asked.named.begins:
             return [], self._of_a2a, WarmMessage(asked, self._noted(permit))
-        # ``Making.begin`` would bind nothing: every context that is named is known.
+        # Without ``Making.begin``: every context that the message names is bound already.
         making = Making(self._bindings, asked.named, principal)
         return [], self._of_tasks, WarmMessage(asked, self._noted(permit), making=making)
 
     def _prepare(self, given: Given) -> object | None:
-        """Make what is the same for every request of a permit; None: the engine in Python serves them all."""
+        """Prepare the constant part of a permit's requests; None: the engine in Python serves all of them."""
         permit = given.permit
         token, route = permit.token, permit.route
         if not is_plain(route):
@@ -199,7 +205,7 @@ class WarmInbound:
         )
 
     def _take_over(self, flight: InFlight) -> None:
-        """Make the ghosts of a request real: it was sent, and is not answered yet."""
+        """Make the ghosts of a request real that was sent and is not answered yet."""
         given, message = flight.given, flight.message
         record = request_record("inbound", self._log.run) | given.of_token | given.facts
         sent, read = flight.begin(self._log, self._grammar, record), message.read
@@ -245,17 +251,17 @@ class WarmInbound:
 
 
 def _source(permit: Permit, transport: asyncio.BaseTransport) -> str | None:
-    """Return the peer's address, where the route says that the agent is told it."""
+    """Return the peer's address for X-Forwarded-For if the route sets ``forwarded``, else None."""
     return source_of(transport.get_extra_info("peername")) if permit.route.forwarded else None
 
 
 def _keys_of(keys: IssuerKeys) -> list[object]:
-    """Return the parts of all issuers' keys whose generations add up to that of ``keys``."""
+    """Return the keys of each issuer. Their generations add up to the generation of ``keys``."""
     return list(keys.by_issuer)
 
 
 def is_plain(route: InboundRoute) -> bool:
-    """Tell if requests of a route need nothing but a permit, a handle and the fields that every agent gets."""
+    """Tell if a permit, a handle and the fields that every agent gets are enough to serve requests of a route."""
     if route.linger_s or route.human or route.record_first:
         return False
     if route.protocol == "http":

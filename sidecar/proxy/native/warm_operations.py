@@ -1,11 +1,11 @@
 """Operations of warm requests: the native engine gives each message of MCP and A2A to Python, before anything is sent.
 
-Theory of operation. The native engine reads heads, and no message. On a route of MCP or A2A a gate calls a *reader*
-with the head that it has read, and the body. The reader finds the operation by ``Operation.find``, as the journey does,
-and changes nothing that the journey would not change, or change again. A refusal leaves it as an error, upon which the
-engine in Python reads the same bytes and refuses. It returns what the gate goes on with: the route of the operation, or
-what is remembered for it; the operation's name in records; fields to add; the kind of the message; and a state, which
-is told of the answer where its kind says so, and from which a ghost becomes real.
+Theory of operation. The native engine parses heads; Python parses messages. On a route of MCP or A2A a gate calls a
+*reader* with the parsed head and the body. The reader finds the operation by ``Operation.find``, as the journey does.
+All its side effects are safe to repeat, because the engine in Python may read the same bytes again. If the reader
+raises ``Denied``, that engine does so, and refuses. The reader returns the route of the operation (or the cached permit
+for it), the operation's name in records, fields to add, the kind of the message, and a state. The gate passes the
+answer to the state if the kind asks for it; a ghost that becomes real reads the state, too.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from sidecar.features.operations.operation import Operation
 from sidecar.wire.h1_fields import request_layouts
 from sidecar.wire.message import Request
 
-MAX_READ: Final = 64 * 1024  # bytes of a body: one that is left to Python after all is read twice
+MAX_READ: Final = 64 * 1024  # bytes of a body; a message that falls back to Python is parsed twice
 
 WholeMessage = tuple[tuple[bytes, ...], tuple[bytes, ...], str, bytes, str, int | None, bytes | None]
 """A message as the native engine gives it: (names, values, method, target, authority, content length, body)."""
 
-PYTHONS: Final = 15  # messages of a route that Python serves after an answer was handed over
+PYTHONS: Final = 15  # messages of a route that Python serves after the native engine handed over an answer
 _MOST_ROUTES: Final = 1024
 
 _Route = TypeVar("_Route", InboundRoute, OutboundRoute)
 
 
 class HandedOver:
-    """Routes whose answers the native engine hands over, such as streams of events. Python begins their next messages.
+    """Counts, for each route, the messages that Python serves after the native engine handed over an answer.
 
-    A request that changes engines costs more than one that Python serves from the beginning.
+    An event stream is such an answer. A request that changes engines costs more than one that Python serves alone.
     """
 
     __slots__ = ("_left", "_pythons")
@@ -47,13 +47,13 @@ class HandedOver:
         self._left: dict[str, int] = {}  # messages until the native engine begins one again, by route
 
     def note(self, route: str) -> None:
-        """Note that an answer was handed over."""
+        """Leave the next messages of a route to Python: the native engine handed over an answer."""
         if len(self._left) >= _MOST_ROUTES:
             self._left.clear()
         self._left[route] = self._pythons
 
     def takes(self, route: str) -> bool:
-        """Tell if Python serves the next message from the beginning."""
+        """Tell if Python serves the next message of a route, and count it."""
         left = self._left.get(route, 0)
         if left:
             self._left[route] = left - 1
@@ -61,10 +61,10 @@ class HandedOver:
 
 
 class WarmMessage:
-    """A message that the native engine passes on, and what is done with its answer.
+    """A message that the native engine forwards, and the handling of its answer.
 
-    ``session``: of MCP, towards the agent. ``making``: of A2A, of a message that may begin a task. ``handed_over`` is
-    called if the engine in Python passes the answer on.
+    ``session``: the MCP session with the agent. ``making``: binds the tasks that an answer of A2A names.
+    ``handed_over`` is called if the engine in Python forwards the answer.
     """
 
     __slots__ = ("handed_over", "making", "message", "session")
@@ -83,12 +83,12 @@ class WarmMessage:
         self.making = making
 
     def answered(self, status: int, told: bytes | None, body: bytes) -> bytes | None:
-        """Return lines to add to the head of an answer in one piece; None: the engine in Python passes it on.
+        """Return lines to add to the head of a whole answer; None: the engine in Python forwards it.
 
-        ``told`` is the value of the field that the kind of the message names.
+        ``told`` is the value of the answer's field that the message's kind names; None if the field is absent.
 
         Raises:
-            Denied: the engine in Python refuses it.
+            Denied: the engine in Python refuses the answer.
         """
         if self.session is not None and told is not None:
             shown = self.session.shown_to_peer([told], status)
@@ -100,7 +100,7 @@ class WarmMessage:
 
 
 def read_answer(making: Making, status: int, body: bytes) -> None:
-    """Bind what a whole answer shows, as ``TaskForwarding``."""
+    """Bind the tasks and contexts that a whole answer names; without a 2xx status, release those bound before."""
     if 200 <= status < 300:
         reader = AnswerReader(events=False)
         for shown in (*reader.feed(body), *reader.end()):
@@ -110,7 +110,7 @@ def read_answer(making: Making, status: int, body: bytes) -> None:
 
 
 class _WholeRequest:
-    """Stands for the stream of a request of HTTP/1.1, whose body is given and not waited for."""
+    """Stands for the stream of an HTTP/1.1 request whose body has arrived."""
 
     http2: Final = False
 
@@ -119,14 +119,14 @@ _WHOLE: Final = _WholeRequest()
 
 
 class _Noted:
-    """Stands for the open record of a request that may not have one yet."""
+    """Stands for an open record: collects the operation of a request before its record is opened."""
 
     op: str | None = None
     operation: str | None = None
 
 
 class OperationRead(NamedTuple):
-    """The operation of a message: ``route`` is its own, ``op`` its name in records."""
+    """The operation of a message, with the route of that operation; ``op`` is its name in records."""
 
     asked: Any  # the operation of its protocol
     route: Any
@@ -134,7 +134,7 @@ class OperationRead(NamedTuple):
 
 
 def head_of(message: WholeMessage) -> Request:
-    """Return the head of a message that the native engine has read."""
+    """Return the head of a message that the native engine has parsed."""
     names, values, method, target, authority, length, _ = message
     return Request(request_layouts[names], values, method, target, authority, length, bool(length))
 
@@ -144,9 +144,8 @@ def read_operation(
 ) -> OperationRead | bool:
     """Read the operation of a request with a canonical ``path`` into ``asked``.
 
-    ``body`` is None if some of it has not come yet.
-
-    False: the engine in Python serves it. True: it may be served natively, when the rest of its body has come.
+    ``body`` is None while a part of it is missing. Returns False if the engine in Python must serve the request, and
+    True if the native engine may serve it once the body is complete.
 
     Raises:
         Denied: as ``Operation.find``.

@@ -1,4 +1,4 @@
-"""Warm calls of the agent: what the native engine remembers of an issued token, and such a call made real."""
+"""Warm calls of the agent: prepares issued tokens for the native engine, and makes its calls real."""
 
 from __future__ import annotations
 
@@ -42,10 +42,9 @@ _OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a":
 
 
 class WarmOutbound:
-    """The warm calls of the outbound side. ``begin`` is called with a waiting connection and what arrived there.
+    """Warm calls of the outbound side. ``begin`` is called with a waiting connection and the bytes that arrived.
 
-    ``outbound`` serves the others, and the rest of those that do not end here. Its next hops get the fields of
-    ``to_next_hop``.
+    ``outbound`` serves all other calls, and the rest of those that the native engine hands over.
 
     Raises:
         LookupError: the native engine is not installed.
@@ -58,7 +57,7 @@ class WarmOutbound:
         self._plans = plans = outbound.plans
         plans.warm_bytes = PLANNED_BYTES
         handles, logins = outbound.handles, outbound.features["logins"]
-        # What the counters of look-ups were before the last one.
+        # Counters of look-ups before the latest one, for ``_uncount``.
         self._of_plans: tuple[tuple[str, str], int, int] = ("", ""), 0, 0
         self._of_tokens: tuple[BoundedCache[Hashable, Issued], int, int, int, int] | None = None
         self._grammar = RequestGrammar(
@@ -67,7 +66,7 @@ class WarmOutbound:
         self._handed_over = HandedOver()
         self._kinds = {
             "mcp": self._kind(told=b""),
-            "a2a": self._kind(told=b"delegation-reason"),  # of a refusal, which the record names
+            "a2a": self._kind(told=b"delegation-reason"),  # the next hop's reason for a refusal, for the record
         }
         parts = Parts(
             self._native,
@@ -103,7 +102,14 @@ class WarmOutbound:
     def _read(
         self, message: WholeMessage, route: OutboundRoute, path: str
     ) -> tuple[OutboundRoute, str, bytes, object, object] | bool:
-        """Read the operation of a call: see ``warm_operations.py``."""
+        """Read the operation of a call.
+
+        Returns its route, name, added fields (none), kind and state; True: wait for the rest of its body; False: the
+        engine in Python serves it (``warm_operations.py``).
+
+        Raises:
+            Denied: the engine in Python reads the same bytes, and refuses them.
+        """
         if route.protocol == "a2a" and is_card_of_next_hop(CanonicalTarget(path, b"")):
             return False
         if self._handed_over.takes(route.name):
@@ -124,9 +130,10 @@ class WarmOutbound:
     def _look_up(
         self, snapshot: Snapshot, delegation: Delegation, route: OutboundRoute, now: int
     ) -> tuple[TokenExchange, Issued, Origin] | None:
-        """Return the client of the token service, the token that it keeps for a call, and where the call goes.
+        """Return the token service's client, its cached token for a call, and the origin of the call.
 
-        None: no token is kept. What the next call of the same request and route looks at instead stays at its plan.
+        None: no usable token is cached. Stores a ``PlannedCall`` at the plan, which spares the next call of the same
+        request and route this look-up.
         """
         plans, policy, counts = self._plans, snapshot.policy, self._log.metrics.token_cache
         self._of_plans = (delegation.token.raw, route.key), plans.hits, plans.misses
@@ -136,7 +143,7 @@ class WarmOutbound:
         kept = tokens.tokens.kept
         there = kept.get(key_of(plan))
         if there is not None and (now >= there.usable_until or not tokens.usable(there)):
-            return None  # nothing is dropped here: Python finds it, and counts that
+            return None  # keep the entry: the engine in Python drops and counts it
         self._of_tokens = kept, kept.hits, kept.misses, counts["hit"], counts["miss"]
         issued = tokens.cached(plan, policy=policy, now=now)
         if issued is None:
@@ -155,41 +162,44 @@ class WarmOutbound:
         origin: Origin,
         now: int,
     ) -> list[object]:
-        """Make what is kept beside a plan: where its token lies, and all that both hold by."""
+        """Return the entry to store at a plan: the place of its token, and the facts on which both depend.
+
+        The list is empty if no token is valid now.
+        """
         plans, kept, facts = self._plans, tokens.tokens.kept, tokens.holds_by()
         if facts is None:
             return []
-        if delegation.entry:  # planned again in each second
+        if delegation.entry:  # its plan is renewed each second
             facts.append((plans, "as_of", plans.as_of))
             begins, ends = now, now + 1
         else:
             facts.append((plans, "epoch", plans.epoch))
             begins, ends = 0, delegation.token.expires_at
-        key = next(reversed(kept.entries))  # of the token that was found: it costs less to find the very same key
+        key = next(reversed(kept.entries))  # the most recently used; a look-up by the identical object is cheaper
         return [
             self._native.PlannedCall(plan, policy.number, begins, ends, facts, tokens, key, issued.bound_to, origin)
         ]
 
     def _uncount(self) -> None:
-        """Take back what the last look-up has counted: the engine in Python looks again, and counts it."""
+        """Restore the counters of the latest look-up: the engine in Python repeats it, and counts it."""
         plans, (key, hits, misses) = self._plans, self._of_plans
         if plans.misses > misses:
-            plans.drop(key)  # which is found again otherwise
+            plans.drop(key)  # else the repeated look-up would count a hit
         plans.hits, plans.misses = hits, misses
         if self._of_tokens is not None:
             kept, counts = self._of_tokens[0], self._log.metrics.token_cache
             _, kept.hits, kept.misses, counts["hit"], counts["miss"] = self._of_tokens
 
     def _prepare(self, issued: Issued, of_request: RecordFields) -> object | None:
-        """Make what is the same for every call by an issued token; None: the engine in Python serves them all."""
+        """Prepare the constant part of an issued token's calls; None: the engine in Python serves all of them."""
         record = request_record("outbound", self._log.run) | of_request | issued.facts
         record["workload"] = self._log.workload
         bearer = b"Bearer " + issued.permit.token.raw.encode("ascii")
-        ends = min(issued.usable_until, issued.refresh_at)  # from then on Python looks it up, and refreshes it
+        ends = min(issued.usable_until, issued.refresh_at)  # from then on Python looks the token up, and refreshes it
         return prepare(self._native, record, [(b"authorization", bearer)], begins=0, ends=ends)
 
     def _take_over(self, flight: InFlight) -> None:
-        """Make the ghosts of a call real: it was sent, and is not answered yet."""
+        """Make the ghosts of a call real that was sent and is not answered yet."""
         issued, served, tokens = flight.given
         record = request_record("outbound", self._log.run) | served.facts | issued.facts
         sent, message = flight.begin(self._log, self._grammar, record), flight.message
@@ -217,9 +227,10 @@ class WarmOutbound:
 
 
 def _find(own_authorities: Container[str], policy: Policy, host: str, path: str) -> tuple[CallRoute, int, bool]:
-    """Return the route of a call, how much of its path stays here, and if the path has a part in that.
+    """Find the route of a call.
 
-    Errors as ``OutboundRoutes.find``.
+    Returns the route, the length of the path's prefix that the next hop does not get, and if the host is an authority
+    of this sidecar. Raises as ``OutboundRoutes.find``.
     """
     route, target = policy.outbound.find(host, CanonicalTarget(path, b""), own_authorities=own_authorities)
     stays = len(path) - len(target.path) if path.endswith(target.path) else len(path)
@@ -227,7 +238,7 @@ def _find(own_authorities: Container[str], policy: Policy, host: str, path: str)
 
 
 def is_plain(route: CallRoute) -> bool:
-    """Tell if calls of a route need nothing but an issued token, and the fields that every next hop gets."""
+    """Tell if an issued token and the fields that every next hop gets are enough to serve calls of a route."""
     return (
         isinstance(route, OutboundRoute)
         and route.protocol in {"http", "mcp", "a2a"}
