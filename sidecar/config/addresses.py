@@ -24,7 +24,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """True if only this machine (this pod) can reach it."""
+        """True for an address that only this machine (this pod) can reach."""
         return is_loopback(self.host)
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""Bounds of a settings document with everything that it includes, and how much of each is used.
+"""Bounds on the size of a settings document and its included files, and the used share of each bound.
 
-They allow a token service of 500 agents with ten callers each, and a deny list of 10,000 rows. docs/sizing.md has the
-memory and time that these take.
+The bounds fit a token service of 500 agents with ten callers each, and a deny list of 10,000 rows. docs/sizing.md
+states the memory and time for these sizes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NEAR: Final = 0.8  # share of a bound from which it is reported
 
 
 class Bound(NamedTuple):
-    """Upper bound of a count of ``unit``; ``fix`` is the fix for more."""
+    """Upper bound on a count of ``unit``; ``fix`` is the advice for a document that exceeds it."""
 
     most: int
     unit: str
@@ -50,7 +50,7 @@ def exceeded(field: str, name: str, used: int) -> Iterator[Problem]:
 
 
 def near_bounds(used: Mapping[str, int]) -> Iterator[Problem]:
-    """Yield a note for each bound of which more than ``NEAR`` is used; settings above a bound are refused."""
+    """Yield a note for each bound whose used share is above ``NEAR``."""
     for name, count in used.items():
         bound = BOUNDS[name]
         if count > NEAR * bound.most:
@@ -59,7 +59,7 @@ def near_bounds(used: Mapping[str, int]) -> Iterator[Problem]:
 
 
 def shares_in_force(used: Mapping[str, int]) -> Mapping[str, float]:
-    """Return the used share of each bound, for settings that were put in force. Log each above ``NEAR``."""
+    """Return the used share of each bound for settings now in force, and log each share above ``NEAR``."""
     for note in near_bounds(used):
         fields = {"field": note.field, "wrong": note.wrong, "fix": note.fix}
         _LOG.warning("settings are near a bound", extra=fields)

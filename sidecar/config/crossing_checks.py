@@ -74,7 +74,7 @@ def _opened_to(file: SidecarFile, route: OutboundRouteSection, issuer: str) -> b
 
 
 def _prefixes(file: SidecarFile) -> Iterator[Problem]:
-    """Report prefixes by which two subjects could get one name, or one subject two names, at a token service."""
+    """Report subject prefixes that differ for one issuer, or that let two subjects collide at a token service."""
     opened = set(file.entry.may_call) if file.entry is not None else set()
     by_service: dict[str, dict[str, str]] = {}
     for field, route in exchange_routes(file):

@@ -1,6 +1,6 @@
 """Examples of settings for their page, each from a file under ``config/`` that a test loads.
 
-No example is written for the page alone: a value stands there only if a whole file with it can be used.
+Every example comes from a complete file that loads; none is written for the page alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar.config.document import DocumentError, parse_document
 
 
 def examples_in(folder: Path) -> Mapping[tuple[str, str], object]:
-    """Return an example of each setting by its section and its key, of the files in ``folder`` and ``reference/``.
+    """Return one example per setting, keyed by section and key, from the files in ``folder`` and ``reference/``.
 
     Files in ``reference`` take precedence.
     """
@@ -69,7 +69,7 @@ def plain(value: object) -> Any:
 
 
 def as_yaml(value: object) -> str:
-    """Write a value on one line as YAML, in the form that a settings file can have as it is."""
+    """Return a value as one line of YAML that can be pasted into a settings file."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{as_yaml(key)}: {as_yaml(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):
@@ -82,7 +82,7 @@ def as_yaml(value: object) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """True for text that needs no quotes, wherever it stands: it is read back as it is, also within braces."""
+    """True for text that YAML reads back unchanged without quotes, also inside braces."""
     try:
         return parse_document(f"[{text}, {{{text}: {text}}}]", name="") == [text, {text: text}]
     except DocumentError:

@@ -1,6 +1,6 @@
 """Places of sections and keys in settings files, and the environment variables that set them, for the page of settings.
 
-A variable names keys of mappings only. So a key below a list has none: the variable of the list replaces it whole.
+A variable names keys of mappings only. A key below a list has no variable: the list's variable replaces the whole list.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ Schema = Mapping[str, Any]
 
 
 class Place(NamedTuple):
-    """A place in a settings file: ``inbound.routes[].match``. ``settable`` is the part that a variable can name."""
+    """A place in a settings file: ``inbound.routes[].match``. ``settable`` is the prefix that a variable can set."""
 
     path: str
     settable: str
 
     @property
     def variable(self) -> str:
-        """Variable that sets this place, or the list or mapping that it is in."""
+        """Name of the variable that sets this place, or the list or mapping around it."""
         return PREFIX + self.settable.upper().replace(".", "__")
 
     def at(self, key: str) -> Place:
-        """Return the place of a key in a section that is here."""
+        """Return the place of ``key`` in the section at this place."""
         below = self.path[len(self.settable) :]
         return Place(_joined(self.path, key), self.settable if below else _joined(self.settable, key))
 
     def inside(self, mark: str) -> Place:
-        """Return the place of an item of the list, or of a value of the mapping, that is here."""
+        """Return the place of an item of the list, or a value of the mapping, at this place."""
         return Place(self.path + mark, self.settable)
 
 
@@ -52,7 +52,7 @@ def _keys(
 
 
 def sections_of(value: Schema, here: Place = ROOT) -> Iterator[tuple[Place, str]]:
-    """Yield each section that a value may be, or hold, and its place."""
+    """Yield the place and name of each section that a value may be or contain."""
     if "$ref" in value:
         yield here, value["$ref"].rpartition("/")[2]
     for choice in ("anyOf", "oneOf"):

@@ -74,7 +74,7 @@ Variables that others set: `SPIFFE_ENDPOINT_SOCKET` is the Workload API's addres
 `POD_SERVICE_ACCOUNT` and `NODE_NAME` go into the record of a start.
 """
 _UNITS: Final = {"_s": "seconds", "_mib": "MiB", "_bytes": "bytes", "min_rate": "bytes per second"}
-_SHORT: Final = 90  # characters of a section that still fit into a cell
+_SHORT: Final = 90  # characters of a section's example that fit into a table cell
 _FILES: Final = {"SidecarFile": "A sidecar", "StsFile": "A token service", "PlatformFile": "A platform"}
 
 Schema = Mapping[str, Any]
@@ -100,7 +100,7 @@ def schemas() -> Mapping[str, Schema]:
 
 @cache
 def sections() -> Mapping[str, Schema]:
-    """Return every section's schema by its name, each before those that it contains."""
+    """Return every section's schema by its name, a section before the sections that it contains."""
     found: dict[str, Schema] = {}
     for schema in schemas().values():
         _walk(str(schema["title"]), {**schema.get("$defs", {}), str(schema["title"]): schema}, found)
@@ -143,7 +143,7 @@ def _sections(examples: Examples) -> Iterator[str]:
 
 
 def _places() -> Mapping[str, list[str]]:
-    """Return the places where each section may stand, with the beginning of the variables of its keys."""
+    """Return the places where each section may stand, with the prefix of its keys' variables."""
     found: dict[str, list[str]] = {}
     for file, schema in schemas().items():
         for place, _, _, value in places(schema):
@@ -179,7 +179,7 @@ def _title(name: str) -> str:
 
 
 def unit_of(key: str) -> str:
-    """Return the unit of a number, which the end of its key names; empty if it counts things."""
+    """Return the unit of a number, derived from the suffix of its key; empty for a plain count."""
     if key.endswith("per_s"):
         return "per second"
     return next((unit for end, unit in _UNITS.items() if key.endswith(end)), "")
@@ -218,7 +218,7 @@ def _range(schema: Schema) -> str:
 
 
 def default_of(schema: Schema) -> object:
-    """Return the default as a settings file could have it: of a section, the keys that differ from its own defaults."""
+    """Return the default value; for a section, only the keys that differ from the section's own defaults."""
     default = schema.get("default")
     if not isinstance(default, dict):
         return default
@@ -234,7 +234,7 @@ def _found(examples: Examples, section: str, key: str) -> object:
 
 
 def _example(schema: Schema, value: object) -> str:
-    """Write an example, or for a long one of a section lead there."""
+    """Return an example; for a section with a long example, a link to that section."""
     text = as_yaml(value)
     held = next((name for _, name in sections_of(schema)), None)
     return f"`{text}`" if held is None or len(text) <= _SHORT else f"at its keys: {_link(held)}"

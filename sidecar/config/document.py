@@ -6,7 +6,7 @@ keys, anchors, tags and second documents are refused. The result is built from t
 
 ``SIDECAR__INBOUND__LISTEN`` overrides ``inbound.listen``. Two underscores, because Kubernetes sets ``SIDECAR_PORT`` and
 the like for a Service named ``sidecar``. Values are YAML, a list is given whole, and a variable that names no setting
-is an error like an unknown key. Somebody else may name a Service ``sidecar--anything``: its variables are ignored.
+is an error like an unknown key. Variables that Kubernetes sets for a Service named ``sidecar--…`` are ignored.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DocumentError(Exception):
-    """The text cannot be used. ``problem`` has the place and the fix; no value is quoted."""
+    """The text is not a usable document. ``problem`` names the place and the fix, and quotes no value."""
 
     def __init__(self, field: str, wrong: str, fix: str) -> None:
         super().__init__(f"{field}: {wrong}; {fix}")
@@ -63,7 +63,7 @@ def read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:  # a document cut here could pass for a whole one: it may have fewer characters
+        if len(raw) > MAX_BYTES:  # a truncated document could parse as a whole one
             raise ConfigError([Problem(str(path), *TOO_LARGE)])
         return raw.decode("utf-8")
     except OSError as error:
@@ -81,7 +81,7 @@ def parse(text: str, *, name: str) -> Parsed:
     """Read one YAML document into dicts, lists, strings, ints, floats, bools and None.
 
     Raises:
-        DocumentError: it is too large, not YAML, or uses what the head of this file refuses. ``name`` is its field.
+        DocumentError: it is too large, not YAML, or uses a YAML feature refused above. The problem's field is ``name``.
     """
     if len(text) > MAX_BYTES:
         raise DocumentError(name, *TOO_LARGE)
@@ -196,7 +196,7 @@ def _scalar(text: str) -> object:
 
 
 def override(document: dict[str, object], environ: Mapping[str, str]) -> list[Problem]:
-    """Put the values of all ``SIDECAR__…`` variables into ``document``; return a problem for each that does not fit."""
+    """Write the values of all ``SIDECAR__…`` variables into ``document``; return a problem per unusable variable."""
     problems: list[Problem] = []
     # A section before its members, so that the more specific variable wins.
     for name in sorted(_ours(environ), key=lambda name: (name.count("__"), name)):
@@ -217,9 +217,10 @@ def override(document: dict[str, object], environ: Mapping[str, str]) -> list[Pr
 
 
 def variables(document: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the variables that set each dotted field, to name them in a message. Call it before ``override``.
+    """Return the names of the variables that set each dotted field. Call before ``override``.
 
-    A section that the document lacks is of the variables that make it: so they are named for keys that it misses.
+    A section that the document lacks is listed too, with the variables that create it: messages about its missing keys
+    name them.
     """
     found: dict[str, list[str]] = {}
     for name in sorted(_ours(environ)):
@@ -234,7 +235,7 @@ def variables(document: Mapping[str, object], environ: Mapping[str, str]) -> dic
 
 
 def _ours(environ: Mapping[str, str]) -> list[str]:
-    """Return the variables with our prefix, without those of a Service, which has an address and ports."""
+    """Return the names of variables with our prefix, except those that Kubernetes sets for a Service."""
     names = [name for name in environ if name.startswith(PREFIX)]
     services = [name.removesuffix("_SERVICE_HOST") for name in names if name.endswith("_SERVICE_HOST")]
     beginnings = tuple(

@@ -40,7 +40,7 @@ def door_settings_of(file: SidecarFile) -> DoorSettings | None:
 
 
 def door_of(section: EntrySection, users: Mapping[str, UserIssuer]) -> Door | None:
-    """Make the door from the entry's issuers; None if there is none, or one that a check reports."""
+    """Make the door from the entry's issuers; None without a door, or for one that a check reports."""
     door = section.door
     if door is None or not is_plain_url(door.resource) or not is_resource(door.resource):
         return None
@@ -56,7 +56,7 @@ def door_of(section: EntrySection, users: Mapping[str, UserIssuer]) -> Door | No
 
 
 def issuers_at_door(file: SidecarFile) -> frozenset[str]:
-    """Return the issuers whose tokens are shown at the door; none without one."""
+    """Return the issuers whose tokens callers present at the door; empty without a door."""
     entry = file.entry
     return frozenset() if entry is None or entry.door is None else frozenset(_servers(entry, entry.door))
 
@@ -67,7 +67,7 @@ def _servers(entry: EntrySection, door: DoorSection) -> list[str]:
 
 
 def door_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report a door that no token could open, or that opens other routes than listed."""
+    """Report a door that no token could open, and listed routes that it cannot serve."""
     entry = file.entry
     if entry is None or entry.door is None:
         return

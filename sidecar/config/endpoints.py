@@ -1,4 +1,4 @@
-"""Endpoints of issuers and token services, and the identity that must answer there."""
+"""Endpoints of issuers and token services, and the TLS identity expected of each."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def endpoint_of(url: str, tls: TlsSection | None) -> Endpoint:
 
 
 def tls_of(section: ExchangeSection | ExchangeEndpointSection) -> TlsSection:
-    """Return the identity that must answer at an endpoint, which may be written in two ways."""
+    """Return the TLS identity expected at an endpoint, from either of its two notations."""
     return section.tls if section.tls is not None else TlsSection(peer=section.peer)
 
 
 def token_endpoint_of(issuer: str) -> str:
-    """Return the URL of an issuer's token endpoint where none is written: ``token`` below the issuer."""
+    """Return the default token endpoint of an issuer: ``token`` below the issuer's URL."""
     return f"{issuer.rstrip('/')}/token"
 
 
@@ -38,7 +38,7 @@ def token_endpoints_of(section: ExchangeSection | PlatformIssuerSection) -> tupl
 
 
 def token_endpoint_problems(section: ExchangeSection | PlatformIssuerSection, field: str) -> Iterator[Problem]:
-    """Report token endpoints that are written in both ways."""
+    """Report ``token_endpoint`` and ``token_endpoints`` in one section."""
     if section.token_endpoints is not None and section.token_endpoint is not None:
         yield Problem(f"{field}.token_endpoint", "is set, and token_endpoints too", "keep one of them")
 
@@ -51,7 +51,7 @@ def same_origin(first: str, second: str) -> bool:
 
 @contextmanager
 def renamed(member: str, setting: str) -> Iterator[None]:
-    """Name the ``setting`` in a room's refusal, which names the room's own ``member``."""
+    """Replace ``member`` by ``setting`` at the first ``member: `` in the text of a ValueError from the body."""
     try:
         yield
     except ValueError as error:

@@ -50,13 +50,13 @@ def entry_problems(file: SidecarFile) -> Iterator[Problem]:
 
 
 def _kept(file: SidecarFile, exchanges: set[str]) -> set[str | None]:
-    """Return the login issuers whose subjects keep their names at one of these token services."""
+    """Return each ``subject_issuer`` in the profiles of these token services; may contain None."""
     profiles = [one.profile for one in file.issuers if one.issuer in exchanges]
     return {profile.subject_issuer for profile in profiles if isinstance(profile, ProfileSection)}
 
 
 def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> Iterator[Problem]:
-    """Report an issuer that is both login and token service, where it cannot be or has two names for one user."""
+    """Report contradictory settings of an issuer that is both login issuer and token service."""
     trusted = next((one for one in file.issuers if one.issuer == section.issuer), None)
     if trusted is not None and preset_of(trusted.profile) in {"sts", ACTOR_PROFILE}:
         yield Problem(f"{where}.issuer", "is the token service itself", "name the issuer where users log in")
@@ -82,7 +82,7 @@ def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> It
 
 
 def first_token_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report lifetimes of first tokens above their ceiling, where no chain starts, or that differ for one audience."""
+    """Report lifetimes of first tokens that exceed their ceiling, have no effect, or differ for one audience."""
     entry, routes = file.entry, exchange_routes(file)
     ceiling_s = DELEGATION_LIFE_S if entry is None else entry.delegation_life_s or DELEGATION_LIFE_S
     lives = [(field, route.first_token_life_s) for field, route in routes]

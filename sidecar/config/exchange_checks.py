@@ -121,7 +121,7 @@ def _no_later_hop(adapter: Adapter, profile: IssuerProfile | None) -> str | None
 
 
 def _login_problems(entry: EntrySection, route: str, adapter: Adapter) -> Iterator[Problem]:
-    """Report logins whose tokens an adapter cannot exchange, or would show to another issuer."""
+    """Report logins whose tokens an adapter cannot exchange, or would send to another issuer."""
     for number, user in enumerate(entry.issuers):
         kind = kind_of(user)
         if kind is not None and _TYPES[kind] not in adapter.capabilities.takes:
@@ -139,7 +139,7 @@ def _login_problems(entry: EntrySection, route: str, adapter: Adapter) -> Iterat
 
 
 def audience_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
-    """Report a JWT-SVID audience by which the server could replay the JWT-SVID to a server of the mesh."""
+    """Report an assertion audience that lets the receiving server replay the JWT-SVID to a server of the mesh."""
     names = mesh_names(file) | (set() if platform is None else platform_names(platform))
     names |= {user.issuer.rstrip("/") for user in (file.entry.issuers if file.entry is not None else [])}
     for field, section in exchange_sections(file):
@@ -174,7 +174,7 @@ def _other_audience(where: str) -> Problem:
 
 
 def client_actor_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report inbound routes whose issuer names actors by client, without a word that tells delegation."""
+    """Report accepted issuers whose profile cannot tell a delegated token from a client's own token."""
     accepted: set[str] = set()
     for route in file.inbound.routes if file.inbound is not None else []:
         accepted.update(route.issuers or (section.issuer for section in file.issuers))
@@ -192,7 +192,7 @@ def client_actor_problems(file: SidecarFile) -> Iterator[Problem]:
 def svid_problems(
     identity: IdentitySettings, exchanges: tuple[ExchangeSettings, ...], txn_tokens: TxnTokenSettings | None
 ) -> Iterator[Problem]:
-    """Report a missing JWT-SVID that an exchange needs: as actor token, or as client assertion."""
+    """Report each missing JWT-SVID that an exchange needs as actor token or client assertion."""
     audiences: dict[str, str] = {}
     for one in exchanges:
         if one.known.needs_jwt_svid(one.options):
@@ -209,7 +209,7 @@ def svid_problems(
 def exchange_ceiling_problems(
     file: SidecarFile, platform: Platform, exchanges: tuple[ExchangeSettings, ...]
 ) -> Iterator[Problem]:
-    """Report static credentials and further endpoints that the platform file does not list."""
+    """Report static credentials, further endpoints and their issuers that the platform file does not list."""
     fields = {section.issuer: field for field, section in exchange_sections(file)}
     for one in exchanges:
         field = fields[one.issuer]

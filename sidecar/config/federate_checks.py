@@ -22,17 +22,17 @@ from sidecar.errors import Problem
 from sidecar.identity.files import FileSettings
 from sidecar.identity.source_factory import IdentitySettings
 
-# A word that the official clients send: the API takes a bearer token only beside it.
+# The official clients send this header; the API accepts a bearer token only with it.
 _ANTHROPIC_CALLS: Final = (("anthropic-beta", "oauth-2025-04-20"),)
 
-# Each is open to a token with the scope cloud-platform, and its answers would outlive the request.
+# A token with the scope cloud-platform can get credentials here that outlive the request.
 _GOOGLE_CREDENTIALS: Final = {
     f"{name}.googleapis.com" for name in ("apikeys", "iam", "iamcredentials", "oauth2", "sts")
 }
 
 
 def federate_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report an audience by which others take our JWT-SVID too, plain http, and paths that give out credentials."""
+    """Report audiences that others accept too, plain http, and hosts or paths that give out credentials."""
     ours = mesh_names(file)
     routes = [(field, route) for field, route in outside_routes(file) if isinstance(route, FederateRouteSection)]
     taken: dict[str, str] = {}
@@ -69,7 +69,7 @@ def federate_problems(file: SidecarFile) -> Iterator[Problem]:
 
 
 def mesh_names(file: SidecarFile) -> set[str]:
-    """Return the names, without a last slash, for which a JWT-SVID of ours opens something in the mesh."""
+    """Return the audiences, without a trailing slash, for which a server of the mesh may accept our JWT-SVID."""
     names = set(file.inbound.audiences if file.inbound else ())
     for section in file.issuers:
         names |= {section.issuer, token_endpoint_of(section.issuer)}
@@ -79,7 +79,7 @@ def mesh_names(file: SidecarFile) -> set[str]:
 
 
 def audience_of_mesh(field: str) -> Problem:
-    """Return the problem of a route whose provider gets a JWT-SVID that opens something in the mesh."""
+    """Return the problem of a route whose provider receives a JWT-SVID that the mesh accepts."""
     return Problem(
         f"{field}.federate.audience",
         "is one of the mesh: with the JWT-SVID that the provider gets it could act as this workload here",
@@ -88,7 +88,7 @@ def audience_of_mesh(field: str) -> Problem:
 
 
 def provider_svid_problems(file: SidecarFile, identity: IdentitySettings) -> Iterator[Problem]:
-    """Report a missing JWT-SVID for a provider, where the identity comes from files."""
+    """Report each provider without a JWT-SVID file, for an identity from files."""
     for field, route in outside_routes(file):
         if not isinstance(route, FederateRouteSection) or not isinstance(identity, FileSettings):
             continue
@@ -101,7 +101,7 @@ def provider_svid_problems(file: SidecarFile, identity: IdentitySettings) -> Ite
 
 
 def trading_hosts(section: AnyFederateSection) -> list[tuple[str, str]]:
-    """Return the hosts, each with its key, that the settings choose for a trade: they see a JWT-SVID or a token."""
+    """Return the key and host of each URL that a trade calls: these hosts see a JWT-SVID or a token."""
     return [(name, urlsplit(url).netloc) for name, url in _urls(section)]
 
 

@@ -97,7 +97,7 @@ class SidecarSettings:
     """All settings of one sidecar. ``keys`` are the key sets of all issuers, user issuers included.
 
     ``exchanges`` are the token services, one of an issuer. ``needed_issuers`` are those that a route or a token service
-    names: without their keys the sidecar is not ready. ``own_may_call`` are the routes that the workload handle opens.
+    names; the sidecar is not ready without their keys. ``own_may_call`` are the routes that the workload handle opens.
     """
 
     identity: IdentitySettings
@@ -122,7 +122,7 @@ class SidecarSettings:
     txn_tokens: TxnTokenSettings | None = None
     tracing: TracingSettings | None = None
     included: tuple[tuple[Path, Hashable], ...] = ()  # each path that is included, with its fingerprint
-    used: Mapping[str, int] = field(default_factory=dict)  # what has a bound
+    used: Mapping[str, int] = field(default_factory=dict)  # counts by the name of their bound
     max_memory_mib: int | None = None
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     admin_socket: Path | None = None
@@ -135,7 +135,7 @@ class SidecarSettings:
 
     @property
     def listens(self) -> tuple[Address, ...]:
-        """Every address that this process listens on; port 0 if the system chooses."""
+        """Every address that this process listens on; port 0 lets the system choose."""
         sides = (self.inbound, self.outbound, None if self.inbound is None else self.inbound.plain, self.door)
         return (self.probe, *(side.listen for side in sides if side is not None))
 
@@ -165,7 +165,7 @@ class SidecarSettings:
     def needs_restart(self, fresh: SidecarSettings) -> list[Problem]:
         """Return a problem for each change in ``fresh`` that needs a restart.
 
-        Policy, issuers, exchange, entry and the agent's address do not, nor does the end of ``plain``.
+        Policy, issuers, exchange, entry, the agent's address and removing ``plain`` take effect without one.
         """
         here, there = _listening(self.inbound), _listening(fresh.inbound)
         if here is not None and there is not None and there.plain is None:
@@ -194,16 +194,16 @@ class SidecarSettings:
 
     @property
     def _strict_tasks(self) -> bool:
-        """True if a route refuses tasks that were not seen; how many processes there are is checked at the start."""
+        """True if a route refuses unknown tasks. Only the start checks it against the number of processes."""
         return any(route.a2a.strict_tasks for route in self.inbound_routes.routes)
 
     @property
     def _probed(self) -> tuple[object, ...]:
-        """Address and paths of the agent's probes: the probe listener does not follow the agent's address."""
+        """Address and paths of the agent's probes, which need a restart: the probe listener keeps the old ones."""
         return () if self.inbound is None or not self.agent_probes else (self.inbound.agent, *self.agent_probes)
 
     def agent_probe(self) -> AgentProbes | None:
-        """Make the prober of the agent; None if it is not probed."""
+        """Make the prober of the agent; None without an agent or probes."""
         if self.inbound is None or not self.agent_probes:
             return None
         from sidecar.observe.agent_probes import AgentProbes
@@ -211,7 +211,7 @@ class SidecarSettings:
         return AgentProbes(self.inbound.agent.host, self.inbound.agent.port, self.agent_probes)
 
     def policy(self, workload: SpiffeId, number: int) -> Policy:
-        """Make the policy that decisions are made on, for the workload that we are."""
+        """Make the policy for decisions of ``workload``; ``number`` identifies this version of it."""
         return Policy(
             workload=workload,
             audiences=self.audiences | {str(workload)},
@@ -228,5 +228,5 @@ class SidecarSettings:
 
 
 def _listening(inbound: InboundSettings | None) -> InboundSettings | None:
-    """Return the inbound side without the agent's addresses."""
+    """Return the inbound side with the agent's addresses blanked, for comparison."""
     return None if inbound is None else replace(inbound, agent=_ANY_AGENT, agent_grpc=None)

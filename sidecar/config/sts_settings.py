@@ -16,13 +16,13 @@ from sidecar.sts.rate import RateSettings
 from sidecar.sts.schedule import KeyLags
 from sidecar.sts.server import StsSettings
 
-if TYPE_CHECKING:  # of features: sidecar/sts/features.py
+if TYPE_CHECKING:  # loaded only where a feature is used: sidecar/sts/features.py
     from sidecar.sts.logout_endpoint import EventSettings
     from sidecar.sts.revocations import RevocationSettings
 
 
 def _kept(revocation: RevocationSettings | None) -> object:
-    """Return what of the revocations cannot change: all but the operators and the replicas."""
+    """Return the part of the revocation settings that needs a restart: all but operators and replicas."""
     return None if revocation is None else replace(revocation, operators={}, replicas=())
 
 
@@ -31,7 +31,7 @@ class TokenServiceSettings:
     """All settings of one token service.
 
     ``login_keys`` are the key sets of user issuers and foreign issuers. ``key_directory`` None means a signing key
-    generated at the start, which no replica shares and which a restart loses.
+    generated at the start: replicas do not share it, and a restart loses it.
     """
 
     identity: IdentitySettings
@@ -47,12 +47,13 @@ class TokenServiceSettings:
     revocation: RevocationSettings | None = None
     events: EventSettings | None = None
     included: tuple[tuple[Path, Hashable], ...] = ()  # each path that is included, with its fingerprint
-    used: Mapping[str, int] = field(default_factory=dict)  # what has a bound
+    used: Mapping[str, int] = field(default_factory=dict)  # counts by the name of their bound
 
     def needs_restart(self, fresh: TokenServiceSettings) -> list[Problem]:
-        """Return a problem for each change in ``fresh`` that needs a restart. The policy does not.
+        """Return a problem for each change in ``fresh`` that needs a restart.
 
-        A login issuer or foreign issuer whose keys are already fetched may come and go; another one needs a restart.
+        Policy changes take effect without one, except for ``issuer``. A login or foreign issuer
+        needs a restart only if its key settings are new.
         """
         kept = {
             "issuer": (self.policy.issuer, fresh.policy.issuer),

@@ -38,7 +38,7 @@ def txn_tokens_of(file: SidecarFile) -> TxnTokenSettings | None:
 
 
 def txn_token_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report settings of transaction tokens without effect, and routes that carry them where they do not count."""
+    """Report transaction-token settings without effect, and routes that cannot carry the tokens."""
     section = file.txn_tokens
     carried = [(field, route) for field, route in exchange_routes(file) if route.txn_token]
     verified = file.inbound is not None and file.inbound.txn_token
@@ -56,7 +56,7 @@ def txn_token_problems(file: SidecarFile) -> Iterator[Problem]:
 
 
 def txn_ceiling_problems(file: SidecarFile, platform: Platform, made: TxnTokenSettings | None) -> Iterator[Problem]:
-    """Report an endpoint, which gets access tokens, or a static credential that the platform file does not list."""
+    """Report an endpoint, an issuer or a static credential that the platform file does not list."""
     if made is None or made.endpoint is None:
         return
     where, listed = "txn_tokens.token_endpoint", platform.exchange_endpoints.get(made.endpoint)
@@ -90,7 +90,7 @@ def _route(
 
 
 def _subject_issuer(file: SidecarFile, section: TxnTokensSection) -> str | None:
-    """Return the issuer whose subjects the tokens name; None if that is unclear."""
+    """Return the issuer of the tokens' subjects: the one set, else the only issuer; None if ambiguous."""
     if section.subject_issuer is not None:
         return section.subject_issuer
     return file.issuers[0].issuer if len(file.issuers) == 1 else None

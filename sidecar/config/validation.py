@@ -1,8 +1,8 @@
-"""Validation of a settings document in two passes: first its schema, then what must agree between sections.
+"""Validation of a settings document in two passes: its schema, then cross-section checks.
 
-The second pass also runs over a document that failed the first, as far as it does not read a top-level section that
-failed: a check ends where it asks for one (``_Partial``). So one run reports what can be known, and nothing that may be
-right once the schema is satisfied. Each problem has the dotted field, the error and the fix; no value is quoted.
+The second pass also runs over a document that failed the first. A check ends when it reads a top-level section that
+failed the schema (``_Partial``), so one run reports every problem that does not depend on such a section. Each problem
+has the dotted field, the error and the fix, and quotes no value.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _FAULTS: Final[Mapping[str, tuple[str, str]]] = {
 
 _PATH: Final = re.compile(
     r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)+"
-)  # a field that a problem tells of, as inbound.listen
+)  # a dotted field within an error text, such as inbound.listen
 
 
 class _FailedSectionError(Exception):
@@ -69,7 +69,7 @@ class Findings:
             return
 
     def attempt(self, field: str, make: Callable[..., T], *arguments: object) -> T | None:
-        """Return what ``make`` returns; None if it refuses (a problem of ``field``) or reads a failed section."""
+        """Return the result of ``make``; None after a ValueError (a problem of ``field``) or for a failed section."""
         try:
             return make(*arguments)
         except ConfigError as error:
@@ -97,7 +97,7 @@ def load_validated(
 ) -> T:
     """Read one settings file, apply the environment, validate it, and return what ``build`` makes of it.
 
-    ``build`` is the second pass: it adds what does not agree to the findings. ``check_document`` sees the document
+    ``build`` is the second pass: it adds cross-section problems to the findings. ``check_document`` sees the document
     before validation.
 
     Raises:
@@ -163,9 +163,9 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
 
 
 def with_variables(problem: Problem, sources: Mapping[str, list[str]]) -> Problem:
-    """Name the variables of a problem after the fields that they set: its own, or another that it tells of.
+    """Return the problem with the names of environment variables after each field that they set.
 
-    A field above several of them may be at fault because of each. ``sources`` has the variables of each dotted field.
+    ``sources`` maps each dotted field to its variables. A field that no variable sets gets those of fields below it.
     """
     field = problem.field
     inside = [path for path in sources if field == path or field.startswith((f"{path}.", f"{path}["))]
@@ -192,7 +192,7 @@ def _dotted(location: Iterable[int | str]) -> str:
 
 
 def from_value_error(field: str, error: ValueError) -> Problem:
-    """Turn a room's refusal, ``"member: wrong; fix"`` or ``"wrong; fix"``, into a problem of ``field``."""
+    """Make a problem of ``field`` from a ValueError with the text ``"member: wrong; fix"`` or ``"wrong; fix"``."""
     text = str(error)
     head, colon, rest = text.partition(": ")
     if colon and head.replace("_", "").replace(", ", "").isalnum() and ", " not in head:
@@ -222,7 +222,7 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
 
 
 def _meant(location: tuple[int | str, ...], model: type[BaseModel]) -> str | None:
-    """Return the key of its section that is most like an unknown one; None if none is close."""
+    """Return the known key closest to the unknown key at ``location``; None if none is close."""
     close = difflib.get_close_matches(str(location[-1]), _keys_at(_schema_of(model), location[:-1]), n=1)
     return close[0] if close else None
 
@@ -264,7 +264,7 @@ def _properties(node: dict[str, object]) -> list[str]:
 
 
 def _resolved(nodes: list[object], definitions: object) -> list[dict[str, object]]:
-    """Follow references and alternatives."""
+    """Return the schemas behind references and alternatives of ``nodes``."""
     found: list[dict[str, object]] = []
     for node in nodes:
         if not isinstance(node, dict):
