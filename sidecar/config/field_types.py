@@ -1,4 +1,4 @@
-"""Types of settings: each states what it accepts, in the schema and in the message of a refusal.
+"""Types of settings: each states its accepted values in its schema and in its error message.
 
 Validators raise ``ValueError("what is wrong; the fix")`` and never quote the value.
 """
@@ -87,7 +87,7 @@ def _host(text: str) -> None:
 
 
 def one_of(names: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
-    """Make annotations of a text that is one of ``names``, which are data of some room."""
+    """Return annotations for a text that must be one of ``names``."""
     choices = list(map(str, names))
 
     def validate(text: str) -> str:
@@ -105,7 +105,7 @@ def _refuse(value: object) -> object:
 
 
 def _later(*words: str) -> BeforeValidator:
-    """Make a validator that refuses words with these beginnings by name: a later release will accept them."""
+    """Return a validator that refuses these prefixes as not yet available: a later release will accept them."""
 
     def validate(value: object) -> object:
         if isinstance(value, str) and value.startswith(words):
@@ -116,7 +116,7 @@ def _later(*words: str) -> BeforeValidator:
 
 
 def _schema(pattern: str, example: str | None = None) -> WithJsonSchema:
-    """Make the schema of a text. The example is one for every key of the type; a path or a URL has none that is."""
+    """Return the schema of a text. ``example`` must fit every key of the type, so paths and URLs have none."""
     return WithJsonSchema({"type": "string", "pattern": pattern, **({"examples": [example]} if example else {})})
 
 
@@ -161,7 +161,7 @@ Day = Annotated[
 ]
 Hosts = Annotated[
     list[Annotated[str, _checked(_host), _schema(r"^[a-z0-9.-]+(:[0-9]{1,5})?$", "api.openai.com")]],
-    BeforeValidator(lambda value: [] if value is False else value),  # as releases before wrote "none"
+    BeforeValidator(lambda value: [] if value is False else value),  # earlier releases wrote false for none
 ]
 TunnelText = Annotated[
     str, _checked(parse_tunnel), _schema(r"^([a-z0-9._-]+|\[[0-9a-f:.]+\]):[0-9]{1,5}$", "api.example:443")

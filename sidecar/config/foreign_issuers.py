@@ -48,7 +48,7 @@ def foreign_problems(sections: Sequence[ForeignIssuerSection]) -> Iterator[Probl
 
 
 def foreign_issuers(sections: Sequence[ForeignIssuerSection], findings: Findings) -> dict[str, ForeignIssuer]:
-    """Make the foreign issuers, without those that have a problem of their own."""
+    """Make the foreign issuers by name. Add problems to ``findings`` and leave out unusable issuers."""
     made: dict[str, ForeignIssuer] = {}
     for number, section in enumerate(sections):
         if any(profile_problems(section, "")):  # reported before

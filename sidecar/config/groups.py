@@ -17,12 +17,12 @@ _MOST: Final = 20  # members that are reported at once: a search for the nearest
 
 
 def actors_of(file: StsFile, rule: RuleSection) -> Sequence[str]:
-    """Return the SPIFFE IDs of the workloads that a rule is for."""
+    """Return the SPIFFE IDs of a rule's actors: its ``actor``, or the members of its ``actor_group``."""
     return [rule.actor] if rule.actor is not None else file.groups.get(rule.actor_group or "", [])
 
 
 def audiences_of(file: StsFile, rule: RuleSection) -> Sequence[str]:
-    """Return the audiences that a rule is for."""
+    """Return a rule's audiences: its ``audience``, or the members of its ``audience_group``."""
     return [rule.audience] if rule.audience is not None else file.groups.get(rule.audience_group or "", [])
 
 
@@ -62,7 +62,7 @@ def group_problems(file: StsFile) -> Iterator[Problem]:
 
 
 def _not_targets(file: StsFile) -> Iterator[Problem]:
-    """Report each member of a group of audiences that is no target, once for all rules that name the group."""
+    """Report each unknown target in an audience group once, however many rules name the group."""
     known = {name for target in file.targets for name in (target.workload, *target.audiences)}
     used = {rule.audience_group: f"rules[{number}]" for number, rule in reversed(list(enumerate(file.rules)))}
     for name, where in used.items():

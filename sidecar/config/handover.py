@@ -26,7 +26,7 @@ class HandoverError(Exception):
 
 
 def encode(load: Callable[[], object]) -> bytes:
-    """Encode what ``load`` returns, or what it follows and the problems of the ConfigError that it raises."""
+    """Encode the result of ``load``, or the problems and included files of its ConfigError."""
     try:
         answer: tuple[object, tuple[Problem, ...]] = (load(), ())
     except ConfigError as error:
@@ -40,8 +40,8 @@ def decode(answer: bytes) -> Any:
     """Return the settings.
 
     Raises:
-        ConfigError: the problems that came in their place.
-        HandoverError: it is no answer, or contains anything that settings do not.
+        ConfigError: the answer holds problems instead of settings.
+        HandoverError: the answer is malformed, or holds an object that settings never contain.
     """
     try:
         settings, problems = _Settings(io.BytesIO(answer)).load()
@@ -62,7 +62,7 @@ class _Answer(pickle.Pickler):
 
 class _Settings(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Find a class by name. Never a function, nor what a module of ours has imported from another one."""
+        """Return a class by name. Raise UnpicklingError for functions and for names that a module imports."""
         if module.partition(".")[0] == "pathlib" and name in _PATHS:
             return super().find_class("pathlib", name)
         if module.startswith(_OURS) and "." not in name:

@@ -52,7 +52,7 @@ def _check_variable(address: str) -> None:
 
 
 def jwt_svid_problems(identity: IdentitySettings, audience: str, what: str) -> Iterator[Problem]:
-    """Report a missing JWT-SVID for an audience to which the exchange sends one, as ``what``."""
+    """Report a missing JWT-SVID for ``audience``. ``what`` is its use in the exchange, such as actor token."""
     if isinstance(identity, FileSettings) and audience not in identity.jwt_svids:
         yield Problem(
             "identity.files.jwt_svids",

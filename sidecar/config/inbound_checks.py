@@ -24,7 +24,7 @@ from sidecar.wire.limits import ClientLimits, ServerLimits
 
 
 def inbound_route_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report inbound routes that no call could use, or that require nothing where they say they do."""
+    """Report inbound routes that no call could use, and ``human`` sections without a requirement."""
     for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
         where = f"inbound.routes[{number}]"
         if (route.match.path is None) == (route.match.path_prefix is None):
@@ -62,7 +62,7 @@ def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) ->
 
 
 def _reachable(file: SidecarFile, route: InboundRouteSection, where: str) -> Iterator[Problem]:
-    """Report a scope above an issuer's ceiling, or a peer that no issuer may vouch for: no call could use the route."""
+    """Report scopes above an issuer's ceiling, and peers whose trust domain no issuer may speak for."""
     for section in _counting(file, route):
         needed = set(route.scopes).union(*(one.scopes for one in route.operations))
         for scope in sorted(needed - set(section.scopes)):
@@ -128,7 +128,7 @@ def listener_rule_of(file: SidecarFile, environ: Mapping[str, str], *, refuse: b
 def inbound_route(
     section: InboundRouteSection, issuers: list[str], named: frozenset[str], *, grpc: bool
 ) -> InboundRoute:
-    """Make one route; without issuers of its own it has ``issuers``. ``grpc``: the agent speaks it."""
+    """Make one route. ``issuers`` is the default for a route without its own; ``grpc`` is True for a gRPC agent."""
     path = section.match.path if section.match.path is not None else section.match.path_prefix
     route = InboundRoute(
         name=section.name,

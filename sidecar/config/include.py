@@ -35,8 +35,8 @@ _NOT_COMPARED: Final = ("note",)  # keys of a row
 class Included:
     """Result of the includes of a settings file.
 
-    ``places`` has, for each row of a list that was joined, the included file and its line; None for rows of the
-    settings file itself. ``groups`` has those of included groups by name. ``used`` counts what has a bound.
+    ``places`` has the file and line of each row of a joined list, None for rows of the settings file itself. ``groups``
+    has the place of each included group by name. ``used`` has the counts by the name of their bound.
     """
 
     followed: list[tuple[Path, Hashable]] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Included:
     used: dict[str, int] = field(default_factory=dict)
 
     def placed(self, problem: Problem) -> Problem:
-        """Add the file and the line to a problem of an included row."""
+        """Return the problem with the file and line of its row, if the row was included."""
         section, bracket, rest = problem.field.partition("[")
         number = rest.partition("]")[0]
         if bracket and section.startswith("groups."):
@@ -212,7 +212,7 @@ class _Joining:
 
 
 def _name_of(section: str, row: object) -> Hashable:
-    """Return the identity of a row: two rows of one section may not share it."""
+    """Return the key that must be unique among the rows of a section."""
     if isinstance(row, dict):
         name = row.get(_NAMED[section]) if section in _NAMED else None
         if isinstance(name, str):

@@ -62,7 +62,7 @@ def login_issuer(section: UserIssuerSection) -> TrustedIssuer:
 
 
 def scope_from(section: UserIssuerSection) -> ScopeFrom:
-    """Make the map from a login token to scopes."""
+    """Make the map from values of a login token's claim to scopes."""
     return ScopeFrom(
         claim=section.scope_from.claim,
         map={value: frozenset(scopes) for value, scopes in section.scope_from.map.items()},
@@ -70,7 +70,7 @@ def scope_from(section: UserIssuerSection) -> ScopeFrom:
 
 
 def is_production(section: KeySource) -> bool:
-    """Return True for an issuer in production: its name and its keys are on the network, over https."""
+    """Return True for a production issuer: its name and its ``jwks`` are remote https URLs."""
     return all(_is_remote_https(url) for url in (section.issuer, section.jwks))
 
 
@@ -103,8 +103,8 @@ def key_sets(
 ) -> tuple[JwksSettings, ...]:
     """Make the key settings of all issuers of a sidecar, one for each issuer.
 
-    Those of ``at_door`` are asked for unknown keys more often: strangers can name such keys there without end, and
-    until the next fetch a new key of the issuer's is unknown as well.
+    Issuers of ``at_door`` get a shorter cooldown between fetches for unknown keys. Strangers can name unknown keys
+    without end there, and the cooldown also delays a new key of the issuer.
     """
     sections: list[tuple[str, KeySource]] = [
         *((f"issuers[{number}]", section) for number, section in enumerate(file.issuers)),
@@ -147,7 +147,11 @@ def _revocation_list(section: IssuerSection, file: SidecarFile) -> RevocationLis
 
 
 def revocation_list(section: IssuerSection, tls: TlsSection | None) -> RevocationListSettings | None:
-    """Make the settings of an issuer's list, at whose URL ``tls`` must answer. Raises ValueError as ``Endpoint``."""
+    """Make the settings of an issuer's revocation list; None without one. ``tls`` is the server's identity.
+
+    Raises:
+        ValueError: the endpoint or the profile is contradictory.
+    """
     found = section.revocations
     if found is None:
         return None
@@ -161,7 +165,7 @@ def revocation_list(section: IssuerSection, tls: TlsSection | None) -> Revocatio
 
 
 def _tls_of(section: KeySource, file: SidecarFile, *, url: str | None = None) -> TlsSection | None:
-    """Return the identity that must answer at the issuer's URL. That of its token service may be written once."""
+    """Return the TLS identity expected at ``url`` (default ``jwks``). None if none is set for its origin."""
     url = url or section.jwks
     exchange = next((one for _, one in exchange_sections(file) if one.issuer == section.issuer), None)
     if section.tls is not None or exchange is None:

@@ -25,10 +25,10 @@ NAMES: Final[Mapping[Kind, str]] = {
 
 
 def kind_of(path: Path, environ: Mapping[str, str]) -> Kind:
-    """Return the kind of a file, which the environment completes if the file alone does not tell.
+    """Return the kind of a settings file. If the file alone is ambiguous, the environment's settings count too.
 
     Raises:
-        ConfigError: it cannot be read, is a file of another sort, or could be of several kinds.
+        ConfigError: it cannot be read, holds no settings, or could be of several kinds.
     """
     try:
         document = parse_document(read_text(path), name=str(path))
@@ -53,7 +53,7 @@ def kind_of(path: Path, environ: Mapping[str, str]) -> Kind:
 
 @cache
 def keys_of(kind: Kind) -> frozenset[str]:
-    """Return the keys at the top of such a file."""
+    """Return the top-level keys of this kind of file."""
     from sidecar.config import json_schema
 
     properties = json_schema(sts=kind == "sts", platform=kind == "platform")["properties"]
@@ -61,9 +61,9 @@ def keys_of(kind: Kind) -> frozenset[str]:
 
 
 def _kinds_of(document: Mapping[str, object]) -> list[Kind]:
-    """Return the kinds that a document could be: those with the most keys that no other kind has.
+    """Return the possible kinds of a document: those with the most keys that no other kind has.
 
-    Without such a key those that know all its keys, and if none does, all: the check then names the unknown ones.
+    Without such a key, return the kinds that know all its known keys, or every kind if none does.
     """
     keys: dict[Kind, frozenset[str]] = {kind: keys_of(kind) for kind in NAMES}
     known = frozenset().union(*keys.values())
@@ -80,12 +80,12 @@ def _kinds_of(document: Mapping[str, object]) -> list[Kind]:
 
 
 def _meant(key: str, known: Iterable[str]) -> str:
-    """Return a key as it is probably meant: a misspelt one tells the kind too."""
+    """Return the known key closest to ``key``, or ``key`` itself: a misspelt key identifies the kind too."""
     return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.8)), key)
 
 
 def _other_sort(document: Mapping[str, object]) -> tuple[str, str] | None:
-    """Return what is wrong with a file that holds no settings, and the fix; None for any other."""
+    """Return the error and fix for a recognised file that holds no settings; None for any other file."""
     entries = document.get("entries")
     if {"apiVersion", "kind"} <= document.keys():
         return "is an object of Kubernetes, not settings", "check the text below its data, as a file of its own"

@@ -56,7 +56,7 @@ class PodFile(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reader of YAML as Helm reads it: a date is text."""
+    """YAML loader that reads dates as text, as Helm does."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -66,7 +66,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def values_in(path: Path) -> Document | None:
-    """Return a file's values of the chart; None if it is not such a file.
+    """Read a values file of the chart; None for any other file.
 
     Raises:
         ConfigError: it cannot be read.
@@ -105,14 +105,14 @@ def pod_files(values: Document) -> Iterator[PodFile]:
 
 
 def sts_variables(settings: Document) -> Mapping[str, str]:
-    """Return the settings that the chart writes for its token service, as variables."""
+    """Return, as environment variables, the settings that the chart writes for its token service."""
     revocation = settings.get("revocation")
     kept = _REVOCATION if isinstance(revocation, dict) else {}
     return {**_STS, **kept, **(_EVENTS if kept and isinstance(revocation, dict) and revocation.get("events") else {})}
 
 
 def supplied_twice(kind: Kind, settings: Document) -> Iterator[Problem]:
-    """Yield a problem for each key that the chart sets itself."""
+    """Yield a problem for each key in ``settings`` that the chart sets itself."""
     for place in _OF_CHART if kind == "sts" else ():
         at: Any = settings
         for part in place.split("."):
@@ -122,7 +122,7 @@ def supplied_twice(kind: Kind, settings: Document) -> Iterator[Problem]:
 
 
 def port_problems(settings: SidecarSettings, ports: Mapping[str, int]) -> Iterator[Problem]:
-    """Yield a problem for each listener whose port differs from the pod's: nobody would reach it."""
+    """Yield a problem for each listener whose port differs from the pod's, so that no caller would reach it."""
     sides = {
         "inbound": settings.inbound,
         "outbound": settings.outbound,

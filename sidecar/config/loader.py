@@ -40,27 +40,27 @@ class SettingsFiles(NamedTuple):
     kind: Literal["sidecar", "sts"]
     path: Path
     platform: Path | None = None
-    included: tuple[Path, ...] = ()  # by the settings that were read last, even if refused
+    included: tuple[Path, ...] = ()  # from the latest read, even of refused settings
 
     def fingerprint(self) -> tuple[Hashable, ...]:
-        """Return a value that differs whenever one of the files does."""
+        """Return a value that changes whenever one of the files changes."""
         own = (fingerprint(path) for path in (self.path, self.platform) if path is not None)
         return (*own, *map(tree_fingerprint, self.included))
 
     def following(self, followed: Sequence[tuple[Path, Hashable]]) -> SettingsFiles:
-        """Return these files, with ``followed`` as those included."""
+        """Return a copy whose included files are those of ``followed``."""
         return self._replace(included=tuple(path for path, _ in followed))
 
     def after(self, error: ConfigError) -> SettingsFiles:
-        """Return these files, with those that the refused settings include."""
+        """Return a copy with the included files of refused settings; unchanged if ``error`` names none."""
         return self.following(error.followed) if error.followed else self
 
     def need_bytes(self) -> int:
-        """Return the memory that loading takes, which grows with the files."""
+        """Return the bytes of memory that loading takes; it grows with the size of the files."""
         return LOADING_BYTES + self.settings_bytes()
 
     def settings_bytes(self) -> int:
-        """Return the memory that a process takes for a second version of the settings: 18 bytes for each measured."""
+        """Return the bytes of memory for a second version of the settings: ``LOADING_FACTOR`` per byte of the files."""
         paths = (self.path, self.platform, *self.included)
         return LOADING_FACTOR * sum(_size_of(path) for path in paths if path is not None)
 

@@ -47,7 +47,7 @@ def login_ceiling_problems(file: SidecarFile, platform: Platform) -> Iterator[Pr
 
 
 def is_login(route: OutboundRouteSection) -> bool:
-    """True if a user logs in at the token service for this route."""
+    """True for a route whose token service asks the user to log in."""
     return route.token == "login"  # noqa: S105 - a kind
 
 

@@ -24,7 +24,7 @@ from sidecar.wire.resolver import ResolverSettings
 
 
 def outbound_route_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report routes into the mesh that prove no peer, ask for nothing, or have no token service."""
+    """Report ambiguous matches, and routes into the mesh without a verified peer, scopes or a token service."""
     routes = file.outbound.routes if file.outbound is not None else []
     for number, route in enumerate(routes):
         where = f"outbound.routes[{number}]"
@@ -44,7 +44,7 @@ def outbound_route_problems(file: SidecarFile) -> Iterator[Problem]:
 
 
 def unknown_routes(file: SidecarFile, names: Iterable[str], where: str) -> Iterator[Problem]:
-    """Report names in a ``may_call`` that are no outbound route's."""
+    """Report names in a ``may_call`` that match no outbound route."""
     known = {route.name for route in file.outbound.routes} if file.outbound is not None else set()
     for name in names:
         if name not in known:

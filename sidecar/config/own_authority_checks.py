@@ -15,7 +15,7 @@ _MAX_SOCKET_PATH: Final = 107  # of a Unix socket's address, on Linux
 
 
 def own_authority_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report settings that mix the agent's own authority with a request's, and a handle that no agent could get."""
+    """Report settings that mix the agent's own authority with a request's, and an undeliverable workload handle."""
     yield from _self_routes(file)
     yield from _accepted(file)
     section = file.workload_handle
@@ -109,7 +109,7 @@ def _delivery(section: WorkloadHandleSection, admin: str | None) -> Iterator[Pro
 
 
 def workload_handle_of(section: WorkloadHandleSection | None) -> WorkloadHandleSettings | None:
-    """Make the settings of the handle's delivery."""
+    """Make the settings of the workload handle's delivery; None without a section."""
     if section is None:
         return None
     return WorkloadHandleSettings(

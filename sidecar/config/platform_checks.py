@@ -34,7 +34,7 @@ from sidecar.identity.issuer import DEFAULT_REFRESH_S, JwksSettings
 
 _ABOVE: Final = "is above the platform's ceiling"
 
-# Loosenings by name in the document as it is written: each stays forbidden when a release makes it available.
+# Loosening keys, matched in the raw document: a key stays forbidden when a later release makes it available.
 _KEYS: Final = {
     "inbound.routes.*.observe_until": "observe_until",
     "outbound.routes.*.observe_until": "observe_until",
@@ -46,7 +46,7 @@ _TOKENS: Final = {"self": "allow_self"}
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Own:
-    """The workload's settings of its issuers, made from its file."""
+    """The workload's issuers, keys, token services, revocation lists and entry, made from its file."""
 
     issuers: Mapping[str, TrustedIssuer]
     keys: Iterable[JwksSettings]
@@ -56,7 +56,7 @@ class Own:
 
 
 def forbidden_settings(document: dict[str, object], platform: Platform) -> list[Problem]:
-    """Return the loosenings that are written and forbidden."""
+    """Return a problem for each loosening in the document that the platform forbids."""
     problems = [
         _forbidden(field)
         for pattern, word in _KEYS.items()
@@ -92,7 +92,7 @@ def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> It
 
 
 def platform_names(platform: Platform) -> set[str]:
-    """Return the platform's names, without a last slash, for which a JWT-SVID opens something in the mesh."""
+    """Return the platform's audiences, without a trailing slash, for which its servers may accept a JWT-SVID."""
     names = {url for issuer in platform.issuers for url in (issuer, token_endpoint_of(issuer))}
     names |= {url for one in platform.issuers.values() for url in one.token_endpoints} | set(platform.logins)
     return {name.rstrip("/") for name in names}
@@ -209,7 +209,7 @@ def _beyond(own: Iterable[str], ceiling: Iterable[str], field: str) -> Iterator[
 
 
 def _profile(own: IssuerProfile, ceiling: IssuerProfile, field: str) -> Iterator[Problem]:
-    """Report a profile that accepts more than the platform's, or that reads a token differently."""
+    """Report a profile that accepts more than the platform's, or reads tokens differently."""
     looser = {
         "typ": not own.typ <= ceiling.typ,
         "algorithms": not own.algorithms <= ceiling.algorithms,
@@ -278,7 +278,7 @@ def _forbidden(field: str) -> Problem:
     return Problem(field, "is forbidden by the platform", "remove it, or have the platform allow it")
 
 
-# A check reports everything that the file has and the platform has not, or has less of.
+# Each check reports every setting that exceeds the platform's or is missing there.
 CEILING_CHECKS: Final[tuple[Callable[[SidecarFile, Platform, Own], Iterator[Problem]], ...]] = (
     _issuers,
     _routes,
@@ -290,7 +290,7 @@ CEILING_CHECKS: Final[tuple[Callable[[SidecarFile, Platform, Own], Iterator[Prob
 
 
 def _found(document: dict[str, object], pattern: str) -> Iterator[tuple[str, dict[str, object], str]]:
-    """Find a key in a document: its field, the section that holds it, its name. ``*`` matches each item of a list."""
+    """Yield field, section and key of each match of a dotted pattern. ``*`` matches each item of a list."""
     *parents, key = pattern.split(".")
     for prefix, section in _walk(document, parents, ""):
         if key in section:

@@ -58,7 +58,7 @@ def profile_of(section: str | ProfileSection) -> IssuerProfile:
 
 
 def preset_of(profile: str | ProfileSection) -> str:
-    """Return the preset that a profile is, or changes."""
+    """Return the name of a profile's preset."""
     return profile if isinstance(profile, str) else profile.preset
 
 
@@ -78,7 +78,7 @@ class Profiled(Protocol):
 
 
 def profile_problems(section: Profiled, field: str) -> Iterator[Problem]:
-    """Report a profile from which no actor can be read: an issuer of delegated tokens has to name them."""
+    """Report a profile that cannot yield an actor, as an issuer of delegated tokens must."""
     if preset_of(section.profile) in LOGIN_PRESETS:
         yield Problem(f"{field}.profile", "is for login tokens, which name no actor", "list it where users log in")
         return
@@ -99,14 +99,14 @@ def _table(rows: list[ActorRow]) -> dict[tuple[str | None, str], SpiffeId]:
 
 
 def kind_of(section: UserIssuerSection) -> LoginKind | None:
-    """Return the kind of login token: as written, else that of the preset; None if neither has one."""
+    """Return the kind of login token: the ``kind`` set, else the preset's; None if neither exists."""
     if section.kind is not None:
         return LoginKind(section.kind)
     return _KINDS.get(preset_of(section.profile))
 
 
 def kind_problems(section: UserIssuerSection, field: str) -> Iterator[Problem]:
-    """Report a missing kind, or one that contradicts the preset: sidecar and token service must have the same."""
+    """Report a missing kind, or one that contradicts the preset."""
     told = _KINDS.get(preset_of(section.profile))
     if kind_of(section) is None:
         yield Problem(f"{field}.kind", "is missing, and the profile does not tell", "write id_token or access_token")
