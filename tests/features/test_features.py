@@ -110,7 +110,8 @@ def test_a_package_lists_the_files_of_its_feature(package: str) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_page_of_a_feature_names_its_package(package: str) -> None:
     (page,) = parts_of(package)["Page"]
-    assert f"sidecar/features/{package}/" in (ROOT / page).read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert f"sidecar/features/{package}/" in text, f"link to sidecar/features/{package}/__init__.py in {page}"
 
 
 def test_each_feature_of_the_list_is_in_a_package_that_lists_its_files() -> None:
