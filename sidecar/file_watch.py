@@ -25,7 +25,7 @@ class ReloadCounts(Protocol):
     """The metrics of reloads."""
 
     def reloaded(self, what: str, *, ok: bool) -> None:
-        """Count one."""
+        """Count a reload of ``what``; ``ok``: it succeeded."""
         ...
 
 
@@ -46,8 +46,8 @@ class ReloadLog(Protocol):
 class Watched:
     """One thing that is loaded from files. ``what`` names it in records.
 
-    ``fingerprint`` returns a value that differs whenever the files do, or raises OSError; ``last`` is the one from
-    before the state in force was read. ``reload`` puts a new state in force, or raises ConfigError and changes nothing.
+    ``fingerprint`` returns a value that changes with the files, or raises OSError. ``last`` is the fingerprint taken
+    before the last load. ``reload`` puts a new state in force, or raises ConfigError and changes nothing.
     """
 
     what: str
@@ -61,8 +61,8 @@ class Watched:
 class FileWatcher:
     """Reloads each watched thing when its files change, one after the other. Every reload is recorded and counted.
 
-    What changes, or is asked for, during a reload leads to one more, however often: the newest state is the last that
-    is loaded. A reload that failed for the moment only is tried again, after pauses that double.
+    All changes and requests during a reload lead to one more reload, which loads the newest state. A reload that fails
+    with a transient error is retried with exponential backoff.
     """
 
     def __init__(self, watched: Sequence[Watched], log: ReloadLog, *, poll_s: float = POLL_S) -> None:
@@ -117,7 +117,7 @@ def _fields(one: Watched, problem: Problem) -> dict[str, str]:
 
 
 def fingerprint(path: Path) -> Hashable:
-    """Return a value that differs whenever the file does, also behind a link; the errno if it cannot be read."""
+    """Return a value that changes with the file, also behind a link; the errno if stat fails."""
 
     def take() -> Hashable:
         status = path.stat()

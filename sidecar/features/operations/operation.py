@@ -1,8 +1,8 @@
 """From a request to the operation that it asks for, on routes of a protocol above HTTP.
 
-Theory of operation. A body is read before the decision: whole, within a limit, by the strict parser. What it asks for
-selects the route of the operation, by which everything else is decided; the stream holds the same bytes for the agent,
-so that it is sent what was judged. The record names operations that the settings list, and nothing else of the message.
+Theory of operation. The strict parser reads the whole body, within a limit, before the decision. The operation in the
+body selects the route by which everything else is decided. The stream holds the same bytes, so that the judged bytes
+are the forwarded bytes. The record names operations that the settings list, and nothing else of the message.
 Each protocol reads its own form in a subclass of ``Operation``.
 """
 
@@ -31,9 +31,9 @@ _Route = TypeVar("_Route", InboundRoute, OutboundRoute)
 
 
 class Operation(ABC):
-    """The operation that a request asks for, as far as it was read: ``message_id`` is for the answer to it.
+    """The operation of a request, as far as it is read. ``message_id`` is the message's JSON-RPC id, or None.
 
-    No more than ``max_bytes`` of its body is read.
+    ``max_bytes`` limits the body, besides the route's own limit.
     """
 
     __slots__ = ("code", "facts", "grpc", "json_rpc", "key", "max_bytes", "message", "message_id")
@@ -47,7 +47,7 @@ class Operation(ABC):
         self.message: RpcMessage | None = None
         self.key = OTHER
         self.max_bytes = sys.maxsize
-        self.code: int | None = None  # of an error of the message itself, and what is told beside it
+        self.code: int | None = None  # JSON-RPC error code of a refused message; ``facts`` go beside it
         self.facts: Mapping[str, object] = {}
 
     @property
@@ -58,10 +58,10 @@ class Operation(ABC):
     def find(
         self, stream: Stream, head: Request, target: CanonicalTarget, route: _Route, entry: Entry, *, below: str | None
     ) -> Journey[_Route]:
-        """Read what a request asks for, and return the route of that operation.
+        """Read the operation of a request, and return the route of that operation.
 
-        ``below`` is the path below that of the interface, empty at it. None: it is not known where that begins, as on
-        the agent's side; the target's own sidecar knows.
+        ``below`` is the path below the interface's path, empty at the interface. It is None on the agent's side, where
+        the interface's path is unknown; the target's own sidecar knows the path.
 
         Raises:
             Denied: OPERATION_MALFORMED, PROTOCOL_VERSION, OPERATION_REFUSED, PUSH_URL_REFUSED, UPGRADE_REFUSED,
@@ -110,7 +110,7 @@ class Operation(ABC):
         return self._rpc_status(error), orjson.dumps(self._rpc_error(error, request_id))
 
     def event(self, error: SidecarError, request_id: str) -> bytes:
-        """Make the event that answers a message whose answer is a stream that has begun."""
+        """Make the server-sent event that refuses a message after its answer stream has begun."""
         return b"event: message\ndata: " + orjson.dumps(self._rpc_error(error, request_id)) + b"\n\n"
 
     def grpc_status(self, _error: SidecarError, code: int, text: str, _request_id: str) -> tuple[int, str, list[Field]]:
@@ -151,10 +151,11 @@ class Operation(ABC):
     def _read_body(
         self, stream: Stream, head: Request, route: InboundRoute | OutboundRoute, *, may_be_empty: bool = False
     ) -> Journey[bytes]:
-        """Wait for the whole body of a request. It must be JSON as it is, not coded in any way.
+        """Wait for the whole body of a request. The head must declare JSON in UTF-8, without content coding.
 
         Raises:
-            MessageRefused: OPERATION_MALFORMED, it is not.
+            MessageRefused: OPERATION_MALFORMED, the head declares something else, or no body.
+            Denied: TOO_LARGE; or as ``find``, the body is late or malformed.
         """
         if not head.has_body:
             if may_be_empty:
@@ -196,7 +197,7 @@ def refuse_body(head: Request) -> None:
 
 
 def text_field(head: Request, name: bytes) -> str | None:
-    """Return the value of a field that must not be repeated. Raises Denied: HEADER_MALFORMED, it is."""
+    """Return the value of a field, or None. Raises Denied (HEADER_MALFORMED) if the field is repeated."""
     value = head.one(name)
     return None if value is None else value.decode("latin-1")
 

@@ -26,7 +26,7 @@ from sidecar.proxy.journeys.journey import Tasks
 from sidecar.proxy.journeys.snapshot import Snapshots
 from sidecar.wire.message import Edits, Request, new_edits
 
-MAX_BYTES: Final = 4 * 1024 * 1024  # of verified tokens, so that a token that comes again costs no signature check
+MAX_BYTES: Final = 4 * 1024 * 1024  # cache of verified tokens: a repeated token costs no signature check
 
 
 class InboundTxnTokens:
@@ -57,13 +57,13 @@ class InboundTxnTokens:
     def edits(
         self, request: Request, permit: Permit, identity: tuple[bytes, ...], *, entry: Entry, handle: str, **told: Any
     ) -> Edits:
-        """Return the edits to a permitted request, whose calls carry its transaction token from here on.
+        """Verify a permitted request's transaction token, keep it for the request's calls, and return the edits.
 
         The agent sees the token where the route says ``pass_token``.
 
         Raises:
-            Denied: TXN_TOKEN_REFUSED, HEADER_MALFORMED (there are two), or as ``edits``.
-            Unavailable: KEYS_UNAVAILABLE, its key is not known yet; or as ``edits``.
+            Denied: TXN_TOKEN_REFUSED; HEADER_MALFORMED, the field is repeated; or as the constructor's ``edits``.
+            Unavailable: KEYS_UNAVAILABLE, the token's key is not known yet; or as the constructor's ``edits``.
         """
         made = self._edits(request, permit, identity, entry=entry, handle=handle, **told)
         try:
@@ -100,7 +100,7 @@ class InboundTxnTokens:
         return token
 
     def _fetch_key(self, keys: IssuerKeys, kid: str | None) -> None:
-        """Have a key fetched for later requests, by one task at a time: a fetch brings every key there is."""
+        """Start a fetch of a key for later requests, unless one is running: a fetch brings all keys of the issuer."""
         if self._fetch is None or self._fetch.done():
             self._fetch = self._tasks.start(_fetch(keys, self._source.issuer, kid))
 
@@ -112,12 +112,12 @@ class OutboundTxnTokens:
         self._clock = clock
 
     def edits(self, issued: Issued, plan: Plan, entry: Entry, **told: Any) -> Edits:
-        """Return the edits of ``to_next_hop``, on a route that carries them with the transaction token of the chain.
+        """Return the edits of ``to_next_hop``; on a route with ``txn_token``, add the chain's transaction token.
 
-        It is the one issued where the chain begins, later the one that came in with the request; else there is none.
+        At the chain's entry this is the issued token; later, the token that came in with the request, if any.
 
         Raises:
-            Denied: TXN_TOKEN_REFUSED, it has expired, or is of another subject or transaction than the issued token.
+            Denied: TXN_TOKEN_REFUSED, the token has expired, or does not match the access token sent with it.
         """
         made = to_next_hop(issued, plan, entry, **told)
         if not plan.route.txn_token:
@@ -138,7 +138,7 @@ class OutboundTxnTokens:
 
 
 def _check_life(token: TxnToken, now: float) -> None:
-    """Return if the token lives on, without leeway: the next hop need not have any."""
+    """Raise Denied (TXN_TOKEN_REFUSED) if the token has expired; no leeway, as the next hop may have none."""
     if now >= token.expires_at:
         raise Denied(Reason.TXN_TOKEN_REFUSED, "the transaction token of the request has expired")
 
@@ -149,7 +149,7 @@ def _with(edits: Edits, token: TxnToken) -> Edits:
 
 
 async def _fetch(keys: IssuerKeys, issuer: str, kid: str | None) -> None:
-    """Fetch a key; nobody waits for it."""
+    """Fetch a key in the background; a SidecarError is ignored, as the next request tries again."""
     try:
         await keys.wait_for_key(issuer, kid)
     except SidecarError:
