@@ -6,7 +6,7 @@ One process collects the tests and forks. The first child runs every test and no
 Then one child for each mutant runs those tests, and the rest of their files, until one fails. Outcomes are kept in
 build/mutants.jsonl, so a run that is interrupted continues; mutants of changed files and survivors run again. A
 survivor that opens nothing stands with its reason in tests/mutants_accepted.txt; an entry that names no survivor is an
-error.
+error. ``--write`` lists the other survivors in tests/mutants_survivors.txt.
 """
 
 from __future__ import annotations
@@ -28,10 +28,15 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.mutations import ROOT, Mutant, Switch, instrument
+from tests.mutations import DROPPED, ROOT, Mutant, Switch, instrument
 
 TESTS: Final = [f"tests/{room}" for room in ("delegation", "exchange", "identity", "proxy", "features", "sts", "fuzz")]
 ACCEPTED: Final = ROOT / "tests" / "mutants_accepted.txt"
+UNREAD: Final = ROOT / "tests" / "mutants_survivors.txt"
+UNREAD_HEAD: Final = """\
+# Survivors by unit tests alone, unread: no unit test fails without these checks. Integration tests may; nobody has
+# looked. `make mutants ARGS=--write` writes this file: a mutant per line, and the tests that ran, or that none reach it.
+"""
 OUTCOMES: Final = ROOT / "build" / "mutants.jsonl"
 TEST_S: Final = 30  # a test that takes longer fails; a child that is silent for twice as long is killed
 
@@ -168,6 +173,16 @@ def accepted() -> dict[str, str]:
     return found | dict.fromkeys(keys, "no reason is given")
 
 
+def write_unread(gaps: Sequence[Mutant], outcomes: dict[str, Outcome], every: Sequence[Mutant]) -> None:
+    """Write the survivors that have no reason; keep the lines of existing mutants that this run does not judge."""
+    before = UNREAD.read_text().splitlines() if UNREAD.exists() else []
+    lines = {line.rpartition(" (")[0]: line for line in before if not line.startswith("#")}
+    elsewhere = {one.key for one in every} - outcomes.keys()
+    lines = {key: line for key, line in lines.items() if key in elsewhere}
+    lines |= {one.key: f"{one.key} ({outcomes[one.key].by})" for one in gaps}
+    UNREAD.write_text(UNREAD_HEAD + "".join(f"{lines[key]}\n" for key in sorted(lines)))
+
+
 def render(mutant: Mutant, outcome: Outcome) -> str:
     """Return the line of a survivor."""
     return f"{mutant.place}: {mutant.key.partition(' ')[2]} ({outcome.by})"
@@ -181,6 +196,7 @@ def say(text: str) -> None:
 def choose(args: argparse.Namespace, every: Sequence[Mutant]) -> tuple[list[Mutant], dict[str, Outcome]]:
     """Return the mutants of the options, and the outcomes of earlier runs on the same files."""
     mutants = [one for one in every if not args.only or one.place.startswith(tuple(args.only))]
+    mutants = [one for one in mutants if not args.raises or DROPPED in one.key]
     if args.sample:
         mutants = random.Random(args.seed).sample(mutants, min(args.sample, len(mutants)))
     kept = OUTCOMES.read_text().splitlines() if OUTCOMES.exists() and not args.again else []
@@ -204,6 +220,8 @@ def main(args: argparse.Namespace) -> int:
     killed = {key for key, outcome in outcomes.items() if outcome.killed}
     survived = [one for one in mutants if one.key in outcomes.keys() - killed]
     gaps = [one for one in survived if one.key not in reasons]
+    if args.write:
+        write_unread(gaps, outcomes, every)
     stale = [key for key in reasons if key not in there or key in killed]
     totals = (len(mutants), len(killed), len(gaps), len(survived) - len(gaps), len(mutants) - len(outcomes))
     counts = dict(zip(("mutants", "killed", "survived", "accepted", "not run"), totals, strict=True))
@@ -221,9 +239,11 @@ if __name__ == "__main__":
     parser.add_argument(
         "--only", action="append", metavar="PATH", help="only mutants of this file or folder; repeatable"
     )
+    parser.add_argument("--raises", action="store_true", help="only dropped raise statements, no forced conditions")
     parser.add_argument("--sample", type=int, metavar="N", help="only N of them, chosen by chance")
     parser.add_argument("--seed", type=int, default=0, help="another number is another sample")
     parser.add_argument("--again", action="store_true", help="forget the outcomes of earlier runs")
     parser.add_argument("--tests", nargs="+", metavar="PATH", help=f"tests to run; without it {' '.join(TESTS)}")
+    parser.add_argument("--write", action="store_true", help=f"write survivors without a reason to {UNREAD.name}")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     sys.exit(main(parser.parse_args()))

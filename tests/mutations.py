@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 ROOT: Final = Path(__file__).parent.parent
 CORE: Final = "sidecar/delegation"  # conditions are forced here alone
 ROOTS: Final = [CORE, *(f"sidecar/{room}" for room in ("exchange", "identity", "proxy", "features", "sts"))]
+DROPPED: Final = "-> dropped"  # in the keys of removed `raise` statements
 NO_DECISION: Final = {"NotImplementedError", "AssertionError"}
 T = TypeVar("T")
 
@@ -157,5 +158,5 @@ def instrument() -> list[Mutant]:
         Loader.trees[str(path)] = made.tree
         mutants += made.mutants
     sys.meta_path.insert(0, Finder())
-    order = ("-> dropped", "raise Denied")
+    order = (DROPPED, "raise Denied")
     return sorted(mutants, key=lambda one: [part not in one.key for part in order])
