@@ -63,6 +63,10 @@ def test_an_error_of_json_rpc_stays_as_it_came() -> None:
     "listed",
     [
         {"tasks": {"id": "1"}},
+        {"tasks": {}},
+        {"tasks": ""},
+        {"tasks": 0},
+        {"tasks": False},
         {"tasks": ["1"]},
         {"tasks": [{}]},
         {"tasks": [{"id": 1}]},

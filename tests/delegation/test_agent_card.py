@@ -159,6 +159,13 @@ def test_an_interface_that_is_not_served_is_left_out_and_without_any_the_card_is
         card_of(V03).rewritten(lambda _path: None, mesh=True)
 
 
+def test_a_card_without_an_interface_is_refused_when_it_is_read() -> None:
+    assert card_of({"name": "writer", "url": "http://a/"}).members["name"] == "writer"
+    with pytest.raises(Denied) as refused:
+        card_of({"name": "writer"})
+    assert (refused.value.reason, refused.value.detail) == (Reason.CARD_REFUSED, "the card names no interface")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -116,6 +116,9 @@ def test_a_call_in_flight_ends_when_its_door_closes_or_moves() -> None:
         with pytest.raises(Denied) as refused:
             login_again(delegation, keys, policy, NOW)
         assert refused.value.reason is reason
+    with pytest.raises(Denied) as refused:
+        login_again(delegation, keys, replace(WITH_DOOR, entry=None), NOW)
+    assert refused.value.reason is Reason.NOT_AN_ENTRY
 
 
 def test_what_makes_no_door() -> None:

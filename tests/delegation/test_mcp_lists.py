@@ -67,6 +67,8 @@ def test_a_list_for_one_reader_is_for_no_shared_cache() -> None:
         b'{"result":{"tools":[],"Tools":[{"name":"drop"}]}}',
         b'{"Result":{"tools":[{"name":"drop"}]}}',
         b'{"result":{"tools":{"name":"drop"}}}',
+        b'{"result":{"tools":{}}}',
+        b'{"result":{"tools":""}}',
         b'{"result":{"tools":["drop"]}}',
         b'{"result":{"tools":[{"Name":"drop"}]}}',
         b'{"result":{"tools":[{"name":"search","NAME":"drop"}]}}',

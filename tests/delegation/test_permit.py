@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,9 @@ def test_a_permit_does_not_change(name: str) -> None:
 
 def test_a_permit_is_not_copied_or_pickled() -> None:
     for permit in (inbound(), accept()):
-        with pytest.raises(TypeError):
-            copy.copy(permit)
+        for store in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="neither copied nor stored"):
+                store(permit)  # type: ignore[operator]
 
 
 def test_a_permit_shows_no_token() -> None:
