@@ -33,9 +33,10 @@ from tests.mutations import DROPPED, ROOT, Mutant, Switch, instrument
 TESTS: Final = [f"tests/{room}" for room in ("delegation", "exchange", "identity", "proxy", "features", "sts", "fuzz")]
 ACCEPTED: Final = ROOT / "tests" / "mutants_accepted.txt"
 UNREAD: Final = ROOT / "tests" / "mutants_survivors.txt"
-UNREAD_HEAD: Final = """\
-# Survivors by unit tests alone, unread: no unit test fails without these checks. Integration tests may; nobody has
-# looked. `make mutants ARGS=--write` writes this file: each line is a mutant, and the number of tests that pass.
+UNREAD_HEAD: Final = f"""\
+# Survivors by unit tests alone, unread: no test in {", ".join(TESTS)}
+# fails without these checks. Other tests may; nobody has looked. `make mutants ARGS=--write` writes this file: each
+# line is a mutant, and the number of tests that pass.
 """
 OUTCOMES: Final = ROOT / "build" / "mutants.jsonl"
 TEST_S: Final = 30  # a test that takes longer fails; a child that is silent for twice as long is killed

@@ -121,6 +121,13 @@ def test_a_call_in_flight_ends_when_its_door_closes_or_moves() -> None:
     assert refused.value.reason is Reason.NOT_AN_ENTRY
 
 
+@pytest.mark.parametrize("path", ["/elsewhere", "/.well-known/oauth-protected-resource"])
+def test_a_door_has_no_route_for_other_paths(path: str) -> None:
+    with pytest.raises(Denied) as refused:
+        DOOR.route_of(canonical_target(path.encode()), WITH_DOOR.outbound)
+    assert refused.value.reason is Reason.NO_ROUTE
+
+
 def test_what_makes_no_door() -> None:
     cases: tuple[dict[str, Any], ...] = (
         {"issuers": {}},

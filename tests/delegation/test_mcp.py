@@ -128,6 +128,22 @@ def test_a_field_that_says_otherwise_is_refused(message: RpcMessage, fields: dic
     assert refused.value.id == 1
 
 
+def test_a_response_is_refused_as_such_where_a_revision_has_no_sessions() -> None:
+    response = RpcMessage(1, None, {})
+    check(response, version="2025-11-25")
+    with pytest.raises(MessageRefused) as refused:
+        check(response)
+    assert refused.value.detail == "this revision has no requests of the server's to answer"
+
+
+def test_a_parameter_s_field_repeats_its_argument() -> None:
+    message = call("tools/call", name="a", arguments={"region": "eu"})
+    mcp.check_fields(message, version="2025-11-25", method=None, name=None, params=[("region", "eu")])
+    with pytest.raises(MessageRefused) as refused:
+        mcp.check_fields(message, version="2025-11-25", method=None, name=None, params=[("region", "us")])
+    assert refused.value.reason is Reason.OPERATION_MALFORMED
+
+
 @pytest.mark.parametrize(
     ("message", "fields", "code"),
     [

@@ -79,3 +79,27 @@ def test_a_session_passes_nine_sidecars_with_an_id_of_any_length() -> None:
 def test_a_short_key_is_refused() -> None:
     with pytest.raises(ValueError, match="too short"):
         SessionIds(bytes(31))
+
+
+@pytest.mark.parametrize(
+    ("route", "session", "tail"),
+    [
+        pytest.param("tool", Session(ALICE, "s"), b"", id="route"),
+        pytest.param("tools", Session(ALICE._replace(subject="bob"), "s"), b"", id="holder"),
+        pytest.param("tools", Session(ALICE, "t"), b"", id="session"),
+        pytest.param("tools", Session(ALICE, "s"), b"1", id="another-event"),
+    ],
+)
+def test_an_event_id_is_of_one_session(route: str, session: Session, tail: bytes) -> None:
+    shown = IDS.give_event("tools", Session(ALICE, "s"), b"7")
+    assert IDS.find_event("tools", Session(ALICE, "s"), shown) == b"7"
+    with pytest.raises(Denied) as refused:
+        IDS.find_event(route, session, shown + tail)
+    assert refused.value.reason is Reason.SESSION_UNKNOWN
+
+
+@pytest.mark.parametrize("shown", [b"", b"7", b".", b"." * 100])
+def test_no_other_bytes_are_an_event_id(shown: bytes) -> None:
+    with pytest.raises(Denied) as refused:
+        IDS.find_event("tools", Session(ALICE, "s"), shown)
+    assert refused.value.reason is Reason.SESSION_UNKNOWN

@@ -19,6 +19,7 @@ from sidecar.delegation.rfc8693 import (
     build_response,
     parse_response,
 )
+from sidecar.delegation.token_response import parse_answer
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 
 JSON = "application/json"
@@ -273,3 +274,22 @@ def test_an_answer_to_client_credentials_has_no_issued_token_type() -> None:
     with pytest.raises(Denied) as refusal:
         parse_response(200, JSON, body, requested=REQUESTED)
     assert refusal.value.reason is Reason.STS_BAD_RESPONSE
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (400, b'{"error":"slow_down"}', Reason.EXCHANGE_DENIED),
+        (200, b'{"error":"slow_down"}', Reason.STS_BAD_RESPONSE),
+        (200, b"[]", Reason.STS_BAD_RESPONSE),
+    ],
+)
+def test_an_answer_without_a_token_is_a_success_or_refused(status: int, body: bytes, reason: Reason) -> None:
+    lawful = parse_answer(200, "application/json", b'{"device_code":"abc"}')
+    assert lawful.text("device_code", max_chars=3) == "abc"
+    with pytest.raises(Denied) as too_long:
+        lawful.text("device_code", max_chars=2)
+    assert too_long.value.reason is Reason.STS_TOO_LARGE
+    with pytest.raises(Denied) as refused:
+        parse_answer(status, "application/json", body)
+    assert refused.value.reason is reason

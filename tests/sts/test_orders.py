@@ -20,7 +20,7 @@ from sidecar.errors import Denied, Reason
 from sidecar.steps import at_once
 from sidecar.sts.book import Book, parse_book
 from sidecar.sts.book_file import pieces_of
-from sidecar.sts.orders import Action, Order, sign_order, verify_order
+from sidecar.sts.orders import Action, Order, order_of_row, sign_order, verify_order
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.sts import LOGIN
 from tests.fakes.tokens import NOW
@@ -245,3 +245,31 @@ def test_an_order_of_every_kind_of_key_is_signed_as_another_library_verifies(
     other = make()
     with pytest.raises(jwt.InvalidSignatureError):
         jwt.decode(raw, other.public_key(), [algorithm], audience=STS, options={"verify_iat": False})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"more": 1},
+        {"action": "pardon"},
+        {"kind": "everything"},
+        {"operator": 7},
+        {"reason": None},
+        {"value": ["txn-1"]},
+        {"made_at": "now"},
+        {"expires_at": None},
+        {"id": ABSENT},
+    ],
+)
+def test_a_replica_s_row_that_is_no_order_is_refused(changes: dict[str, object]) -> None:
+    kept = verified(order())
+    lawful = orjson.loads(kept.row())
+    assert order_of_row(lawful) == kept
+    row = {name: value for name, value in {**lawful, **changes}.items() if value is not ABSENT}
+    with pytest.raises(ValueError, match="order"):
+        order_of_row(row)
+
+
+def test_a_replica_s_row_is_an_object() -> None:
+    with pytest.raises(ValueError, match="other members"):
+        order_of_row(["id"])
