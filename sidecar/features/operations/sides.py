@@ -1,4 +1,4 @@
-"""Sides of a protocol that passes requests on as they are; each protocol overrides what it does otherwise."""
+"""Default sides of a protocol: they forward requests unchanged, and each protocol overrides its own steps."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class InboundSide(ABC):
         yield from ()
 
     def open(self, _operation: Any, _head: Request, _permit: Permit | ObservedPermit, _now: int) -> Any:
-        """Return None: the request goes on in nothing of its own."""
+        """Return None: the protocol keeps no session."""
         return None
 
     def forwarding(self, _operation: Any, _session: Any, way: Way, _policy: Policy) -> Forwarding:
@@ -77,4 +77,4 @@ class OutboundSide(ABC):
         return Forwarding(*way)
 
     def note_answer(self, answer: Response | None, entry: Entry) -> None:  # noqa: B027 - few have something to note
-        """Note nothing: the status tells all."""
+        """Record nothing: the status is enough."""

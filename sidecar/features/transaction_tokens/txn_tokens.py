@@ -1,6 +1,6 @@
 """Transaction tokens on their way through: verified from peers, kept with the request, and sent on with its calls.
 
-Only a sidecar whose settings say so runs any of this: both sides take these functions in the place of ``to_agent`` and
+Used only if the settings enable it: both sides then call these functions in place of ``to_agent`` and
 ``to_next_hop``. Elsewhere, and from agents everywhere, the field is removed (``headers.py``).
 """
 
