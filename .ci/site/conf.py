@@ -7,6 +7,7 @@ lists of docs/README.md, and a plain name in place of a link to a folder.
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from posixpath import dirname, normpath, relpath
 
@@ -15,6 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / ".ci" / "site"))
 MAP = "docs/README"
 DECISIONS = "docs/adr/README"
 ENTRY = re.compile(r"^(?P<inner> *)- \[(?P<title>[^\]]+)\]\((?P<path>[^)#]+)\.md\)$")
@@ -89,12 +91,15 @@ def adapt(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
-    """Repair what axe finds in the theme's pages, and fail if one would load anything from another host.
+    """Write the redirects, repair what axe finds in the pages, and fail if one would load anything from another host.
 
     Links that a reader follows are fine.
     """
     if error is not None:
         return
+    import redirects
+
+    redirects.write(Path(app.outdir))
     for path in sorted(Path(app.outdir).rglob("*.html")):
         text = path.read_text(encoding="utf-8")
         repaired = text.replace(' role="heading">', ' role="heading" aria-level="2">')
