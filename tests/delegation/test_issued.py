@@ -60,6 +60,8 @@ DELEGATED = plan()
 AT_ENTRY = plan(login())
 OF_LOGIN = plan(delegation(INBOUND_CLAIMS | LOGGED_IN))
 LOGIN_AT_ENTRY = plan(login(LOGIN_CLAIMS | LOGGED_IN))
+OF_SESSION = plan(delegation(INBOUND_CLAIMS | {"sid": "session-1"}))
+SESSION_AT_ENTRY = plan(login(LOGIN_CLAIMS | {"sid": "session-1"}))
 FIRST_HOP = plan(delegation(without(INBOUND_CLAIMS, "act", "txn", "jti", "parent_jti", "sub_id")))
 
 
@@ -96,6 +98,9 @@ PAIR = {"format": "iss_sub", "iss": PARTNERS, "sub": "alice"}
         pytest.param(OF_LOGIN, ISSUED_CLAIMS | LOGGED_IN, id="the login as it came in"),
         pytest.param(LOGIN_AT_ENTRY, ENTRY_CLAIMS | LOGGED_IN, id="the login, told from the first token on"),
         pytest.param(LOGIN_AT_ENTRY, ENTRY_CLAIMS, id="an entry's token service that never tells of the login"),
+        pytest.param(OF_SESSION, issued(sid="session-1"), id="the login's session as it came in"),
+        pytest.param(SESSION_AT_ENTRY, entry(sid="session-1"), id="the login's session, from the first token on"),
+        pytest.param(SESSION_AT_ENTRY, ENTRY_CLAIMS, id="an entry's token service that omits the session"),
         pytest.param(
             plan(login(LOGIN_CLAIMS | {"txn": "x"})), ENTRY_CLAIMS, id="the chain's txn begins at the STS, not at login"
         ),
@@ -286,6 +291,12 @@ OTHER_ISS = INBOUND_CLAIMS["sub_id"] | {"iss": STS}
         pytest.param(AT_ENTRY, ENTRY_CLAIMS | {"act": act()["act"]}, Reason.STS_CHAIN_BROKEN, id="entry: a history"),
         pytest.param(DELEGATED, issued(txn="txn-2"), Reason.STS_CHAIN_BROKEN, id="another txn"),
         pytest.param(DELEGATED, without(ISSUED_CLAIMS, "txn"), Reason.STS_CHAIN_BROKEN, id="txn dropped"),
+        pytest.param(OF_SESSION, issued(sid="session-2"), Reason.STS_CHAIN_BROKEN, id="another login's session"),
+        pytest.param(OF_SESSION, ISSUED_CLAIMS, Reason.STS_CHAIN_BROKEN, id="the session dropped"),
+        pytest.param(DELEGATED, issued(sid="session-1"), Reason.STS_CHAIN_BROKEN, id="a session made up"),
+        pytest.param(
+            SESSION_AT_ENTRY, entry(sid="session-2"), Reason.STS_CHAIN_BROKEN, id="another login's session, at an entry"
+        ),
         pytest.param(DELEGATED, issued(parent_jti="token-1"), Reason.STS_CHAIN_BROKEN, id="the grandparent's jti"),
         pytest.param(
             DELEGATED, issued(ancestor_jtis=["x"]), Reason.STS_CHAIN_BROKEN, id="another token before its parent"

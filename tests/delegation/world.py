@@ -178,6 +178,7 @@ def verified(claims: Claims, **changes: Any) -> VerifiedToken:
         txn=claims.get("txn"),
         parent_jti=claims.get("parent_jti"),
         ancestors=tuple(claims.get("ancestor_jtis", ())),
+        sid=claims.get("sid"),
         sub_id=(sub_id["iss"], sub_id["sub"]) if sub_id else None,
         chain=chain,
         actor_id=SpiffeId(chain.current.subject) if chain else None,
