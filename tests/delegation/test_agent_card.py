@@ -179,6 +179,7 @@ def test_a_card_without_an_interface_is_refused_when_it_is_read() -> None:
         {"supportedInterfaces": [{"url": "ftp://a/", "protocolBinding": "JSONRPC"}]},
         {"supportedInterfaces": [{"url": "http://a/?x=1", "protocolBinding": "JSONRPC"}]},
         {"supportedInterfaces": [{"url": "http://a/../b", "protocolBinding": "JSONRPC"}]},
+        {"supportedInterfaces": [{"url": "http://a/%61", "protocolBinding": "JSONRPC"}]},
         {"supportedInterfaces": [{"url": "http://[::1/", "protocolBinding": "JSONRPC"}]},
         {"supportedInterfaces": [{"url": "/a2a", "protocolBinding": "JSONRPC"}]},
         {"supportedInterfaces": [{"url": "http://a/", "protocolBinding": ["JSONRPC"]}]},

@@ -35,6 +35,15 @@ def outcome(parse: Callable[..., object], document: bytes, max_depth: int) -> ob
         return error.duplicate
 
 
+MISPUNCTUATED = (b"{1: 2}", b'{"a"; 1}', b'{"a": 1; "b": 2}', b'{"a": [1; 2]}', b'{"a": 1} {')
+
+
+@pytest.mark.parametrize("document", MISPUNCTUATED)
+def test_another_character_in_place_of_a_colon_comma_or_name_is_refused(document: bytes) -> None:
+    with pytest.raises(StrictJsonError, match="not JSON"):
+        read(document)
+
+
 @pytest.mark.parametrize("document", [*DUPLICATES.values(), *REFUSED.values(), *(one for one, _ in ACCEPTED.values())])
 def test_a_document_is_judged_as_by_the_parser_that_reads_it_at_once(document: bytes) -> None:
     assert outcome(read, document, 16) == outcome(parse_object, document, 16)
@@ -58,6 +67,11 @@ def test_any_object_is_read_as_at_once(
 def test_any_text_is_refused_as_at_once(text: str, before: int) -> None:
     document = (" " * before + '{"a": [1, ' + text).encode()
     assert outcome(read, document, 16) == outcome(parse_object, document, 16)
+
+
+def test_a_value_too_deep_for_any_parser_is_refused() -> None:
+    with pytest.raises(StrictJsonError, match="nested too deeply"):
+        read(b'{"a":' * 10_000 + b"1" + b"}" * 10_000, room=65536)
 
 
 def test_each_step_reads_no_more_than_its_room() -> None:

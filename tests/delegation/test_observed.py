@@ -1,14 +1,41 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, Final
 
 import pytest
 
+from sidecar.delegation.decide import decide_observed, decide_observed_call
 from sidecar.delegation.observed import RELAXED, is_jwt, issuers_in, observed_bearer
+from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.reevaluate_exceptions import observed_again, observed_call_again
+from sidecar.delegation.verify import ANY_AUDIENCE, verify_token
 from sidecar.errors import Denied, Reason
-from tests.delegation.world import INBOUND_CLAIMS, STS, signed
+from tests.delegation.world import (
+    INBOUND_CLAIMS,
+    NOW,
+    PLANNER,
+    POLICY,
+    SEARCH,
+    STS,
+    STS_TRUST,
+    TO_CRM,
+    reason_of,
+    signed,
+    verification_key,
+)
 
 TOKEN = signed(INBOUND_CLAIMS).raw
+UNTIL: Final = NOW + 100
+OBSERVING: Final = replace(SEARCH, observe_until=UNTIL)
+WATCHED: Final = replace(TO_CRM, observe_until=UNTIL)
+VERIFIED: Final = verify_token(
+    signed(INBOUND_CLAIMS), issuer=STS_TRUST, key=verification_key(), audiences=ANY_AUDIENCE, now=NOW
+)
+NARROW: Final = Denied(Reason.INSUFFICIENT_SCOPE)
+BY_PLANNER: Final[dict[str, Any]] = {"token": VERIFIED, "peer": PLANNER, "route": OBSERVING, "policy": POLICY}
 
 
 @pytest.mark.parametrize(
@@ -84,3 +111,60 @@ def test_a_jwt_that_is_shown_is_read_and_another_credential_is_not() -> None:
     assert found.raw == TOKEN
     with pytest.raises(Denied, match="malformed_token"):
         observed_bearer(denied, [f"Bearer {TOKEN}.x".encode()])
+
+
+@pytest.mark.parametrize(
+    ("denied", "changes", "passes"),
+    [
+        pytest.param(NARROW, {}, True, id="lawful"),
+        pytest.param(NARROW, {"now": UNTIL - 1}, True, id="in the last second"),
+        pytest.param(NARROW, {"now": UNTIL}, False, id="afterwards"),
+        pytest.param(NARROW, {"route": SEARCH}, False, id="a route that does not observe"),
+        pytest.param(Denied(Reason.REVOKED), {}, False, id="a reason that is never relaxed"),
+        pytest.param(Denied(Reason.NO_TOKEN), {"token": None}, True, id="no token"),
+        pytest.param(NARROW, {"token": None}, False, id="no token, where the reason is of a token"),
+    ],
+)
+def test_a_request_passes_only_for_a_relaxed_reason_on_a_route_that_observes(
+    denied: Denied, changes: dict[str, Any], passes: bool
+) -> None:
+    asked = BY_PLANNER | {"now": NOW} | changes
+    assert reason_of(decide_observed, denied, **asked) == (None if passes else denied.reason)
+
+
+KEYS: Final = SimpleNamespace(find=lambda _issuer, _kid: verification_key(), known=lambda _: True)
+STRANGERS: Final = replace(POLICY, issuers={}, token_services=frozenset())
+SHORTER: Final = replace(OBSERVING, observe_until=UNTIL - 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({}, None, id="lawful"),
+        pytest.param({"route": SHORTER}, Reason.INSUFFICIENT_SCOPE, id="the route observes less long"),
+        pytest.param({"policy": STRANGERS}, Reason.WRONG_ISSUER, id="an issuer that is no longer trusted"),
+    ],
+)
+def test_an_observed_request_in_flight_is_judged_again(changes: dict[str, Any], reason: Reason | None) -> None:
+    permit = decide_observed(NARROW, now=NOW, **BY_PLANNER)
+    asked: dict[str, Any] = {"route": OBSERVING, "policy": POLICY, "keys": KEYS, "now": NOW, "plain_until": 0}
+    assert reason_of(observed_again, permit, peer_certificate_sha256=None, **asked | changes) is reason
+
+
+def test_an_observed_call_in_flight_is_judged_again() -> None:
+    denied = Denied(Reason.NO_REQUEST_CONTEXT)
+    permit = decide_observed_call(denied, issuers=(), route=WATCHED, policy=POLICY, now=NOW)
+
+    def again(route: Any) -> Reason | None:
+        return reason_of(observed_call_again, permit, policy=replace(POLICY, outbound=OutboundRoutes([route])), now=NOW)
+
+    assert again(WATCHED) is None
+    assert again(replace(WATCHED, observe_until=UNTIL - 1)) is denied.reason
+    assert again(replace(WATCHED, audience="another")) is Reason.TARGET_DENIED
+
+
+def test_a_request_to_the_agent_is_not_judged_again_as_a_call_of_it() -> None:
+    permit = decide_observed(NARROW, now=NOW, **BY_PLANNER)
+    with pytest.raises(Denied) as refused:
+        observed_call_again(permit, policy=POLICY, now=NOW)
+    assert refused.value.reason is Reason.TARGET_DENIED

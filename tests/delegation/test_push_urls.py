@@ -31,6 +31,7 @@ def test_an_origin_and_a_path_of_the_list_pass(url: str) -> None:
         "https://hooks.acme.example/",
         "https://hooks.acme.example/a2a/../admin",
         "https://hooks.acme.example/a2a/%2e%2e/admin",
+        "https://hooks.acme.example/%612a",
         "https://hooks.acme.example/a2a#x",
         "https://hooks.acme.example/a2a#",
         "https://hooks.acme.example/a2a?\\@evil.example/",

@@ -69,6 +69,7 @@ ROW: Final = {"id": "a", "kind": "txn", "value": "t", "exp": NOW + 9}
         pytest.param(rewritten(revoked=[ROW | {"only_for": "x"}]), id="a condition of a later version"),
         pytest.param(rewritten(revoked=[ROW | {"kind": "subject"}]), id="a subject of no issuer"),
         pytest.param(rewritten(revoked=[ROW | {"value": ""}]), id="no value"),
+        pytest.param(rewritten(lifted=["a"]), id="a lift that is no object"),
         pytest.param(rewritten(lifted=[{"id": "a", "exp": -1}]), id="a lift with another end"),
         pytest.param(rewritten(heard="x"), id="times of peers that are no list"),
         pytest.param(rewritten(heard=[NOW + 1]), id="a peer that was heard after the list was issued"),

@@ -4,9 +4,14 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.route import InboundRoute, OutboundRoute, Upstream
+from sidecar.errors import Denied, Reason
 
 OWN = frozenset({"127.0.0.1:7080", "localhost:7080"})
+STS = "https://sts.acme.example"
+PARTNER = "https://sts.partner.example"
+FROM_PARTNER = Crossing(issuer=PARTNER, subject_prefix="partner:", scopes={})
 
 
 def inbound(name: str, path: str, *methods: str, prefix: bool = False, **changes: Any) -> InboundRoute:
@@ -19,7 +24,7 @@ def outbound(name: str, *, host: str | None = None, prefix: str | None = None, *
         "upstream": Upstream(scheme="https", host="crm.internal", port=7443),
         "peer": None,
         "audience": "crm",
-        "issuer": "https://sts.acme.example",
+        "issuer": STS,
         "scopes": frozenset(),
     } | changes
     return OutboundRoute(name=name, host=host, prefix=prefix, **settings)
@@ -46,6 +51,12 @@ def test_a_route_may_allow_no_calls_at_all() -> None:
         pytest.param({"linger_s": float("nan")}, "negative", id="linger that is not a number"),
         pytest.param({"linger_s": float("inf")}, "negative", id="endless linger"),
         pytest.param({"max_calls": -1}, "negative", id="negative calls"),
+        pytest.param({"operations": {}}, "operations", id="operations of a route of plain HTTP"),
+        pytest.param(
+            {"operations": {}, "protocol": "mcp", "operation": "tools/list"},
+            "operations",
+            id="operations of an operation",
+        ),
     ],
 )
 def test_an_inbound_route_that_cannot_be_is_refused(changes: dict[str, Any], text: str) -> None:
@@ -74,6 +85,22 @@ def test_an_inbound_route_that_cannot_be_is_refused(changes: dict[str, Any], tex
         pytest.param({"audience": ""}, "audience", id="no audience"),
         pytest.param({"issuer": ""}, "issuer", id="no issuer"),
         pytest.param({"name": "crm/1"}, "name", id="name"),
+        pytest.param({"operations": {}}, "operations", id="operations of a route of plain HTTP"),
+        pytest.param(
+            {"operations": {}, "protocol": "mcp", "operation": "tools/list"},
+            "operations",
+            id="operations of an operation",
+        ),
+        pytest.param(
+            {"crossings": {STS: Crossing(issuer=STS, subject_prefix="own:", scopes={})}},
+            "crossing",
+            id="a crossing from the route's own issuer",
+        ),
+        pytest.param(
+            {"crossings": {"https://sts.other.example": FROM_PARTNER}},
+            "crossing",
+            id="a crossing under another issuer's name",
+        ),
     ],
 )
 def test_an_outbound_route_that_cannot_be_is_refused(changes: dict[str, Any], text: str) -> None:
@@ -87,3 +114,16 @@ def test_an_outbound_route_that_cannot_be_is_refused(changes: dict[str, Any], te
 )
 def test_an_interface_may_begin_at_the_root(prefix: str, path: str, below: str) -> None:
     assert inbound("agent", prefix, prefix=True).below(path) == below
+
+
+def test_a_crossing_stands_under_its_issuers_name() -> None:
+    route = outbound("crm", host="crm.mesh", crossings={PARTNER: FROM_PARTNER})
+    assert route.crossings[PARTNER] is FROM_PARTNER
+
+
+def test_a_route_that_has_no_operations_has_none_by_name() -> None:
+    for route in (inbound("a", "/a"), outbound("crm", host="crm.mesh")):
+        assert route.for_operation(None) is route
+        with pytest.raises(Denied) as refused:
+            route.for_operation("tools/list")
+        assert refused.value.reason is Reason.OPERATION_REFUSED
