@@ -12,6 +12,7 @@ from sidecar.delegation.decide import decide_entry
 from sidecar.delegation.door import Door
 from sidecar.delegation.door_url import is_origin, is_resource
 from sidecar.delegation.login_issuer import LoginKind
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import plan_outbound
 from sidecar.delegation.policy import Entry, Policy
 from sidecar.delegation.profile import PRESETS
@@ -121,11 +122,14 @@ def test_a_call_in_flight_ends_when_its_door_closes_or_moves() -> None:
     assert refused.value.reason is Reason.NOT_AN_ENTRY
 
 
-@pytest.mark.parametrize("path", ["/elsewhere", "/.well-known/oauth-protected-resource"])
-def test_a_door_has_no_route_for_other_paths(path: str) -> None:
-    with pytest.raises(Denied) as refused:
-        DOOR.route_of(canonical_target(path.encode()), WITH_DOOR.outbound)
-    assert refused.value.reason is Reason.NO_ROUTE
+def test_a_door_leads_to_its_own_routes_alone() -> None:
+    crm = replace(TO_CRM, host=None, prefix="/crm")
+    outbound, other = OutboundRoutes([crm]), OutboundRoutes([replace(crm, name="other")])
+    assert DOOR.route_of(canonical_target(b"/crm/1"), outbound) == crm
+    for path, routes in ((b"/elsewhere", outbound), (b"/.sidecar/crm", outbound), (b"/crm/1", other)):
+        with pytest.raises(Denied) as refused:
+            DOOR.route_of(canonical_target(path), routes)
+        assert refused.value.reason is Reason.NO_ROUTE
 
 
 def test_what_makes_no_door() -> None:

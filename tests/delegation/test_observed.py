@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.decide import decide_observed, decide_observed_call
-from sidecar.delegation.observed import RELAXED, is_jwt, issuers_in, observed_bearer
+from sidecar.delegation.decide import decide_observed, decide_observed_call, decide_plain
+from sidecar.delegation.observed import RELAXED, is_jwt, issuers_in, jwt_of, observed_bearer
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.reevaluate_exceptions import observed_again, observed_call_again
 from sidecar.delegation.verify import ANY_AUDIENCE, verify_token
@@ -89,6 +89,17 @@ def test_what_is_no_token_has_no_issuer(text: str, nested: str) -> None:
     assert issuers_in(f"{text} e30{nested}") == set()
 
 
+def test_two_credentials_are_no_jwt_and_refused() -> None:
+    bearer = f"Bearer {TOKEN}".encode()
+    found = jwt_of([bearer])
+    assert found is not None
+    assert found.raw == TOKEN
+    assert jwt_of([]) is None
+    with pytest.raises(Denied) as refused:
+        jwt_of([bearer, bearer])
+    assert refused.value.reason is Reason.HEADER_MALFORMED
+
+
 def test_the_closed_list_is_the_documented_one() -> None:
     assert {
         "no_token", "malformed_token", "act_missing", "actor_mismatch", "wrong_audience", "insufficient_scope",
@@ -130,6 +141,52 @@ def test_a_request_passes_only_for_a_relaxed_reason_on_a_route_that_observes(
 ) -> None:
     asked = BY_PLANNER | {"now": NOW} | changes
     assert reason_of(decide_observed, denied, **asked) == (None if passes else denied.reason)
+
+
+def test_an_issuers_ceiling_of_scopes_is_never_relaxed() -> None:
+    lower = replace(POLICY, issuers={STS: replace(STS_TRUST, scopes=frozenset({"docs.read"}))})
+    asked = BY_PLANNER | {"policy": lower, "now": NOW}
+    assert reason_of(decide_observed, NARROW, **asked) is Reason.SCOPE_ABOVE_CEILING
+
+
+# A token of the user alone, as the agent's callers without TLS may have one.
+OF_ALICE: Final = replace(VERIFIED, chain=None, actor_id=None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({}, None, id="lawful"),
+        pytest.param({"token": None}, None, id="without a token"),
+        pytest.param({"token": VERIFIED}, Reason.ACTOR_MISMATCH, id="a delegated token"),
+        pytest.param({"until": NOW}, Reason.POLICY_DENIED, id="when requests without TLS have ended"),
+        pytest.param({"route": SEARCH}, Reason.POLICY_DENIED, id="a route that does not observe"),
+    ],
+)
+def test_a_request_without_tls_passes_without_an_actor_before_its_day(
+    changes: dict[str, Any], reason: Reason | None
+) -> None:
+    asked = {"token": OF_ALICE, "route": OBSERVING, "policy": POLICY, "now": NOW, "until": UNTIL} | changes
+    token = asked.pop("token")
+    assert reason_of(decide_plain, token, **asked) is reason
+
+
+@pytest.mark.parametrize(
+    ("denied", "changes", "passes"),
+    [
+        pytest.param(Reason.NO_REQUEST_CONTEXT, {}, True, id="lawful"),
+        pytest.param(Reason.NO_REQUEST_CONTEXT, {"issuers": ("https://api.example",)}, True, id="a strangers' token"),
+        pytest.param(Reason.NO_REQUEST_CONTEXT, {"issuers": (STS,)}, False, id="a token of a known issuer"),
+        pytest.param(Reason.NO_REQUEST_CONTEXT, {"now": UNTIL}, False, id="afterwards"),
+        pytest.param(Reason.NO_REQUEST_CONTEXT, {"route": TO_CRM}, False, id="a route that does not observe"),
+        pytest.param(Reason.REVOKED, {}, False, id="a reason that is never relaxed"),
+    ],
+)
+def test_a_call_passes_only_for_a_relaxed_reason_without_a_token_of_ours(
+    denied: Reason, changes: dict[str, Any], passes: bool
+) -> None:
+    asked = {"issuers": (), "route": WATCHED, "policy": POLICY, "now": NOW} | changes
+    assert reason_of(decide_observed_call, Denied(denied), **asked) is (None if passes else denied)
 
 
 KEYS: Final = SimpleNamespace(find=lambda _issuer, _kid: verification_key(), known=lambda _: True)

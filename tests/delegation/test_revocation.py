@@ -9,7 +9,7 @@ from sidecar.delegation.act import parse_act
 from sidecar.delegation.decide import decide_verified
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.revocation import NO_NAMES, InForce, Kind, Use
-from sidecar.delegation.revocations_kept import Listed, Revocation, Revocations, RevocationsError
+from sidecar.delegation.revocations_kept import MAX_AHEAD, Listed, Revocation, Revocations, RevocationsError
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.steps import IN_A_STEP, at_once
@@ -192,6 +192,9 @@ def test_a_number_that_falls_is_refused() -> None:
     assert merged(stopped(seq=5), stopped(seq=5)).seq == 5
     with pytest.raises(RevocationsError, match="fell from 5 to 4"):
         merged(stopped(seq=5), stopped(seq=4))
+    assert merged(stopped(seq=5), stopped(seq=5 + MAX_AHEAD)).seq == 5 + MAX_AHEAD
+    with pytest.raises(RevocationsError, match="jumps from 5"):
+        merged(stopped(seq=5), stopped(seq=6 + MAX_AHEAD))
 
 
 @pytest.mark.parametrize(

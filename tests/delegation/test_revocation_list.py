@@ -56,6 +56,7 @@ ROW: Final = {"id": "a", "kind": "txn", "value": "t", "exp": NOW + 9}
         pytest.param(signed(stopped(issued_at=NOW - 400)), id="expired"),
         pytest.param(signed(stopped(issued_at=NOW + 100)), id="from the future"),
         pytest.param(KEY.sign({"iss": STS}).encode(), id="an access token"),
+        pytest.param(KEY.sign_unchanged(claims(stopped(), STS)).encode(), id="the claims of a list, as a confirmation"),
         pytest.param(signed(stopped())[:-8], id="cut"),
         pytest.param(b"", id="nothing"),
         pytest.param("\N{SNOWMAN}".encode(), id="no text"),
@@ -101,6 +102,14 @@ def test_a_confirmation_with_one_fact_changed_is_refused(changes: dict[str, obje
     with pytest.raises(RevocationsError) if refused else nullcontext():
         known = verify_unchanged(jws, issuer=STS, tag='"a"', key=key, algorithms=DEFAULT_ALGORITHMS, now=NOW)
         assert (known.issued_at, known.lag_s) == (NOW, 5)
+
+
+def test_what_is_no_confirmation_is_refused() -> None:
+    said = unchanged_claims(issuer=STS, tag='"a"', issued_at=NOW, heard=[])
+    assert parse_unchanged(KEY.sign_unchanged(said)).payload
+    for raw in (KEY.sign_revocations(said).decode(), KEY.sign(said), "", "a.b"):
+        with pytest.raises(RevocationsError):
+            parse_unchanged(raw)
 
 
 def test_a_list_of_any_length_is_read_in_steps() -> None:

@@ -83,6 +83,7 @@ def test_an_inbound_route_that_cannot_be_is_refused(changes: dict[str, Any], tex
         pytest.param({"host": "crm.mesh:0"}, "lower-case", id="port zero"),
         pytest.param({"host": None, "prefix": "/crm/"}, "slash at its end", id="prefix with a slash"),
         pytest.param({"audience": ""}, "audience", id="no audience"),
+        pytest.param({"observe_until": 1}, "observe_until", id="observing without a peer"),
         pytest.param({"issuer": ""}, "issuer", id="no issuer"),
         pytest.param({"name": "crm/1"}, "name", id="name"),
         pytest.param({"operations": {}}, "operations", id="operations of a route of plain HTTP"),
