@@ -36,8 +36,8 @@ ACCEPTED: Final = ROOT / "tests" / "mutants_accepted.txt"
 UNREAD: Final = ROOT / "tests" / "mutants_survivors.txt"
 UNREAD_HEAD: Final = """\
 # Survivors that nobody has read: mutants that no unit test of their last run notices. Other tests may notice them.
-# `make mutants ARGS=--write` writes this file: a mutant, and the number of tests that pass. A mutant that stands neither
-# here nor in mutants_accepted.txt is killed, or has not been run.
+# `make mutants ARGS=--write` writes this file: a mutant, and the number of tests that pass. A mutant that stands
+# neither here nor in mutants_accepted.txt is killed, or has not been run.
 """
 OUTCOMES: Final = ROOT / "build" / "mutants.jsonl"
 TEST_S: Final = 30  # a test that takes longer fails; a child that is silent for twice as long is killed
