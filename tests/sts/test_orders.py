@@ -20,7 +20,7 @@ from sidecar.errors import Denied, Reason
 from sidecar.steps import at_once
 from sidecar.sts.book import Book, parse_book
 from sidecar.sts.book_file import pieces_of
-from sidecar.sts.orders import Action, Order, order_of_row, sign_order, verify_order
+from sidecar.sts.orders import TYP, Action, Order, order_of_row, sign_order, verify_order
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.sts import LOGIN
 from tests.fakes.tokens import NOW
@@ -51,6 +51,14 @@ def order(signer: SpiffeId = ANN, **changes: object) -> str:
     svid = SVIDS[signer]
     key = load_der_private_key(svid.key_der, None)
     return sign_order(claims(iss=signer, **changes), key=key, certificate=svid.chain_der[0])
+
+
+def signed_as(*, typ: str = TYP, certificate: bytes = SVIDS[ANN].chain_der[0]) -> str:
+    """Return Ann's order, signed with her key, with another head."""
+    key = load_der_private_key(SVIDS[ANN].key_der, None)
+    raw = sign_order(claims(), key=key, certificate=certificate)
+    head = jwt.get_unverified_header(raw)
+    return jwt.encode(claims(), key, head["alg"], headers=head | {"typ": typ})  # type: ignore[arg-type]
 
 
 def verified(raw: str, *, by: SpiffeId = ANN, book: Book | None = None, now: int = NOW, **more: Any) -> Order:
@@ -124,6 +132,8 @@ def test_an_order_with_one_fact_changed_is_refused(changes: dict[str, Any]) -> N
         pytest.param(order(BOB), id="another operator's"),
         pytest.param(order()[:-4] + "AAAA", id="with another signature"),
         pytest.param("x", id="no order"),
+        pytest.param(signed_as(typ="JWT"), id="of another type"),
+        pytest.param(signed_as(certificate=SVIDS[BOB].chain_der[0]), id="with another certificate in its head"),
     ],
 )
 def test_only_the_operator_of_the_connection_gives_an_order(raw: str) -> None:

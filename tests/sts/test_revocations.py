@@ -14,6 +14,7 @@ from sidecar.delegation.profile import DEFAULT_ALGORITHMS
 from sidecar.delegation.revocation import Kind
 from sidecar.delegation.revocation_list import parse_list, verify_list
 from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.steps import IN_A_STEP, at_once, in_steps
 from sidecar.sts.book import Book, parse_book
@@ -391,3 +392,21 @@ async def test_the_used_share_of_the_book_counts_what_has_not_expired(monkeypatc
     assert known.used() == 1
     mesh.now += 3600
     assert known.used() == 0
+
+
+async def test_only_a_listed_operator_gives_orders_and_of_its_kinds_alone() -> None:
+    mesh = Mesh()
+    settings = RevocationSettings(operators={orders.ANN: frozenset({Kind.TXN}), orders.BOB: frozenset({Kind.JTI})})
+    known = Register(settings, mesh.log, clock=lambda: mesh.now)
+    known.load()
+
+    async def give(operator: SpiffeId, register: Register = known) -> Order:
+        certificate = orders.SVIDS[operator].chain_der[0]
+        raw = orders.order(operator, jti=f"by-{operator}")
+        return await register.accept(raw, operator=operator, certificate=certificate, audience=orders.STS, known=ANY)
+
+    assert (await give(orders.ANN)).kind is Kind.TXN
+    with pytest.raises(Denied, match="may not revoke this kind"):
+        await give(orders.BOB)
+    with pytest.raises(Denied, match="not a listed operator"):
+        await give(orders.ANN, Register(RevocationSettings(), mesh.log, clock=lambda: mesh.now))
