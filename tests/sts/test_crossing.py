@@ -8,12 +8,14 @@ from typing import Any, Final
 
 import pytest
 
+from sidecar.delegation.act import ActChain, Actor
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
 from sidecar.delegation.revocation import Kind
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import ConfigError, Reason, SidecarError
+from sidecar.errors import ConfigError, Denied, Reason, SidecarError
+from sidecar.sts.authority import authority_of
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import ExchangeRecord
 from sidecar.sts.rules import ANYONE, ForeignIssuer, Rule, SubjectMatch, Target
@@ -31,6 +33,7 @@ from tests.fakes.sts import (
     small_policy,
 )
 from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, PLANNER, WRITER, TokenMint
+from tests.sts.test_authority import DELEGATED
 from tests.sts.test_revocations import order, reason_of, register
 
 PARTNERS: Final = "https://sts.partner.example"
@@ -399,3 +402,12 @@ async def test_a_login_is_still_taken_beside_foreign_tokens() -> None:
         policy(Rule(actor=FRONT, subjects=frozenset({ALL_USERS}), audience=PLANNER, scopes=scopes("crm.read")))
     )
     assert (await border.claims_for(border.login_form(), FRONT))["sub"] == "acme:alice"
+
+
+def test_a_foreign_token_for_another_audience_stands_for_nothing() -> None:
+    chain = ActChain((Actor(str(PARTNER)),), {"sub": str(PARTNER)})
+    token = replace(DELEGATED, issuer=PARTNERS, subject="bob", sub_id=None, chain=chain, actor_id=PARTNER)
+    assert authority_of(token, client=WRITER, policy=policy(), now=NOW).issued_subject == "partner:bob"
+    with pytest.raises(Denied) as refused:
+        authority_of(replace(token, audience=str(CRM)), client=WRITER, policy=policy(), now=NOW)
+    assert refused.value.reason is Reason.NOT_YOUR_TOKEN
