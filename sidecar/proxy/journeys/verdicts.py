@@ -79,11 +79,11 @@ class Verdicts(BoundedCache[_Key, VerifiedToken]):
                 self._permits.give_room()
 
     def go_with(self, permits: Permits) -> None:
-        """Drop from ``permits`` those that are tied to a token when that goes."""
+        """Set the cache of permits from which a dropped token's permits are evicted."""
         self._permits = permits
 
     def tie(self, call: Call, permit: Permit, epoch: Epoch) -> bool:
-        """Tie a permit to its token, if that is here, so that its memory is accounted here. Return if it is."""
+        """Account a permit's token here if this cache holds it at ``epoch``; True if it does."""
         key = permit.token.raw, permit.peer
         if self.epoch != epoch or self.get(key) is not permit.token:
             return False
@@ -91,7 +91,7 @@ class Verdicts(BoundedCache[_Key, VerifiedToken]):
         return True
 
     def untie(self, call: Call, permit: Permit) -> None:
-        """Forget a permit that is no longer held."""
+        """Undo ``tie`` for a permit that its cache dropped."""
         key = permit.token.raw, permit.peer
         calls = self._tied.get(key, {})
         calls.pop(call, None)
@@ -139,7 +139,7 @@ class Permits(BoundedCache[Call, Given]):
         verdicts.go_with(self)
 
     def give(self, call: Call, permit: Permit, epoch: Epoch) -> Given:
-        """Keep a permit, unless keys or policy changed meanwhile, or others are better kept."""
+        """Return a permit with its facts; cache it for a call with a token if the epoch is current and it pays."""
         token = permit.token
         given = Given(
             permit, delegate(permit), facts_of_call(permit), facts_of_token(token), identity_values(permit), []
@@ -161,7 +161,7 @@ class Permits(BoundedCache[Call, Given]):
         return given
 
     def give_room(self) -> None:
-        """Take no more than is ours and verdicts leave free."""
+        """Set ``max_bytes`` to the own share plus the free bytes of ``verdicts``; evict the excess."""
         self.max_bytes = self._least_bytes + max(0, self._verdicts.max_bytes - self._verdicts.bytes)
         if self.bytes > self.max_bytes:
             self.shed(self.max_bytes)
