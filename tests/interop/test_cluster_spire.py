@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
 SPACES: Final = ("sidecar-test-spire", "sidecar-test-spire-other")  # the second one is another team's
 SOCKET: Final = "spire.sock"
+REFUSED: Final = "no identity issued"
 
 
 def lacking() -> str | None:
@@ -79,10 +80,13 @@ async def spire() -> AsyncIterator[Spire]:
             remove_agent(space)
 
 
-def fetch(space: str, name: str, container: str) -> tuple[int, str]:
-    """Ask for an identity in a container; return the exit code and what was said."""
+def fetch(space: str, name: str, container: str, *patience: str) -> tuple[int, str]:
+    """Ask for an identity in a container, once more if no answer came in time; return the exit code and the output."""
     ask = ("python3", "-m", "sidecar.cli", "dev", "svid", "--socket", f"/spiffe-workload-api/{SOCKET}")
-    done = kubectl("exec", "-n", space, name, "-c", container, "--", *ask, "--out", "/tmp", "--timeout", "5")
+    for timeout_s in patience:
+        done = kubectl("exec", "-n", space, name, "-c", container, "--", *ask, "--out", "/tmp", "--timeout", timeout_s)
+        if done.returncode == 0 or REFUSED in done.stdout + done.stderr:
+            break
     return done.returncode, done.stdout + done.stderr
 
 
@@ -98,11 +102,11 @@ async def test_the_sidecars_container_alone_gets_the_identity(spire: Spire) -> N
     first, *others = [
         await asyncio.to_thread(fetch, *asked)  # the lawful one waits until the entries have arrived
         for asked in (
-            (SPACES[0], "writer", "sidecar"),
-            (SPACES[0], "writer", "agent"),
-            (SPACES[0], "other", "sidecar"),
-            (SPACES[1], "writer", "sidecar"),
+            (SPACES[0], "writer", "sidecar", "40"),
+            (SPACES[0], "writer", "agent", "5", "40"),  # asked until the time is up: a busy machine needs more
+            (SPACES[0], "other", "sidecar", "5", "40"),
+            (SPACES[1], "writer", "sidecar", "5", "40"),
         )
     ]
     assert first[0] == 0, first
-    assert [(code, "no identity issued" in said) for code, said in others] == [(1, True)] * 3, others
+    assert [(code, REFUSED in said) for code, said in others] == [(1, True)] * 3, others
