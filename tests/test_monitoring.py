@@ -216,7 +216,7 @@ def test_the_runbook_has_no_heading_of_an_alert_that_is_gone() -> None:
 @pytest.mark.parametrize("name", ALERTS)
 def test_a_heading_of_the_runbook_says_where_to_look_the_fix_and_when_it_is_fixed(name: str) -> None:
     runbook = (ROOT / "docs" / "runbook.md").read_text()
-    meaning, *parts = re.split(r"^\*\*(Look|Fix|Fixed)\b", runbook.partition(f"## {name}\n")[2], flags=re.MULTILINE)
+    meaning, *parts = re.split(r"^- \*\*(Look|Fix|Fixed)\b", runbook.partition(f"## {name}\n")[2], flags=re.MULTILINE)
     assert meaning.strip()
     assert not meaning.startswith("## ")
     assert parts[0:6:2] == ["Look", "Fix", "Fixed"]

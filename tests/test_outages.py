@@ -1,4 +1,4 @@
-"""The runbook's tables of outages name existing tests and alerts, and the numbers of the code."""
+"""The tables of outages and of signs name existing tests and alerts, and the numbers of the code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from sidecar.wire.resolver import ResolverSettings
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = (ROOT / "docs" / "runbook.md").read_text()
-OUTAGES: Final = PAGE.partition("\n## What still works")[2].partition("\n## ")[0]
-DEPENDENCIES, SIGNS_PART = OUTAGES.split("### Signs of being up to date")
+PROMETHEUS: Final = (ROOT / "docs" / "prometheus.md").read_text()
+DEPENDENCIES: Final = PAGE.partition("\n## What still works")[2].partition("\n## ")[0]
+SIGNS_PART: Final = PROMETHEUS.partition("\n## Signs of being up to date")[2].partition("\n## ")[0]
 ROWS: Final = [line.strip("| ").split(" | ") for line in DEPENDENCIES.splitlines() if line.startswith("| ")][2:]
 SIGNS: Final = [line.strip("| ").split(" | ") for line in SIGNS_PART.splitlines() if line.startswith("| ")][2:]
 # Gauges that count or measure something of now, and say of nothing that it is good.
@@ -67,7 +68,7 @@ def test_each_gauge_of_a_state_is_among_the_signs() -> None:
     told = set(re.findall(r"`(sidecar_[a-z_]+)`", " ".join(cells[0] for cells in SIGNS)))
     assert states == told, (
         f"{sorted(states ^ told)}: a gauge that says something is good has a row under 'Signs of being up to date' in"
-        " docs/runbook.md, with a test of its end; one that only measures belongs in MEASURES or COUNTS of this test"
+        " docs/prometheus.md, with a test of its end; one that only measures belongs in MEASURES or COUNTS of this test"
     )
 
 

@@ -66,12 +66,7 @@ SECTIONS: Final = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.MU
 
 def quoted(section: str) -> list[re.Pattern[str]]:
     """Return the lines of problems that a section quotes from ``sidecar status``; ``…`` stands for varying parts."""
-    lines = re.findall(r"^(?:WRONG|NOTE): .+$", SECTIONS[section], re.MULTILINE)
-    return [re.compile(".*".join(map(re.escape, line.split("…")))) for line in lines]
-
-
-def fixes(section: str) -> list[re.Pattern[str]]:
-    lines = re.findall(r"^  fix: (.+)$", SECTIONS[section], re.MULTILINE)
+    lines = re.findall(r"`((?:WRONG|NOTE): [^`]+)`", SECTIONS[section])
     return [re.compile(".*".join(map(re.escape, line.split("…")))) for line in lines]
 
 
@@ -83,13 +78,11 @@ def printed(sidecar: Sidecar, settings: SettingsState | None = None) -> dict[str
 
 
 def shown(section: str, told: dict[str, str], about: str) -> list[str]:
-    """Return the lines about this that the section quotes, with a quoted fix if it quotes fixes."""
+    """Return the lines about this that the section quotes and that have a fix."""
     return [
         line
         for line, fix in told.items()
-        if about in line
-        and any(pattern.fullmatch(line) for pattern in quoted(section))
-        and (not fixes(section) or any(pattern.fullmatch(fix) for pattern in fixes(section)))
+        if fix and about in line and any(pattern.fullmatch(line) for pattern in quoted(section))
     ]
 
 
@@ -468,10 +461,6 @@ def test_every_section_that_quotes_a_trouble_is_walked() -> None:
 @pytest.mark.parametrize("section", sorted({section for section, _, _ in FAULTS} | {"SidecarWorkersDie"}))
 def test_a_walked_section_says_what_to_look_at_the_fix_and_when_it_is_fixed(section: str) -> None:
     text = SECTIONS[section]
-    parts = [text.find(word) for word in ("**Look.**", "**Fixed**")]
-    if section == "SidecarOtherEndIsNotWhoItShouldBe":
-        parts = [text.find("prints the cause"), text.find("| cause | fix |"), text.find("**Fixed**")]
-    else:
-        parts.insert(1, text.find("**Fix.**"))
+    parts = [text.find(word) for word in ("- **Look.**", "- **Fix.**", "- **Fixed**")]
     assert -1 not in parts
     assert parts == sorted(parts)
