@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.sections import CrossingSection
-from sidecar.config.sidecar_model import SidecarFile, exchange_routes, route_issuer
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.delegation.crossing import Crossing, collide
 from sidecar.errors import Problem
 
 
 def crossing_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report contradictions between crossings, their routes and the issuers."""
-    for field, route in exchange_routes(file):
+    for field, route in file.mesh_routes():
         seen = [section.from_ for section in route.crossings]
         for number, section in enumerate(route.crossings):
             where = f"{field}.crossings[{number}]"
@@ -40,7 +40,7 @@ def scope_map(scopes: Mapping[str, list[str]]) -> dict[str, frozenset[str]]:
 
 def crosses(file: SidecarFile, route: OutboundRouteSection, issuers: set[str]) -> bool:
     """True if tokens of one of these issuers can be exchanged on the route."""
-    return route_issuer(file, route) in issuers or any(section.from_ in issuers for section in route.crossings)
+    return file.issuer_of(route) in issuers or any(section.from_ in issuers for section in route.crossings)
 
 
 def _crossing(
@@ -49,7 +49,7 @@ def _crossing(
     known = {issuer.issuer: issuer for issuer in file.issuers}
     if route.token == "self":  # noqa: S105 - a kind
         yield Problem(where, "is on a self route, which exchanges no token", "remove it")
-    if section.from_ == route_issuer(file, route):
+    if section.from_ == file.issuer_of(route):
         yield Problem(f"{where}.from", "is the issuer of the route's own tokens", "remove it: those need no crossing")
     elif section.from_ not in known:
         yield Problem(f"{where}.from", "is not a configured issuer", "list it under issuers, with its keys")
@@ -69,16 +69,16 @@ def _crossing(
 
 
 def _opened_to(file: SidecarFile, route: OutboundRouteSection, issuer: str) -> bool:
-    routes = file.inbound.routes if file.inbound is not None else []
-    return any(route.name in one.may_call and (one.issuers is None or issuer in one.issuers) for one in routes)
+    routes = file.inbound_routes()
+    return any(route.name in one.may_call and (one.issuers is None or issuer in one.issuers) for _, one in routes)
 
 
 def _prefixes(file: SidecarFile) -> Iterator[Problem]:
     """Report subject prefixes that differ for one issuer, or that let two subjects collide at a token service."""
     opened = set(file.entry.may_call) if file.entry is not None else set()
     by_service: dict[str, dict[str, str]] = {}
-    for field, route in exchange_routes(file):
-        issuer = route_issuer(file, route)
+    for field, route in file.mesh_routes():
+        issuer = file.issuer_of(route)
         if issuer is None:
             continue
         prefixes = by_service.setdefault(issuer, {})
@@ -98,6 +98,6 @@ def _prefixes(file: SidecarFile) -> Iterator[Problem]:
 
 
 def _crosses_to(file: SidecarFile, issuer: str) -> Iterator[CrossingSection]:
-    for _, route in exchange_routes(file):
-        if route_issuer(file, route) == issuer:
+    for _, route in file.mesh_routes():
+        if file.issuer_of(route) == issuer:
             yield from route.crossings

@@ -13,7 +13,7 @@ from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.platform_file import Platform
 from sidecar.config.profiles import kind_of
 from sidecar.config.settings import DoorSettings
-from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes
+from sidecar.config.sidecar_model import EntrySection, SidecarFile
 from sidecar.delegation.door import Door
 from sidecar.delegation.door_url import is_origin, is_resource
 from sidecar.delegation.login_issuer import LoginKind, UserIssuer
@@ -89,7 +89,7 @@ def door_problems(file: SidecarFile) -> Iterator[Problem]:
         if not is_origin(origin):
             fix = "write it as browsers send it, such as https://inspector.acme.example"
             yield Problem(f"{_FIELD}.origins[{number}]", f"{origin} is not the origin of pages", fix)
-    routes = {route.name: route for _, route in exchange_routes(file)}
+    routes = {route.name: route for _, route in file.mesh_routes()}
     for number, name in enumerate(door.routes):
         yield from _route(entry, door, name, routes.get(name), f"{_FIELD}.routes[{number}]")
 

@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from sidecar.config.issuers import login_issuer, scope_from
-from sidecar.config.outbound_checks import unknown_routes
 from sidecar.config.profiles import kind_of, kind_problems, preset_of, profile_of, with_usable_profile
 from sidecar.config.sections import ProfileSection
-from sidecar.config.sidecar_model import (
-    EntryIssuerSection,
-    EntrySection,
-    SidecarFile,
-    exchange_routes,
-    exchange_sections,
-)
+from sidecar.config.sidecar_model import EntryIssuerSection, EntrySection, SidecarFile
 from sidecar.config.validation import Findings, repetitions
 from sidecar.delegation.door import Door
 from sidecar.delegation.login_issuer import LoginKind, UserIssuer
@@ -35,10 +28,10 @@ def entry_problems(file: SidecarFile) -> Iterator[Problem]:
             "says nothing of an entry, whose users call without a peer",
             "remove it, or have users log in at another workload",
         )
-    exchanges = {section.issuer for _, section in exchange_sections(file)}
+    exchanges = {section.issuer for _, section in file.exchange_sections()}
     if file.outbound is None or not exchanges:
         yield Problem("entry", "needs outbound and exchange", "add them: a chain starts with a call out")
-    yield from unknown_routes(file, entry.may_call, "entry.may_call")
+    yield from file.unknown_routes(entry.may_call, "entry.may_call")
     yield from repetitions("entry.issuers", (section.issuer for section in entry.issuers))
     for number, section in enumerate(entry.issuers):
         yield from kind_problems(section, f"entry.issuers[{number}]")
@@ -70,7 +63,7 @@ def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> It
             "reads the client from aud where azp and client_id are missing, and aud is what an exchange asked for",
             "write required_claims: [azp], or [client_id], as this issuer names its clients",
         )
-    exchange = next(one for _, one in exchange_sections(file) if one.issuer == section.issuer)
+    exchange = next(one for _, one in file.exchange_sections() if one.issuer == section.issuer)
     if trust is not None and trust.names_actor_by_client:
         clients = {exchange.client_id, *(sub for _, sub in trust.actor_table)}
         if section.client_id in clients or section.client_id.startswith("spiffe://"):
@@ -83,7 +76,7 @@ def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> It
 
 def first_token_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report lifetimes of first tokens that exceed their ceiling, have no effect, or differ for one audience."""
-    entry, routes = file.entry, exchange_routes(file)
+    entry, routes = file.entry, file.mesh_routes()
     ceiling_s = DELEGATION_LIFE_S if entry is None else entry.delegation_life_s or DELEGATION_LIFE_S
     lives = [(field, route.first_token_life_s) for field, route in routes]
     lives.append(("entry", None if entry is None else entry.first_token_life_s))

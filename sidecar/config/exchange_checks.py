@@ -20,7 +20,7 @@ from sidecar.config.platform_checks import platform_names
 from sidecar.config.platform_file import Platform
 from sidecar.config.profiles import kind_of
 from sidecar.config.sections import scalars
-from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes, exchange_sections, route_issuer
+from sidecar.config.sidecar_model import EntrySection, SidecarFile
 from sidecar.config.validation import repetitions
 from sidecar.delegation.login_issuer import LoginKind
 from sidecar.delegation.profile import IssuerProfile
@@ -61,7 +61,7 @@ def exchange_of(section: ExchangeSection) -> ExchangeSettings:
 def exchange_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report token services without keys, listed twice, or whose issuer may not grant what a route asks for."""
     known = {section.issuer: section for section in file.issuers}
-    exchanges = exchange_sections(file)
+    exchanges = file.exchange_sections()
     for field, exchange in exchanges:
         if exchange.peer is not None and exchange.tls is not None:
             yield Problem(f"{field}.tls", "is set beside peer", "keep one of them")
@@ -69,8 +69,8 @@ def exchange_problems(file: SidecarFile) -> Iterator[Problem]:
         if exchange.issuer not in known:
             yield Problem(f"{field}.issuer", "is not a configured issuer", "list it under issuers, with its keys")
     yield from repetitions("exchange", (exchange.issuer for _, exchange in exchanges))
-    for field, route in exchange_routes(file):
-        section = known.get(route_issuer(file, route) or "")
+    for field, route in file.mesh_routes():
+        section = known.get(file.issuer_of(route) or "")
         if section is None:
             continue
         for scope in sorted(set(route.scopes) - set(section.scopes)):
@@ -85,9 +85,9 @@ def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...])
     """Report routes that need a capability that their adapter lacks."""
     made = {one.issuer: one for one in exchanges}
     profiles = {one.issuer: one.profile for one in trusted_issuers(file).values()}
-    opened = {name for route in (file.inbound.routes if file.inbound else []) for name in route.may_call}
-    for field, route in exchange_routes(file):
-        exchange = made.get(route_issuer(file, route) or "")
+    opened = {name for _, route in file.inbound_routes() for name in route.may_call}
+    for field, route in file.mesh_routes():
+        exchange = made.get(file.issuer_of(route) or "")
         if exchange is None:
             continue
         adapter = exchange.known
@@ -142,7 +142,7 @@ def audience_problems(file: SidecarFile, platform: Platform | None) -> Iterator[
     """Report an assertion audience that lets the receiving server replay the JWT-SVID to a server of the mesh."""
     names = mesh_names(file) | (set() if platform is None else platform_names(platform))
     names |= {user.issuer.rstrip("/") for user in (file.entry.issuers if file.entry is not None else [])}
-    for field, section in exchange_sections(file):
+    for field, section in file.exchange_sections():
         own = {section.issuer, *token_endpoints_of(section)}
         shown: list[tuple[str, ClientAuthSection, set[str], str]] = [
             (field, section, own, token_endpoints_of(section)[0])
@@ -176,7 +176,7 @@ def _other_audience(where: str) -> Problem:
 def client_actor_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report accepted issuers whose profile cannot tell a delegated token from a client's own token."""
     accepted: set[str] = set()
-    for route in file.inbound.routes if file.inbound is not None else []:
+    for _, route in file.inbound_routes():
         accepted.update(route.issuers or (section.issuer for section in file.issuers))
     trusted = trusted_issuers(file)
     for number, section in enumerate(file.issuers):
@@ -210,7 +210,7 @@ def exchange_ceiling_problems(
     file: SidecarFile, platform: Platform, exchanges: tuple[ExchangeSettings, ...]
 ) -> Iterator[Problem]:
     """Report static credentials, further endpoints and their issuers that the platform file does not list."""
-    fields = {section.issuer: field for field, section in exchange_sections(file)}
+    fields = {section.issuer: field for field, section in file.exchange_sections()}
     for one in exchanges:
         field = fields[one.issuer]
         if one.authentication.method in STATIC and one.issuer not in platform.static_client_auth:
@@ -232,9 +232,9 @@ def exchange_ceiling_problems(
 
 def _exchanged(file: SidecarFile, issuer: str) -> set[str]:
     """Return the issuers whose tokens are exchanged at this issuer's token service."""
-    routes = {route.name for _, route in exchange_routes(file) if route_issuer(file, route) == issuer}
+    routes = {route.name for _, route in file.mesh_routes() if file.issuer_of(route) == issuer}
     found: set[str] = set()
-    for route in file.inbound.routes if file.inbound is not None else []:
+    for _, route in file.inbound_routes():
         if routes & set(route.may_call):
             found.update(route.issuers or (section.issuer for section in file.issuers))
     if file.entry is not None and routes & set(file.entry.may_call):

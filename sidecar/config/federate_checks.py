@@ -16,7 +16,7 @@ from sidecar.config.federate_model import (
     FederateOpenaiSection,
 )
 from sidecar.config.outbound_model import FederateRouteSection
-from sidecar.config.sidecar_model import SidecarFile, exchange_sections, outside_routes
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.delegation.outside import PRESETS, FederatedKey, makes_credentials
 from sidecar.errors import Problem
 from sidecar.identity.files import FileSettings
@@ -34,7 +34,7 @@ _GOOGLE_CREDENTIALS: Final = {
 def federate_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report audiences that others accept too, plain http, and hosts or paths that give out credentials."""
     ours = mesh_names(file)
-    routes = [(field, route) for field, route in outside_routes(file) if isinstance(route, FederateRouteSection)]
+    routes = [(field, route) for field, route in file.outside_routes() if isinstance(route, FederateRouteSection)]
     taken: dict[str, str] = {}
     for field, route in routes:
         section = route.federate
@@ -73,7 +73,7 @@ def mesh_names(file: SidecarFile) -> set[str]:
     names = set(file.inbound.audiences if file.inbound else ())
     for section in file.issuers:
         names |= {section.issuer, token_endpoint_of(section.issuer)}
-    for _, exchange in exchange_sections(file):
+    for _, exchange in file.exchange_sections():
         names |= {exchange.issuer, *token_endpoints_of(exchange)}
     return {name.rstrip("/") for name in names}
 
@@ -89,7 +89,7 @@ def audience_of_mesh(field: str) -> Problem:
 
 def provider_svid_problems(file: SidecarFile, identity: IdentitySettings) -> Iterator[Problem]:
     """Report each provider without a JWT-SVID file, for an identity from files."""
-    for field, route in outside_routes(file):
+    for field, route in file.outside_routes():
         if not isinstance(route, FederateRouteSection) or not isinstance(identity, FileSettings):
             continue
         if route.federate.audience not in identity.jwt_svids:

@@ -10,10 +10,9 @@ from sidecar.config.crossing_checks import crosses
 from sidecar.config.field_types import start_of
 from sidecar.config.inbound_model import AgentKeySection, InboundRouteSection
 from sidecar.config.operation_checks import a2a_rules, human_of, inbound_operations, methods_of, resource_of
-from sidecar.config.outbound_checks import unknown_routes
 from sidecar.config.sections import IssuerSection, scalars
 from sidecar.config.settings import InboundSettings, PlainSettings
-from sidecar.config.sidecar_model import SidecarFile, exchange_routes, route_issuer
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
@@ -25,11 +24,10 @@ from sidecar.wire.limits import ClientLimits, ServerLimits
 
 def inbound_route_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report inbound routes that no call could use, and ``human`` sections without a requirement."""
-    for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
-        where = f"inbound.routes[{number}]"
+    for where, route in file.inbound_routes():
         if (route.match.path is None) == (route.match.path_prefix is None):
             yield Problem(f"{where}.match", "needs exactly one of path and path_prefix", "keep one of them")
-        yield from unknown_routes(file, route.may_call, f"{where}.may_call")
+        yield from file.unknown_routes(route.may_call, f"{where}.may_call")
         yield from _route_issuers(file, route, where)
         yield from _reachable(file, route, where)
         yield from _human(route, f"{where}.human")
@@ -51,8 +49,8 @@ def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) ->
     for issuer in route.issuers or []:
         if issuer not in known:
             yield Problem(f"{where}.issuers", f"{issuer} is not a configured issuer", "list it under issuers")
-    for _, target in exchange_routes(file):
-        asked, counting = route_issuer(file, target), set(route.issuers or known)
+    for _, target in file.mesh_routes():
+        asked, counting = file.issuer_of(target), set(route.issuers or known)
         if target.name in route.may_call and asked is not None and not crosses(file, target, counting):
             yield Problem(
                 f"{where}.may_call",

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from sidecar.config.endpoints import endpoint_of, renamed, same_origin, tls_of, token_endpoints_of
 from sidecar.config.profiles import profile_of
 from sidecar.config.sections import CountersignSection, IssuerSection, KeySource, TlsSection, UserIssuerSection
-from sidecar.config.sidecar_model import SidecarFile, exchange_sections
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import Findings
 from sidecar.delegation.login_issuer import ScopeFrom
 from sidecar.delegation.profile import TrustedIssuer
@@ -167,7 +167,7 @@ def revocation_list(section: IssuerSection, tls: TlsSection | None) -> Revocatio
 def _tls_of(section: KeySource, file: SidecarFile, *, url: str | None = None) -> TlsSection | None:
     """Return the TLS identity expected at ``url`` (default ``jwks``). None if none is set for its origin."""
     url = url or section.jwks
-    exchange = next((one for _, one in exchange_sections(file) if one.issuer == section.issuer), None)
+    exchange = next((one for _, one in file.exchange_sections() if one.issuer == section.issuer), None)
     if section.tls is not None or exchange is None:
         return section.tls if same_origin(url, section.jwks) else None
     return tls_of(exchange) if any(same_origin(url, one) for one in token_endpoints_of(exchange)) else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.platform_file import Platform
-from sidecar.config.sidecar_model import SidecarFile, exchange_routes, exchange_sections, route_issuer
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.errors import Problem
 from sidecar.exchange.adapters.adapter import Adapter
 from sidecar.exchange.metadata import is_web_url
@@ -16,8 +16,8 @@ from sidecar.exchange.sts_settings import ExchangeSettings
 def login_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:
     """Report login routes that no entry opens, and entries whose logins open no route."""
     adapters = {one.issuer: one.known for one in exchanges}
-    for field, route in exchange_routes(file):
-        adapter = adapters.get(route_issuer(file, route) or "")
+    for field, route in file.mesh_routes():
+        adapter = adapters.get(file.issuer_of(route) or "")
         if adapter is not None:
             yield from _adapter(field, route, adapter)
         if is_login(route):
@@ -28,7 +28,7 @@ def login_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -
 
 def login_ceiling_problems(file: SidecarFile, platform: Platform) -> Iterator[Problem]:
     """Report login and redirect URLs that the platform file does not list."""
-    for field, section in exchange_sections(file):
+    for field, section in file.exchange_sections():
         ceiling = platform.issuers.get(section.issuer)
         listed = None if ceiling is None else ceiling.authorization_endpoint
         if section.authorization_endpoint not in (None, listed):
@@ -65,11 +65,9 @@ def _adapter(field: str, route: OutboundRouteSection, adapter: Adapter) -> Itera
 def _route(file: SidecarFile, field: str, route: OutboundRouteSection) -> Iterator[Problem]:
     if file.entry is None or route.name not in file.entry.may_call:
         yield Problem(f"{field}.token", "is login, and no entry opens the route", "list it in entry.may_call")
-    for number, inbound in enumerate(file.inbound.routes if file.inbound is not None else []):
+    for where, inbound in file.inbound_routes():
         if route.name in inbound.may_call:
-            yield Problem(
-                f"inbound.routes[{number}].may_call", f"{route.name} is opened by its own logins alone", "remove it"
-            )
+            yield Problem(f"{where}.may_call", f"{route.name} is opened by its own logins alone", "remove it")
     if route.crossings:
         yield Problem(f"{field}.crossings", "is set on a login route, which exchanges no token", "remove it")
     if route.txn_token:
@@ -82,7 +80,7 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
     """Report an entry without issuers of login tokens that opens a route which needs one."""
     if file.entry is None or file.entry.issuers:
         return
-    by_login = {route.name for _, route in exchange_routes(file) if is_login(route)}
+    by_login = {route.name for _, route in file.mesh_routes() if is_login(route)}
     if not file.entry.may_call:
         yield Problem("entry.issuers", "is empty, and so is may_call", "list what logins open, or remove the entry")
     for name in sorted(set(file.entry.may_call) - by_login):
@@ -102,9 +100,9 @@ def _redirect_uris(file: SidecarFile, adapters: dict[str, Adapter]) -> Iterator[
     for number, uri in enumerate(entry.redirect_uris):
         if not is_web_url(uri):
             yield Problem(f"entry.redirect_uris[{number}]", "is plain http beyond loopback", "use https")
-    logins = [route for _, route in exchange_routes(file) if is_login(route)]
-    browser = any(_has_browser(adapters.get(route_issuer(file, route) or "")) for route in logins)
-    issuers = {route_issuer(file, route) for route in logins}
+    logins = [route for _, route in file.mesh_routes() if is_login(route)]
+    browser = any(_has_browser(adapters.get(file.issuer_of(route) or "")) for route in logins)
+    issuers = {file.issuer_of(route) for route in logins}
     by_browser = sorted(name for name in issuers if name is not None and _has_browser(adapters.get(name)))
     if len(by_browser) > 1:
         yield Problem(

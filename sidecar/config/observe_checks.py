@@ -30,11 +30,11 @@ def observe_problems(file: SidecarFile, now: float) -> Iterator[Problem]:
 
 
 def _days(file: SidecarFile) -> Iterator[tuple[str, str]]:
-    for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
+    for where, route in file.inbound_routes():
         if route.observe_until is not None:
-            yield f"inbound.routes[{number}].observe_until", route.observe_until
+            yield f"{where}.observe_until", route.observe_until
     if file.inbound is not None and file.inbound.plain is not None:
         yield "inbound.plain.until", file.inbound.plain.until
-    for number, target in enumerate(file.outbound.routes if file.outbound is not None else []):
+    for where, target in file.outbound_routes():
         if isinstance(target, OutboundRouteSection | PassthroughRouteSection) and target.observe_until is not None:
-            yield f"outbound.routes[{number}].observe_until", target.observe_until
+            yield f"{where}.observe_until", target.observe_until

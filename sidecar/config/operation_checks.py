@@ -18,7 +18,7 @@ from sidecar.config.operation_model import (
 )
 from sidecar.config.operation_words import every_operation, key_of, keys_of
 from sidecar.config.outbound_model import OutboundRouteSection
-from sidecar.config.sidecar_model import SidecarFile, exchange_routes
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.delegation import grpc, mcp
 from sidecar.delegation.a2a_rules import CARD_PATHS, PLAIN_RULES, A2aRules
 from sidecar.delegation.human import Human
@@ -67,8 +67,7 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
 
 
 def _inbound_operations(file: SidecarFile) -> Iterator[Problem]:
-    for number, section in enumerate(file.inbound.routes if file.inbound is not None else []):
-        where = f"inbound.routes[{number}]"
+    for where, section in file.inbound_routes():
         if section.protocol != "mcp" and section.sessions is not None:
             yield Problem(f"{where}.sessions", "is for routes of MCP", "set protocol to mcp, or remove it")
         if section.protocol != "mcp" and section.filter_lists:
@@ -97,7 +96,7 @@ def _inbound_operations(file: SidecarFile) -> Iterator[Problem]:
 
 
 def _outbound_operations(file: SidecarFile) -> Iterator[Problem]:
-    for where, route in exchange_routes(file):
+    for where, route in file.mesh_routes():
         yield from _rules(route.protocol, route.a2a, where)
         if route.protocol == "http":
             yield from _only_of_protocols(route.operations, route.max_message_bytes, where)
@@ -153,13 +152,13 @@ def _resource(section: InboundRouteSection, where: str) -> Iterator[Problem]:
 
 def _metadata_place(file: SidecarFile) -> Iterator[Problem]:
     """Report routes that lead to the agent where the sidecar serves metadata."""
-    routes = file.inbound.routes if file.inbound is not None else []
-    if all(section.resource is None for section in routes):
+    routes = file.inbound_routes()
+    if all(section.resource is None for _, section in routes):
         return
-    for number, section in enumerate(routes):
+    for where, section in routes:
         path = section.match.path or section.match.path_prefix or ""
         if f"{path.lower()}/".startswith(f"{WELL_KNOWN}/"):
-            yield Problem(f"inbound.routes[{number}].match", "is where the sidecar serves metadata", "remove the route")
+            yield Problem(f"{where}.match", "is where the sidecar serves metadata", "remove the route")
 
 
 def _rules(protocol: RouteProtocol, section: A2aSection | None, where: str) -> Iterator[Problem]:
@@ -174,19 +173,13 @@ def _rules(protocol: RouteProtocol, section: A2aSection | None, where: str) -> I
 
 def _card_paths(file: SidecarFile) -> Iterator[Problem]:
     """Report routes that would never be asked, because the sidecar itself serves the card there."""
-    routes = file.inbound.routes if file.inbound is not None else []
-    starts = {
-        "",
-        *((one.match.path or one.match.path_prefix or "").rstrip("/") for one in routes if one.protocol == "a2a"),
-    }
+    routes = file.inbound_routes()
+    of_a2a = [one.match for _, one in routes if one.protocol == "a2a"]
+    starts = {"", *((match.path or match.path_prefix or "").rstrip("/") for match in of_a2a)}
     served = {start + path for start in starts for path in CARD_PATHS}
-    for number, one in enumerate(routes):
-        if any(other.protocol == "a2a" for other in routes) and one.match.path in served:
-            yield Problem(
-                f"inbound.routes[{number}].match.path",
-                "is of an agent card, which the sidecar serves",
-                "remove the route",
-            )
+    for where, one in routes if of_a2a else ():
+        if one.match.path in served:
+            yield Problem(f"{where}.match.path", "is of an agent card, which the sidecar serves", "remove the route")
 
 
 def _only_of_protocols(
@@ -243,9 +236,9 @@ def _narrower(route: InboundRouteSection, section: InboundOperations, where: str
 def named_operations(file: SidecarFile) -> frozenset[str]:
     """Return the operations that any route of the file lists by name: records may hold them, whoever asks for them."""
     listed: list[AllowedOperations] = []
-    for section in file.inbound.routes if file.inbound is not None else []:
+    for _, section in file.inbound_routes():
         listed += section.operations
-    for _, route in exchange_routes(file):
+    for _, route in file.mesh_routes():
         listed += route.operations
     words = [word for one in listed for word in one.allow]
     return frozenset({*words, *(grpc.key_of_word(word) for word in words if grpc.is_word(word))})

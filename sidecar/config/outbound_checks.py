@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crossings_of
@@ -12,7 +12,7 @@ from sidecar.config.outbound_model import AnyOutboundSection, ConnectRouteSectio
 from sidecar.config.outside_checks import connect_route, outside_route
 from sidecar.config.sections import scalars
 from sidecar.config.settings import OutboundSettings
-from sidecar.config.sidecar_model import SidecarFile, exchange_routes, exchange_sections, route_issuer
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.delegation.outbound_routes import AnyRoute
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -25,30 +25,20 @@ from sidecar.wire.resolver import ResolverSettings
 
 def outbound_route_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report ambiguous matches, and routes into the mesh without a verified peer, scopes or a token service."""
-    routes = file.outbound.routes if file.outbound is not None else []
-    for number, route in enumerate(routes):
-        where = f"outbound.routes[{number}]"
+    for where, route in file.outbound_routes():
         if isinstance(route, ConnectRouteSection):
             continue
         if (route.match.host is None) == (route.match.prefix is None):
             yield Problem(f"{where}.match", "needs exactly one of host and prefix", "keep one of them")
         if f"{route.match.prefix}/".startswith("/.sidecar/"):
             yield Problem(f"{where}.match.prefix", "is below the sidecar's own paths", "choose another prefix")
-    for where, mesh_route in exchange_routes(file):
+    for where, mesh_route in file.mesh_routes():
         yield from _upstream(mesh_route, where)
         if not mesh_route.scopes and mesh_route.observe_until is None:
             yield Problem(f"{where}.scopes", "is empty, so every call is refused", "list what may be asked for there")
         yield from _route_exchange(file, mesh_route, f"{where}.exchange")
-    if exchange_routes(file) and not exchange_sections(file):
+    if file.mesh_routes() and not file.exchange_sections():
         yield Problem("exchange", "is missing, and outbound routes need tokens", "say who issues them")
-
-
-def unknown_routes(file: SidecarFile, names: Iterable[str], where: str) -> Iterator[Problem]:
-    """Report names in a ``may_call`` that match no outbound route."""
-    known = {route.name for route in file.outbound.routes} if file.outbound is not None else set()
-    for name in names:
-        if name not in known:
-            yield Problem(where, f"{name} is not an outbound route", "add the route, or remove the name")
 
 
 def _upstream(route: OutboundRouteSection, where: str) -> Iterator[Problem]:
@@ -62,7 +52,7 @@ def _upstream(route: OutboundRouteSection, where: str) -> Iterator[Problem]:
 
 
 def _route_exchange(file: SidecarFile, route: OutboundRouteSection, where: str) -> Iterator[Problem]:
-    issuers = {section.issuer for _, section in exchange_sections(file)}
+    issuers = {section.issuer for _, section in file.exchange_sections()}
     if route.exchange is None and len(issuers) > 1:
         yield Problem(where, "is missing, and there are several token services", "name the issuer of one of them")
     if route.exchange is not None and route.exchange not in issuers:
@@ -89,7 +79,7 @@ def outbound_route(section: AnyOutboundSection, file: SidecarFile, named: frozen
         return connect_route(section)
     if not isinstance(section, OutboundRouteSection):
         return outside_route(section)
-    issuer = route_issuer(file, section)
+    issuer = file.issuer_of(section)
     return None if issuer is None else _mesh_route(section, issuer, named, http2=file.protocols.http2)
 
 

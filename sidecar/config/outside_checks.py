@@ -17,7 +17,7 @@ from sidecar.config.outbound_model import (
     PassthroughRouteSection,
 )
 from sidecar.config.sections import scalars
-from sidecar.config.sidecar_model import SidecarFile, connect_routes, exchange_routes, outside_routes
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.delegation.connect import ConnectRoute, reachable_by_name
 from sidecar.delegation.outside import (
     PRESETS,
@@ -34,8 +34,8 @@ from sidecar.features.outside.fields import may_be_listed
 
 def outside_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report contradictions within routes to hosts outside the mesh, or with the routes into it."""
-    peers = {route.upstream for _, route in exchange_routes(file)}
-    for field, route in outside_routes(file):
+    peers = {route.upstream for _, route in file.mesh_routes()}
+    for field, route in file.outside_routes():
         if parse_origin(route.upstream).scheme != "https":
             yield Problem(f"{field}.upstream", "is plain http, which proves nobody", "use https")
         if route.upstream in peers:
@@ -51,8 +51,8 @@ def outside_problems(file: SidecarFile) -> Iterator[Problem]:
 def connect_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report a tunnel that leads into the mesh, back into this sidecar, or to a name of this machine."""
     own = {parse_address(text).port for text in _own_listeners(file)}
-    peers = {_host_and_port(route.upstream) for _, route in exchange_routes(file)}
-    for field, route in connect_routes(file):
+    peers = {_host_and_port(route.upstream) for _, route in file.mesh_routes()}
+    for field, route in file.tunnel_routes():
         where, target = f"{field}.match.host", connect_route(route)
         host, port = target.address
         if target.address in peers:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.config.outbound_model import OutboundRouteSection
-from sidecar.config.sidecar_model import SidecarFile, WorkloadHandleSection, exchange_routes
+from sidecar.config.sidecar_model import SidecarFile, WorkloadHandleSection
 from sidecar.errors import Problem
 from sidecar.proxy.journeys.handle_delivery import WorkloadHandleSettings
 
@@ -22,7 +22,7 @@ def own_authority_problems(file: SidecarFile) -> Iterator[Problem]:
     if section is None:
         return
     known = {route.name for route in file.outbound.routes} if file.outbound is not None else set()
-    exchanging = {route.name for _, route in exchange_routes(file) if not (_is_self(route) or route.allow_self)}
+    exchanging = {route.name for _, route in file.mesh_routes() if not (_is_self(route) or route.allow_self)}
     for name in section.may_call:
         if name not in known:
             yield Problem(
@@ -39,7 +39,7 @@ def own_authority_problems(file: SidecarFile) -> Iterator[Problem]:
 
 def _self_routes(file: SidecarFile) -> Iterator[Problem]:
     """Report a target that both a request and the agent itself could call, and a request that opens a self route."""
-    routes = exchange_routes(file)
+    routes = file.mesh_routes()
     own = {route.name for _, route in routes if _is_self(route)}
     opened = file.workload_handle.may_call if file.workload_handle is not None else []
     for field, route in routes:
@@ -52,10 +52,7 @@ def _self_routes(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{field}.observe_until", "is set on a self route", "remove it: only the handle opens it")
         if route.name not in opened:
             yield Problem(f"{field}.token", "is self, and no workload handle opens it", "list it in its may_call")
-    lists = [
-        (f"inbound.routes[{number}]", inbound.may_call)
-        for number, inbound in enumerate(file.inbound.routes if file.inbound is not None else [])
-    ]
+    lists = [(field, inbound.may_call) for field, inbound in file.inbound_routes()]
     lists.append(("entry", file.entry.may_call if file.entry is not None else []))
     for field, names in lists:
         for name in sorted(own.intersection(names)):
@@ -64,8 +61,7 @@ def _self_routes(file: SidecarFile) -> Iterator[Problem]:
 
 def _accepted(file: SidecarFile) -> Iterator[Problem]:
     """Report an inbound route whose callers' own tokens would open calls for which they cannot be exchanged."""
-    for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
-        where = f"inbound.routes[{number}]"
+    for where, route in file.inbound_routes():
         # What opens a session opens nothing behind it, so a route of MCP may have both.
         if route.allow_self and route.may_call and not route.delegate_self and route.protocol != "mcp":
             yield Problem(

@@ -16,14 +16,7 @@ from sidecar.config.federate_checks import audience_of_mesh, mesh_names, trading
 from sidecar.config.inbound_model import InboundRouteSection
 from sidecar.config.outbound_model import FederateRouteSection
 from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
-from sidecar.config.sidecar_model import (
-    SidecarFile,
-    connect_routes,
-    exchange_routes,
-    exchange_sections,
-    outside_routes,
-    route_issuer,
-)
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.delegation.login_issuer import UserIssuer
 from sidecar.delegation.policy import Entry
 from sidecar.delegation.profile import IssuerProfile, TrustedIssuer
@@ -72,7 +65,7 @@ def forbidden_settings(document: dict[str, object], platform: Platform) -> list[
 
 def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
     """Report a route with a host that the platform file does not list. Without a platform file no key is sent."""
-    for field, route in outside_routes(file):
+    for field, route in file.outside_routes():
         if platform is None:
             if route.token != "passthrough":  # noqa: S105 - a kind
                 yield Problem(
@@ -114,7 +107,7 @@ def plain_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Pro
 
 
 def _tunnels(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Problem]:
-    for field, route in connect_routes(file):
+    for field, route in file.tunnel_routes():
         host = route.match.host
         if host not in platform.connect:
             yield Problem(
@@ -156,8 +149,8 @@ def _revocations(own: RevocationListSettings | None, ceiling: RevocationListSett
 
 
 def _routes(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Problem]:
-    for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
-        yield from _route(route, platform, f"inbound.routes[{number}]")
+    for field, route in file.inbound_routes():
+        yield from _route(route, platform, field)
 
 
 def _entry(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
@@ -230,7 +223,7 @@ def _profile(own: IssuerProfile, ceiling: IssuerProfile, field: str) -> Iterator
 
 def _exchanges(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
     made = {exchange.issuer: exchange for exchange in own.exchanges}
-    for field, section in exchange_sections(file):
+    for field, section in file.exchange_sections():
         ceiling = platform.issuers.get(section.issuer)
         exchange = made.get(section.issuer)
         if ceiling is None:
@@ -249,10 +242,10 @@ def _exchange(exchange: ExchangeSettings, ceiling: IssuerCeiling, field: str) ->
 
 
 def _crossings(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Problem]:
-    for field, route in exchange_routes(file):
+    for field, route in file.mesh_routes():
         for number, section in enumerate(route.crossings):
             where = f"{field}.crossings[{number}]"
-            ceiling = platform.crossings.get((section.from_, route_issuer(file, route) or ""))
+            ceiling = platform.crossings.get((section.from_, file.issuer_of(route) or ""))
             if ceiling is None:
                 yield Problem(where, "is none of the platform's crossings", "remove it, or list it there")
                 continue

@@ -20,7 +20,7 @@ from sidecar.config.outbound_checks import outbound_route_problems
 from sidecar.config.outside_checks import connect_problems, outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
 from sidecar.config.profiles import profile_problems
-from sidecar.config.sidecar_model import SidecarFile, exchange_routes
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import repetitions
 from sidecar.errors import Problem
 from sidecar.identity.endpoint import is_loopback
@@ -107,7 +107,7 @@ def _audiences(file: SidecarFile) -> Iterator[Problem]:
                 f"inbound.audiences[{number}]", "is a SPIFFE ID", "remove it: our own always counts, others' never"
             )
     peers: dict[str, str | None] = {}
-    for field, route in exchange_routes(file):
+    for field, route in file.mesh_routes():
         where = f"{field}.audience"
         if route.audience in own:
             yield Problem(where, "is our own audience too", "give each audience to one workload")
@@ -125,7 +125,7 @@ def _protocols(file: SidecarFile) -> Iterator[Problem]:
         yield Problem("protocols.agent", *off)
     if file.inbound is not None and file.inbound.agent_grpc is not None:
         yield Problem("inbound.agent_grpc", *off)
-    for where, route in exchange_routes(file):
+    for where, route in file.mesh_routes():
         if route.http_version == "2":
             yield Problem(f"{where}.http_version", *off)
 

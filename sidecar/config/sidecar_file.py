@@ -44,7 +44,7 @@ from sidecar.config.record_settings import RecordSettings
 from sidecar.config.sections import RecordsSection
 from sidecar.config.settings import ProtocolSettings, SidecarSettings
 from sidecar.config.sidecar_checks import CHECKS
-from sidecar.config.sidecar_model import DenySection, SidecarFile, exchange_sections
+from sidecar.config.sidecar_model import DenySection, SidecarFile
 from sidecar.config.tracing_checks import tracing_of, tracing_problems
 from sidecar.config.txn_token_checks import txn_ceiling_problems, txn_token_problems, txn_tokens_of
 from sidecar.config.validation import Findings, load_validated
@@ -179,7 +179,7 @@ def _check_ceiling(
 
 def _exchanges(file: SidecarFile, findings: Findings) -> tuple[ExchangeSettings, ...]:
     """Make the settings of the token services, without those that have a problem."""
-    made = [findings.attempt(field, exchange_of, section) for field, section in exchange_sections(file)]
+    made = [findings.attempt(field, exchange_of, section) for field, section in file.exchange_sections()]
     return tuple(exchange for exchange in made if exchange is not None)
 
 
@@ -226,12 +226,11 @@ def _deny(rows: list[DenySection]) -> Deny:
 
 def _inbound_routes(file: SidecarFile, issuers: list[str], findings: Findings) -> InboundRoutes | None:
     """Make the inbound routes; a route that names no issuers has ``issuers``. Return None if there is any problem."""
-    sections = file.inbound.routes if file.inbound is not None else []
     named = named_operations(file)
     make = partial(inbound_route, grpc=_agent_speaks_grpc(file))
     made = [
-        findings.attempt(f"inbound.routes[{number}]", make, section, issuers, named)
-        for number, section in enumerate(sections)
+        findings.attempt(field, make, section, issuers, named)
+        for field, section in file.inbound_routes()
         if (section.match.path is None) != (section.match.path_prefix is None)
     ]
     routes = [route for route in made if route is not None]
@@ -241,11 +240,10 @@ def _inbound_routes(file: SidecarFile, issuers: list[str], findings: Findings) -
 
 def _outbound_routes(file: SidecarFile, findings: Findings) -> OutboundRoutes | None:
     """Make the outbound routes. Return None if there is any problem."""
-    sections = file.outbound.routes if file.outbound is not None else []
     named = named_operations(file)
     made = [
-        findings.attempt(f"outbound.routes[{number}]", outbound_route, section, file, named)
-        for number, section in enumerate(sections)
+        findings.attempt(field, outbound_route, section, file, named)
+        for field, section in file.outbound_routes()
         if isinstance(section, ConnectRouteSection) or (section.match.host is None) != (section.match.prefix is None)
     ]
     routes = [route for route in made if route is not None]

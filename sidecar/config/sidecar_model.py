@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -9,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from sidecar.config.door_model import DoorSection
 from sidecar.config.exchange_model import ExchangeSection
 from sidecar.config.field_types import FileText, Line, PathText, Reserved, RouteName, Seconds, SpiffeIdText, UrlText
-from sidecar.config.inbound_model import InboundSection
+from sidecar.config.inbound_model import InboundRouteSection, InboundSection
 from sidecar.config.limits import MemorySection
 from sidecar.config.outbound_model import (
     AnyOutboundSection,
@@ -35,6 +36,7 @@ from sidecar.config.tracing_model import TracingSection
 from sidecar.config.txn_token_model import TxnTokensSection
 from sidecar.delegation.validity import FIRST_TOKEN_LIFE_S
 from sidecar.engine import EngineChoice
+from sidecar.errors import Problem
 
 
 class EntryIssuerSection(UserIssuerSection):
@@ -218,38 +220,44 @@ class SidecarFile(Section):
     platform: Reserved = None
     workers: Reserved = None
 
+    def exchange_sections(self) -> list[tuple[str, ExchangeSection]]:
+        """Return the sections of token services, each with its field."""
+        if isinstance(self.exchange, list):
+            return [(f"exchange[{number}]", one) for number, one in enumerate(self.exchange)]
+        return [] if self.exchange is None else [("exchange", self.exchange)]
 
-def exchange_sections(file: SidecarFile) -> list[tuple[str, ExchangeSection]]:
-    """Return the sections of token services, each with its field."""
-    section = file.exchange
-    if isinstance(section, list):
-        return [(f"exchange[{number}]", one) for number, one in enumerate(section)]
-    return [] if section is None else [("exchange", section)]
+    def inbound_routes(self) -> list[tuple[str, InboundRouteSection]]:
+        """Return the inbound routes, each with its field."""
+        routes = self.inbound.routes if self.inbound is not None else []
+        return [(f"inbound.routes[{number}]", route) for number, route in enumerate(routes)]
 
+    def outbound_routes(self) -> list[tuple[str, AnyOutboundSection]]:
+        """Return the outbound routes of every kind, each with its field."""
+        routes = self.outbound.routes if self.outbound is not None else []
+        return [(f"outbound.routes[{number}]", route) for number, route in enumerate(routes)]
 
-def exchange_routes(file: SidecarFile) -> list[tuple[str, OutboundRouteSection]]:
-    """Return the routes into the mesh, each with its field."""
-    return [(field, route) for field, route in _routes(file) if isinstance(route, OutboundRouteSection)]
+    def mesh_routes(self) -> list[tuple[str, OutboundRouteSection]]:
+        """Return the routes into the mesh, each with its field."""
+        return [(field, route) for field, route in self.outbound_routes() if isinstance(route, OutboundRouteSection)]
 
+    def outside_routes(self) -> list[tuple[str, AnyOutsideSection]]:
+        """Return the routes to hosts outside the mesh, each with its field."""
+        return [(field, route) for field, route in self.outbound_routes() if isinstance(route, OutsideSection)]
 
-def outside_routes(file: SidecarFile) -> list[tuple[str, AnyOutsideSection]]:
-    """Return the routes to hosts outside the mesh, each with its field."""
-    return [(field, route) for field, route in _routes(file) if isinstance(route, OutsideSection)]
+    def tunnel_routes(self) -> list[tuple[str, ConnectRouteSection]]:
+        """Return the routes of tunnels, each with its field."""
+        return [(field, route) for field, route in self.outbound_routes() if isinstance(route, ConnectRouteSection)]
 
+    def unknown_routes(self, names: Iterable[str], where: str) -> Iterator[Problem]:
+        """Report the names in a ``may_call`` that no outbound route has."""
+        known = {route.name for _, route in self.outbound_routes()}
+        for name in names:
+            if name not in known:
+                yield Problem(where, f"{name} is not an outbound route", "add the route, or remove the name")
 
-def connect_routes(file: SidecarFile) -> list[tuple[str, ConnectRouteSection]]:
-    """Return the routes of tunnels, each with its field."""
-    return [(field, route) for field, route in _routes(file) if isinstance(route, ConnectRouteSection)]
-
-
-def _routes(file: SidecarFile) -> list[tuple[str, AnyOutboundSection]]:
-    routes = file.outbound.routes if file.outbound is not None else []
-    return [(f"outbound.routes[{number}]", route) for number, route in enumerate(routes)]
-
-
-def route_issuer(file: SidecarFile, route: OutboundRouteSection) -> str | None:
-    """Return the issuer whose token service the route uses: its own, else the only one; None if that is unclear."""
-    issuers = {section.issuer for _, section in exchange_sections(file)}
-    if route.exchange is not None:
-        return route.exchange if route.exchange in issuers else None
-    return next(iter(issuers)) if len(issuers) == 1 else None
+    def issuer_of(self, route: OutboundRouteSection) -> str | None:
+        """Return the issuer whose token service a route uses: the one that it names, else the only one, else None."""
+        issuers = {section.issuer for _, section in self.exchange_sections()}
+        if route.exchange is not None:
+            return route.exchange if route.exchange in issuers else None
+        return next(iter(issuers)) if len(issuers) == 1 else None

@@ -8,7 +8,7 @@ from sidecar.config.endpoints import endpoint_of, renamed
 from sidecar.config.exchange_checks import client_auth_of, static_problem
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.platform_file import Platform
-from sidecar.config.sidecar_model import SidecarFile, exchange_routes, route_issuer
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.txn_token_model import TxnTokensSection
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.txn_token import TxnSource
@@ -40,7 +40,7 @@ def txn_tokens_of(file: SidecarFile) -> TxnTokenSettings | None:
 def txn_token_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report transaction-token settings without effect, and routes that cannot carry the tokens."""
     section = file.txn_tokens
-    carried = [(field, route) for field, route in exchange_routes(file) if route.txn_token]
+    carried = [(field, route) for field, route in file.mesh_routes() if route.txn_token]
     verified = file.inbound is not None and file.inbound.txn_token
     if section is None:
         where = [f"{field}.txn_token" for field, _ in carried] + (["inbound.txn_token"] if verified else [])
@@ -63,7 +63,7 @@ def txn_ceiling_problems(file: SidecarFile, platform: Platform, made: TxnTokenSe
     if listed is None:
         yield Problem(where, "is none of the platform's exchange_endpoints", "list it there, with tls")
     else:
-        shown = {route_issuer(file, route) for _, route in exchange_routes(file) if route.txn_token}
+        shown = {file.issuer_of(route) for _, route in file.mesh_routes() if route.txn_token}
         for issuer in sorted(one for one in shown if one is not None and one not in listed):
             yield Problem(where, f"would be shown tokens of {issuer}", "list that issuer there")
     if made.client_auth.method in STATIC and made.endpoint.url not in platform.static_client_auth:
@@ -73,7 +73,7 @@ def txn_ceiling_problems(file: SidecarFile, platform: Platform, made: TxnTokenSe
 def _route(
     file: SidecarFile, section: TxnTokensSection, route: OutboundRouteSection, where: str, *, verified: bool
 ) -> Iterator[Problem]:
-    domain, subject_issuer, issuer = section.trust_domain, _subject_issuer(file, section), route_issuer(file, route)
+    domain, subject_issuer, issuer = section.trust_domain, _subject_issuer(file, section), file.issuer_of(route)
     if route.peer is None or SpiffeId(route.peer).trust_domain != domain:
         yield Problem(where, f"leads out of {domain}, where its transaction tokens do not count", "remove it")
     if route.crossings:

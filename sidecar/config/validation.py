@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MethodType
 from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError, create_model
@@ -142,7 +143,7 @@ def _partial(document: dict[str, object], error: ValidationError, model: type[S]
 
 
 class _Partial:
-    """A settings file in which some sections failed the schema. Reading one of them ends a check."""
+    """A settings file in which some sections failed the schema. Reading one of them, in a method too, ends a check."""
 
     def __init__(self, file: Section, failed: set[str]) -> None:
         self._file = file
@@ -151,7 +152,8 @@ class _Partial:
     def __getattr__(self, name: str) -> Any:
         if name in self._failed:
             raise _FailedSectionError(name)
-        return getattr(self._file, name)
+        found = getattr(self._file, name)
+        return MethodType(found.__func__, self) if isinstance(found, MethodType) else found
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
