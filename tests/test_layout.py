@@ -110,7 +110,6 @@ ELSEWHERE: Final = {
     "config/sidecar_model.py": "config/test_sidecar_file.py",
     "config/sts_model.py": "config/test_sts_file.py",
     "config/tracing_model.py": "config/test_tracing_checks.py",
-    "config/txn_token_model.py": "config/test_txn_token_checks.py",
     "observe/telemetry/settings.py": "config/test_tracing_checks.py",
     "dev/acts.py": "integration/test_demo.py",
     "dev/attack.py": "interop/test_compose.py",

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from sidecar.config.exchange_model import ExchangeEndpointSection, ExchangeSection
+from sidecar.config.exchange_model import ClientAuthSection, ExchangeEndpointSection, ExchangeSection
 from sidecar.config.sections import PlatformIssuerSection, TlsSection
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
+from sidecar.exchange.adapters.adapter import ClientAuth
+from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.identity.endpoint import Endpoint
 
 
@@ -41,6 +43,27 @@ def token_endpoint_problems(section: ExchangeSection | PlatformIssuerSection, fi
     """Report ``token_endpoint`` and ``token_endpoints`` in one section."""
     if section.token_endpoints is not None and section.token_endpoint is not None:
         yield Problem(f"{field}.token_endpoint", "is set, and token_endpoints too", "keep one of them")
+
+
+def client_auth_of(section: ClientAuthSection, audience: str) -> ClientAuthSettings:
+    """Make the authentication at one endpoint. Raises ValueError as ``ClientAuthSettings`` does."""
+    return ClientAuthSettings(
+        method=ClientAuth(section.client_auth),
+        audience=section.assertion_audience or audience,
+        client_id=section.client_id,
+        credential_file=section.credential_file,
+        key_id=section.key_id,
+        allow_static=section.allow_static_credential,
+    )
+
+
+def static_problem(field: str, name: str) -> Problem:
+    """Return the problem of a static credential that the platform file does not list for this name."""
+    return Problem(
+        f"{field}.client_auth",
+        f"is a static credential, and the platform's static_client_auth does not list {name}",
+        "write jwt-svid or x509-svid, or list it there",
+    )
 
 
 def same_origin(first: str, second: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sidecar.config.endpoints import (
+    client_auth_of,
     endpoint_of,
     renamed,
     same_origin,
+    static_problem,
     tls_of,
     token_endpoint_problems,
     token_endpoints_of,
@@ -28,7 +30,6 @@ from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TO
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.exchange.adapters.adapter import STATIC, Adapter, ClientAuth
-from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.sts import EndpointSettings, ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
 from sidecar.identity.source_factory import IdentitySettings
@@ -242,29 +243,8 @@ def _exchanged(file: SidecarFile, issuer: str) -> set[str]:
     return found
 
 
-def static_problem(field: str, name: str) -> Problem:
-    """Return the problem of a static credential that the platform file does not list for this name."""
-    return Problem(
-        f"{field}.client_auth",
-        f"is a static credential, and the platform's static_client_auth does not list {name}",
-        "write jwt-svid or x509-svid, or list it there",
-    )
-
-
 def _endpoint(name: str, section: ExchangeEndpointSection) -> EndpointSettings:
     tls = tls_of(section)
     with renamed("url", f"endpoints.{name}.url"):
         endpoint = endpoint_of(section.url, tls)
     return EndpointSettings(endpoint=endpoint, client_auth=client_auth_of(section, section.url))
-
-
-def client_auth_of(section: ClientAuthSection, audience: str) -> ClientAuthSettings:
-    """Make the authentication at one endpoint. Raises ValueError as ``ClientAuthSettings`` does."""
-    return ClientAuthSettings(
-        method=ClientAuth(section.client_auth),
-        audience=section.assertion_audience or audience,
-        client_id=section.client_id,
-        credential_file=section.credential_file,
-        key_id=section.key_id,
-        allow_static=section.allow_static_credential,
-    )

@@ -11,11 +11,12 @@ from sidecar.config.field_types import start_of
 from sidecar.config.inbound_model import AgentKeySection, InboundRouteSection
 from sidecar.config.operation_checks import a2a_rules, human_of, inbound_operations, methods_of, resource_of
 from sidecar.config.sections import IssuerSection, scalars
-from sidecar.config.settings import InboundSettings, PlainSettings
+from sidecar.config.settings import InboundSettings
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
+from sidecar.features.observing.settings import plain_of
 from sidecar.features.outside.agent_key import AgentKeySettings
 from sidecar.proxy.journeys.bypass import ListenerRule
 from sidecar.proxy.listening.connection_limits import ConnectionLimits
@@ -96,9 +97,7 @@ def inbound_of(file: SidecarFile) -> InboundSettings | None:
         limits=ServerLimits(**section.limits.model_dump()),
         upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
         one_subject=section.subjects_at_once is not None,
-        plain=None
-        if section.plain is None
-        else PlainSettings(listen=parse_address(section.plain.listen), until=start_of(section.plain.until)),
+        plain=plain_of(section.plain),
         agent_key=None if section.agent_key is None else _agent_key(section.agent_key),
         **scalars(section, InboundSettings),
     )

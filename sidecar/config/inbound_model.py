@@ -30,6 +30,7 @@ from sidecar.config.limits import ClientLimitsSection, ConnectionLimitsSection, 
 from sidecar.config.operation_model import HumanSection, InboundA2aSection, InboundOperations, MessageBytes
 from sidecar.config.sections import RECORDS_WHEN, RecordsWhen, Section
 from sidecar.delegation.operation import SessionsOf
+from sidecar.features.observing.settings import PlainSection
 
 
 class InboundMatch(Section):
@@ -136,15 +137,6 @@ class InboundRouteSection(Section):
     # not available yet
     websocket: Reserved = None
     max_stream_s: Reserved = None
-
-
-class PlainSection(Section):
-    """A port without TLS, for callers that have no sidecar yet. It serves only routes that observe, without a peer and
-    without a handle. The platform file must allow it.
-    """
-
-    listen: AddressText = Field(description="address where such callers connect, by plain HTTP")
-    until: Day = Field(description="the day on which the port closes, at 00:00 UTC; at most 30 days from now")
 
 
 class AgentKeySection(Section):

@@ -17,6 +17,7 @@ from sidecar.config.inbound_model import InboundRouteSection
 from sidecar.config.outbound_model import FederateRouteSection
 from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
 from sidecar.config.sidecar_model import SidecarFile
+from sidecar.config.validation import forbidden
 from sidecar.delegation.login_issuer import UserIssuer
 from sidecar.delegation.policy import Entry
 from sidecar.delegation.profile import IssuerProfile, TrustedIssuer
@@ -51,7 +52,7 @@ class Own:
 def forbidden_settings(document: dict[str, object], platform: Platform) -> list[Problem]:
     """Return a problem for each loosening in the document that the platform forbids."""
     problems = [
-        _forbidden(field)
+        forbidden(field)
         for pattern, word in _KEYS.items()
         for field, section, key in _found(document, pattern)
         if section[key] is not None and not getattr(platform, word)
@@ -59,7 +60,7 @@ def forbidden_settings(document: dict[str, object], platform: Platform) -> list[
     for field, section, key in _found(document, "outbound.routes.*.token"):
         kind = section[key]
         if isinstance(kind, str) and kind in _TOKENS and not getattr(platform, _TOKENS[kind]):
-            problems.append(_forbidden(field))
+            problems.append(forbidden(field))
     return problems
 
 
@@ -91,21 +92,6 @@ def platform_names(platform: Platform) -> set[str]:
     return {name.rstrip("/") for name in names}
 
 
-def plain_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
-    """Report a port without TLS that no platform file allows, or that would serve nothing."""
-    inbound = file.inbound
-    if inbound is None or inbound.plain is None:
-        return
-    if platform is None:
-        yield Problem(
-            "inbound.plain", "needs a platform file that says plain: true", "start with --platform, or remove it"
-        )
-    elif not platform.plain:
-        yield _forbidden("inbound.plain")
-    if all(route.observe_until is None for route in inbound.routes):
-        yield Problem("inbound.plain", "serves routes that observe, and none does", "set observe_until, or remove it")
-
-
 def _tunnels(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Problem]:
     for field, route in file.tunnel_routes():
         host = route.match.host
@@ -114,7 +100,7 @@ def _tunnels(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Probl
                 f"{field}.match.host", f"{host} is not in the platform's connect", "remove it, or list it there"
             )
         if route.without_handle and not platform.connect_without_handle:
-            yield _forbidden(f"{field}.without_handle")
+            yield forbidden(f"{field}.without_handle")
 
 
 def _issuers(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
@@ -170,9 +156,9 @@ def _entry(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]
 
 def _route(route: InboundRouteSection, platform: Platform, field: str) -> Iterator[Problem]:
     if route.allow_self and not platform.allow_self:
-        yield _forbidden(f"{field}.allow_self")
+        yield forbidden(f"{field}.allow_self")
     if route.pass_token and not platform.pass_token:
-        yield _forbidden(f"{field}.pass_token")
+        yield forbidden(f"{field}.pass_token")
     if route.linger_s > platform.linger_s:
         yield Problem(f"{field}.linger_s", _ABOVE, f"write at most {platform.linger_s:g}")
 
@@ -265,10 +251,6 @@ def _login(own: UserIssuer, ceiling: LoginCeiling, field: str) -> Iterator[Probl
     for value, scopes in own.scope_from.map.items():
         yield from _beyond(scopes, ceiling.scope_from.map.get(value, ()), f"{field}.scope_from.map")
     yield from _profile(own.trusted.profile, ceiling.trusted.profile, field)
-
-
-def _forbidden(field: str) -> Problem:
-    return Problem(field, "is forbidden by the platform", "remove it, or have the platform allow it")
 
 
 # Each check reports every setting that exceeds the platform's or is missing there.

@@ -27,7 +27,6 @@ from sidecar.config.identity import identity_of
 from sidecar.config.inbound_checks import inbound_of, inbound_route, listener_rule_of
 from sidecar.config.issuers import countersign_of, key_sets, revocation_lists, trusted_issuers
 from sidecar.config.login_checks import login_ceiling_problems, login_problems
-from sidecar.config.observe_checks import observe_problems
 from sidecar.config.operation_checks import named_operations
 from sidecar.config.outbound_checks import outbound_of, outbound_route
 from sidecar.config.outbound_model import ConnectRouteSection
@@ -37,7 +36,6 @@ from sidecar.config.platform_checks import (
     Own,
     forbidden_settings,
     outside_ceiling_problems,
-    plain_problems,
 )
 from sidecar.config.platform_file import Platform, load_platform
 from sidecar.config.record_settings import RecordSettings
@@ -46,7 +44,6 @@ from sidecar.config.settings import ProtocolSettings, SidecarSettings
 from sidecar.config.sidecar_checks import CHECKS
 from sidecar.config.sidecar_model import DenySection, SidecarFile
 from sidecar.config.tracing_checks import tracing_of, tracing_problems
-from sidecar.config.txn_token_checks import txn_ceiling_problems, txn_token_problems, txn_tokens_of
 from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.deny_list import DenyListError, parse_deny_list
 from sidecar.delegation.inbound_routes import InboundRoutes, inbound_overlaps
@@ -56,6 +53,8 @@ from sidecar.delegation.route import Overlap
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
+from sidecar.features.observing.settings import observe_problems, plain_problems
+from sidecar.features.transaction_tokens.settings import txn_ceiling_problems, txn_token_problems, txn_tokens_of
 from sidecar.observe.record_rate import RecordRate
 from sidecar.proxy.listening.memory_pressure import MemoryLimits
 from sidecar.steps import at_once

@@ -33,10 +33,10 @@ from sidecar.config.sections import (
     one_or_several,
 )
 from sidecar.config.tracing_model import TracingSection
-from sidecar.config.txn_token_model import TxnTokensSection
 from sidecar.delegation.validity import FIRST_TOKEN_LIFE_S
 from sidecar.engine import EngineChoice
 from sidecar.errors import Problem
+from sidecar.features.transaction_tokens.settings import TxnTokensSection
 
 
 class EntryIssuerSection(UserIssuerSection):

@@ -82,6 +82,11 @@ class Findings:
         return None
 
 
+def forbidden(field: str) -> Problem:
+    """Return the problem of a setting that loosens a check below a platform file."""
+    return Problem(field, "is forbidden by the platform", "remove it, or have the platform allow it")
+
+
 def repetitions(field: str, names: Iterable[str]) -> Iterator[Problem]:
     """Report each name that a list has more than once."""
     for name in sorted(name for name, times in Counter(names).items() if times > 1):

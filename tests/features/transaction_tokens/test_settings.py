@@ -14,7 +14,7 @@ from sidecar.config import load_sidecar
 from sidecar.config.document import parse_document
 from tests.config.documents import ABSENT, changed, example, written
 
-PAGE = Path(__file__).parents[2] / "docs" / "transaction-tokens.md"
+PAGE = Path(__file__).parents[3] / "docs" / "transaction-tokens.md"
 FIRST, LATER = (
     changed(example(base), *dict(parse_document(block, name=base)).items())  # type: ignore[call-overload]
     for base, block in zip(

@@ -1,20 +1,44 @@
-"""Transaction tokens in settings: the service made from its section, and what must agree with routes."""
+"""Settings of transaction tokens: section, builder and checks. Pure; each problem has its field and its fix."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from sidecar.config.endpoints import endpoint_of, renamed
-from sidecar.config.exchange_checks import client_auth_of, static_problem
-from sidecar.config.outbound_model import OutboundRouteSection
-from sidecar.config.platform_file import Platform
-from sidecar.config.sidecar_model import SidecarFile
-from sidecar.config.txn_token_model import TxnTokensSection
+from pydantic import Field
+
+from sidecar.config.endpoints import client_auth_of, endpoint_of, renamed, static_problem
+from sidecar.config.exchange_model import ClientAuthSection
+from sidecar.config.field_types import Line, Seconds, TrustDomainText, UrlText
+from sidecar.config.sections import TlsSection
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.txn_token import TxnSource
 from sidecar.errors import Problem
 from sidecar.exchange.adapters.adapter import STATIC
 from sidecar.exchange.txn_service import TxnTokenSettings
+
+if TYPE_CHECKING:
+    from sidecar.config.outbound_model import OutboundRouteSection
+    from sidecar.config.platform_file import Platform
+    from sidecar.config.sidecar_model import SidecarFile
+
+
+class TxnTokensSection(ClientAuthSection):
+    """The transaction token service of a trust domain: its keys, and where chains begin, its token endpoint."""
+
+    trust_domain: TrustDomainText = Field(description="the trust domain: `aud` of its transaction tokens")
+    issuer: Line = Field(description="name of the service; a token's `iss`, if it has one")
+    jwks: UrlText = Field(description="URL of its keys; https, or http on loopback")
+    token_endpoint: UrlText | None = Field(
+        default=None, description="URL of its token endpoint; needed where a chain begins on a route with `txn_token`"
+    )
+    subject_issuer: Line | None = Field(
+        default=None,
+        description="the issuer of the access tokens that the service is shown, whose `sub` its tokens repeat; "
+        "may be absent where `issuers` has one",
+    )
+    tls: TlsSection | None = Field(default=None, description="the identity that must answer at both")
+    timeout_s: Seconds = Field(default=2.0, description="timeout of a request for a token, retries included")
 
 
 def txn_tokens_of(file: SidecarFile) -> TxnTokenSettings | None:
