@@ -16,7 +16,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "life-of-a-request.md"
-SECTIONS: Final = ("A request", "A reload", "A revocation")
+SECTIONS: Final = ("A request", "An MCP call", "A reload", "A revocation")
 _ROW: Final = re.compile(r"^\| (\d+) \| \[`([^`]+)`\]\(([^)]+)\) \| `([\w.]+)` \| (.+) \|$", re.MULTILINE)
 
 

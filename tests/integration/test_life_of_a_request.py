@@ -31,9 +31,11 @@ from tests.integration.hops import Hops
 from tests.integration.sts.test_replicas import replica
 from tests.integration.sts.test_revocation_endpoint import OPERATORS, listed, mesh_with_register
 from tests.integration.test_authority import begin
+from tests.integration.test_mcp_sessions import Caller, Sessions
+from tests.integration.test_operations import mcp_settings
 from tests.integration.test_revocations import with_list
 from tests.integration.test_revoke import REVOKE, sent
-from tests.integration.world import free_port, loaded_from, until
+from tests.integration.world import PLANNER, WRITER, World, calling, free_port, loaded_from, until
 
 pytestmark = pytest.mark.integration
 
@@ -91,6 +93,19 @@ async def test_a_request(trace: Trace, hops: Hops) -> None:
     await hops.writer.wait_for_records(2)
     trace.on = False
     assert disagreements(trace.calls, steps("A request")) == []
+
+
+async def test_an_mcp_call(trace: Trace, world: World) -> None:
+    sidecar = await world.sidecar(WRITER, {**mcp_settings(world), "engine": "python"})
+    caller = Caller(world, sidecar, calling(await world.source(PLANNER), WRITER))
+    agent = Sessions(world)
+    session = await caller.open()
+    trace.on = True
+    assert (await caller.ask(session)).status == 200
+    assert agent.shown() == agent.opened[0]
+    await sidecar.wait_for_records(2)
+    trace.on = False
+    assert disagreements(trace.calls, steps("An MCP call")) == []
 
 
 async def load_here(files: SettingsFiles, environ: Mapping[str, str]) -> Loaded[Any]:
