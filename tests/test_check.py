@@ -70,7 +70,9 @@ def test_a_route_that_needs_no_scope_is_noted_and_the_file_is_fine(
         pytest.param(
             '[{"actor": "spiffe://acme.example/x/"}]', "a path segment is one or more", id="a slash at its end"
         ),
-        pytest.param('[{"jti": "a"}, {"jti": ""}]', "deny[1] has a member that is not a name", id="the second row"),
+        pytest.param(
+            '[{"jti": "a"}, {"jti": ""}]', "a member of deny[1] is not 1 to 2048 printable", id="the second row"
+        ),
     ],
 )
 def test_a_deny_file_is_checked_as_one(

@@ -79,7 +79,7 @@ def named(operation: str) -> str:
     """Return the name of ``operation`` in version 1.0. Raises ValueError for an unknown operation."""
     name = _V03.get(operation, operation)
     if name not in OPERATIONS:
-        raise ValueError("no operation of A2A")
+        raise ValueError("not an operation of A2A")
     return name
 
 
@@ -90,7 +90,9 @@ def operation_of(message: RpcMessage) -> str:
         MessageRefused: OPERATION_MALFORMED for a response or ambiguous params; OPERATION_REFUSED for an unknown method.
     """
     if message.method is None:
-        raise MessageRefused("an agent asks nothing of its callers", message_id=message.id)
+        raise MessageRefused(
+            "the message is a response, but an agent sends its callers no requests", message_id=message.id
+        )
     check_params(message)
     try:
         return named(message.method)
@@ -129,7 +131,7 @@ def operation_of_path(method: str, path: str, *, anywhere: bool = False) -> tupl
         and (anywhere or matched[1].count("/") <= 1)
     ]
     if len(found) != 1:
-        raise Denied(Reason.OPERATION_REFUSED, "no one operation has this path")
+        raise Denied(Reason.OPERATION_REFUSED, "no operation, or more than one, has this method and path")
     operation, matched = found[0]
     return operation, matched.groupdict().get("task")
 
@@ -152,4 +154,4 @@ def check_version(fields: Iterable[str], query: Iterable[str]) -> None:
     """
     stated = {*fields, *query} or {FIRST_VERSION}
     if len(stated) != 1 or not stated <= VERSIONS:
-        raise MessageRefused("no known A2A-Version", reason=Reason.PROTOCOL_VERSION)
+        raise MessageRefused("the A2A-Version is unknown, or two differ", reason=Reason.PROTOCOL_VERSION)

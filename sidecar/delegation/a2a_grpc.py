@@ -33,7 +33,7 @@ def _task(name: str) -> str:
         return ""
     match = _is_task(name)
     if match is None:
-        raise ProtobufError("a resource that is no task, and no push configuration of one")
+        raise ProtobufError("the resource is neither a task nor a task's push configuration")
     return match[1]
 
 
@@ -190,7 +190,7 @@ def check_version(stated: Iterable[str], version: str) -> None:
         MessageRefused: PROTOCOL_VERSION.
     """
     if not {*stated} <= {version}:
-        raise MessageRefused("an A2A-Version that is not that of the service", reason=Reason.PROTOCOL_VERSION)
+        raise MessageRefused("the A2A-Version differs from the service's", reason=Reason.PROTOCOL_VERSION)
 
 
 def check_media(types: Iterable[bytes], codings: Iterable[bytes]) -> None:

@@ -61,5 +61,5 @@ def _cut(message: bytes, may_see: MaySee, *, first_page: bool) -> bytes:
 def _is_shown(task: dict[str, object], may_see: MaySee) -> bool:
     name, context = task.get("id"), task.get("context")
     if not isinstance(name, str) or not 0 < len(name) <= MAX_ID:
-        raise Denied(Reason.LIST_UNREADABLE, "a task without an id")
+        raise Denied(Reason.LIST_UNREADABLE, "a task has no id, or one that is too long")
     return may_see(name, str(context) if context else None)

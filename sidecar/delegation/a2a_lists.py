@@ -41,7 +41,7 @@ def cut_tasks(document: bytes, may_see: MaySee, *, json_rpc: bool, first_page: b
     if result is None and "error" in answer:
         return document
     if not isinstance(result, dict):
-        raise Denied(Reason.LIST_UNREADABLE, "the result is no list of tasks")
+        raise Denied(Reason.LIST_UNREADABLE, "the result is not a list of tasks")
     return _document(answer, {**answer, "result": _cut(result, may_see, first_page=first_page)}, document)
 
 
@@ -49,7 +49,7 @@ def _cut(listed: dict[str, object], may_see: MaySee, *, first_page: bool) -> dic
     found = _members(listed, _OF_LIST)
     tasks = found.get("tasks")
     if not isinstance(tasks, list | None):
-        raise Denied(Reason.LIST_UNREADABLE, "a list of another kind")
+        raise Denied(Reason.LIST_UNREADABLE, "tasks is not an array")
     shown = [task for task in tasks or () if may_see(*_ids(task))]
     cut = {name: value for name, value in found.items() if name not in _TOTAL}
     if tasks is not None:
@@ -63,9 +63,9 @@ def _ids(task: object) -> tuple[str, str | None]:
     found = _members(task, _OF_TASK) if isinstance(task, dict) else {}
     name, context = found.get("id"), next((found[one] for one in _CONTEXT if one in found), None)
     if not isinstance(name, str) or not 0 < len(name) <= MAX_ID:
-        raise Denied(Reason.LIST_UNREADABLE, "a task without an id")
+        raise Denied(Reason.LIST_UNREADABLE, "a task has no id, or one that is too long")
     if context is not None and not isinstance(context, str):
-        raise Denied(Reason.LIST_UNREADABLE, "a context without an id")
+        raise Denied(Reason.LIST_UNREADABLE, "contextId is not a string")
     return name, context
 
 
@@ -73,7 +73,7 @@ def _members(members: dict[str, object], read: frozenset[str]) -> dict[str, obje
     try:
         one_spelling(members, read, fold=without_marks)
     except Denied:
-        raise Denied(Reason.LIST_UNREADABLE, "a member in two spellings") from None
+        raise Denied(Reason.LIST_UNREADABLE, "the name of a member is ambiguous") from None
     return members
 
 

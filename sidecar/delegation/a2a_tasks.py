@@ -89,7 +89,7 @@ def tasks_named(
     if in_path is not None:
         also = _ids([_one(params, _TASK_ID), *nested], message_id)
         if any(one != in_path for one in also):
-            raise MessageRefused("the body names another task than the path", message_id=message_id)
+            raise MessageRefused("the body and the path name different tasks", message_id=message_id)
         tasks: tuple[str, ...] = (in_path,)
     else:
         by_id = by_id or (message is not None and message.method in _ID_IS_TASK)
@@ -148,14 +148,14 @@ def _differs(tasks: tuple[str, ...], members: Iterable[tuple[str, object]], *, i
 
 def _of_message(params: Mapping[str, object], query: list[tuple[str, str]], message_id: str | int | None) -> Named:
     if params.keys() >= set(_MESSAGE):
-        raise MessageRefused("two messages", message_id=message_id)
+        raise MessageRefused("the params have two messages", message_id=message_id)
     sent = _one(params, _MESSAGE)
     if not isinstance(sent, dict):
         sent = {}
     one_spelling(sent, _OF_MESSAGE, message_id=message_id, fold=without_marks)
     others = _one(sent, _REFERENCES) or []
     if not isinstance(others, list):
-        raise MessageRefused("referenceTaskIds are not an array", message_id=message_id)
+        raise MessageRefused("referenceTaskIds is not an array", message_id=message_id)
     # Ids outside the message and its configuration are in no version, but an agent may read them.
     own = _ids([_one(sent, _TASK_ID), _one(params, _TASK_ID)], message_id)
     configured = _ids(_nested(params.get("configuration")), message_id)
@@ -172,7 +172,7 @@ def _in_query(query: Iterable[tuple[str, str]], message_id: str | int | None) ->
     for name, value in query:
         if without_marks(name) == without_marks(_CONTEXT_ID[0]):
             if found or name not in _CONTEXT_ID:
-                raise MessageRefused("two contexts, or one in another spelling", message_id=message_id)
+                raise MessageRefused("the query has contextId twice, or in another spelling", message_id=message_id)
             found.append(value)
     return found
 
@@ -197,7 +197,7 @@ def _one(members: Mapping[str, object], names: tuple[str, ...]) -> object:
 def _ids(values: Iterable[object], message_id: str | int | None) -> tuple[str, ...]:
     found = [value for value in values if value is not None and value != ""]
     if not all(isinstance(one, str) and len(one) <= MAX_ID for one in found):
-        raise MessageRefused("the id of a task or context is no text, or too long", message_id=message_id)
+        raise MessageRefused("a task or context id is not a string, or is too long", message_id=message_id)
     return tuple(dict.fromkeys(map(str, found)))
 
 

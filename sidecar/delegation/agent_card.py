@@ -93,7 +93,7 @@ class AgentCard:
         if is_v03:
             made = _moved_v03(made, move)
         if not made.get("supportedInterfaces") and "url" not in made:
-            raise _refused("no interface of the card is served here, by a known binding in version 0.3 or 1.0")
+            raise _refused("no interface of the card has a known binding, version 0.3 or 1.0, and a route here")
         if mesh:
             made |= _demands(v1=is_v1, v03=is_v03)
         return made
@@ -125,7 +125,7 @@ def _check(members: Mapping[str, Any]) -> None:
     if not isinstance(members.get("name"), str):
         raise MessageRefused("the card has no name")
     if not isinstance(members.get("signatures", []), list):
-        raise MessageRefused("signatures are not an array")
+        raise MessageRefused("signatures is not an array")
     for name in ("supportedInterfaces", "additionalInterfaces"):
         for one in _objects(members, name):
             one_spelling(one, _OF_INTERFACE, fold=without_marks)
@@ -136,7 +136,7 @@ def _check(members: Mapping[str, Any]) -> None:
     if "url" not in members and "supportedInterfaces" not in members:
         raise MessageRefused("the card names no interface")
     if not isinstance(members.get("url", ""), str):
-        raise MessageRefused("url is no text")
+        raise MessageRefused("url is not a string")
 
 
 def _objects(members: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -201,12 +201,13 @@ def _path(url: str) -> str:
     """Return the path of an interface's URL; an empty path stays empty, since clients append to it. Raises Denied."""
     try:
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or parts.query or parts.fragment or not parts.netloc:
-            raise _refused("the URL of an interface is not one of http or https without a query")
-        if parts.path and canonical_target(parts.path.encode("ascii")).path != parts.path:
-            raise _refused("the path of an interface is not in canonical form")
+        canonical = canonical_target(parts.path.encode("ascii")).path if parts.path else ""
     except (ValueError, Denied) as error:
-        raise _refused("the URL of an interface cannot be read") from error
+        raise _refused("the URL of an interface is malformed") from error
+    if parts.scheme not in {"http", "https"} or parts.query or parts.fragment or not parts.netloc:
+        raise _refused("the URL of an interface is not http or https, has no host, or has a query or fragment")
+    if canonical != parts.path:
+        raise _refused("the path of an interface is not in canonical form")
     return parts.path
 
 

@@ -50,11 +50,11 @@ def code_of(query: str, *, state: str, issuer: str, names_issuer: bool) -> str:
         raise Denied(Reason.LOGIN_ISSUER_MISMATCH)
     error, code = parameters.get("error"), parameters.get("code")
     if (error is None) == (code is None):
-        raise Denied(Reason.LOGIN_MALFORMED, "the answer has neither a code nor an error, or both")
+        raise Denied(Reason.LOGIN_MALFORMED, "the answer has both a code and an error, or neither")
     if code is None:
-        raise Denied(Reason.LOGIN_DENIED, error if error in _ERRORS else "with an unknown error code")
+        raise Denied(Reason.LOGIN_DENIED, error if error in _ERRORS else "an unknown error code")
     if len(code) > _MAX_CODE_CHARS or not code.isascii() or not code.isprintable():
-        raise Denied(Reason.LOGIN_MALFORMED, "the code is not plain text, or too long")
+        raise Denied(Reason.LOGIN_MALFORMED, "the code is too long, or not printable ASCII")
     return code
 
 
@@ -64,5 +64,5 @@ def _parameters(query: str) -> dict[str, str]:
         encoded = query.removeprefix("?").encode("ascii")
         found = parse_form(encoded, repeatable=(), max_bytes=MAX_BYTES)
     except (UnicodeEncodeError, FormError):
-        raise Denied(Reason.LOGIN_MALFORMED, "the answer is no query, or has a parameter twice") from None
+        raise Denied(Reason.LOGIN_MALFORMED, "the answer is not a valid query, or repeats a parameter") from None
     return {name: values[0] for name, values in found.items()}

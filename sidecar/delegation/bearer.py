@@ -112,7 +112,7 @@ def parse_jwt_svid(raw: str) -> Bearer:
     if jws.kid is None:
         raise Denied(Reason.MALFORMED_TOKEN, "the header has no kid")
     if jws.typ not in JWT_SVID_TYPES:
-        raise Denied(Reason.TOKEN_TYPE, "the type is not that of a JWT-SVID")
+        raise Denied(Reason.TOKEN_TYPE, "the header's typ is not for JWT-SVIDs")
     return _bearer(raw, jws, _claims(jws), "")
 
 
@@ -124,7 +124,7 @@ def parse_txn_token(raw: str) -> Bearer:
     """
     jws = parse_compact(raw, members=HEADER_MEMBERS)
     if jws.typ != TXN_TOKEN_TYPE:
-        raise Denied(Reason.TOKEN_TYPE, "the type is not that of a transaction token")
+        raise Denied(Reason.TOKEN_TYPE, "the header's typ is not for transaction tokens")
     return _bearer(raw, jws, _claims(jws), "")
 
 
@@ -133,14 +133,14 @@ def _unusual(value: bytes) -> bytes:
     scheme, _, credentials = value.partition(b" ")
     token = credentials.lstrip(b" ")
     if not _SCHEME.fullmatch(scheme) or not token:
-        raise Denied(Reason.HEADER_MALFORMED, "the Authorization field is broken")
+        raise Denied(Reason.HEADER_MALFORMED, "the Authorization field is malformed")
     if scheme.lower() != b"bearer":
         hidden = b"bearer" in credentials.lower()  # a list: another parser might use the second credential
         raise Denied(Reason.HEADER_MALFORMED if hidden else Reason.NO_TOKEN, "the scheme is not Bearer")
     if len(token) > MAX_TOKEN_BYTES:
         raise Denied(Reason.TOKEN_TOO_LARGE, "the token is too large")
     if token.startswith(b"{"):
-        raise Denied(Reason.MALFORMED_TOKEN, "a JWS in JSON serialization")
+        raise Denied(Reason.MALFORMED_TOKEN, "the token is a JWS in JSON serialization")
     if b" " in token or b"," in token:
         raise Denied(Reason.HEADER_MALFORMED, "more than one credential")
     return token

@@ -103,7 +103,7 @@ def parse_checkpoint(text: str, *, workload: str, run: str) -> Checkpoint:
     """
     match = _TEXT.fullmatch(text)
     if match is None:
-        raise CheckpointError("a checkpoint has the form iss= iat= seq= hash= alg= kid= sig=")
+        raise CheckpointError("a checkpoint must have the form iss= iat= seq= hash= alg= kid= sig=")
     signature = match["sig"]
     decoded = urlsafe_b64decode(signature + "=" * (-len(signature) % 4)) if len(signature) % 4 != 1 else b""
     if _part(decoded).decode("ascii") != signature:
@@ -131,18 +131,18 @@ def parse_head(body: bytes, content_type: str | None) -> Head:
         Denied: EXCHANGE_MALFORMED unless the body is a form with exactly run, seq and hash, each well-formed.
     """
     if media_type(content_type) != "application/x-www-form-urlencoded":
-        raise Denied(Reason.EXCHANGE_MALFORMED, "the body is not a form")
+        raise Denied(Reason.EXCHANGE_MALFORMED, "the content type is not application/x-www-form-urlencoded")
     try:
         form = parse_form(body, repeatable=(), max_bytes=MAX_FORM_BYTES)
     except FormError as error:
         raise Denied(Reason.EXCHANGE_MALFORMED, str(error)) from error
     values = {name: value for name, (value,) in form.items()}
     if values.keys() != {"run", "seq", "hash"}:
-        raise Denied(Reason.EXCHANGE_MALFORMED, "a request for a countersignature has run, seq and hash, and no more")
+        raise Denied(Reason.EXCHANGE_MALFORMED, "the parameters are not exactly run, seq and hash")
     patterns = {"run": _RUN, "seq": _SEQ, "hash": _HASH}
     for name, pattern in patterns.items():
         if not pattern.fullmatch(values[name]):
-            raise Denied(Reason.EXCHANGE_MALFORMED, f"{name} has another form")
+            raise Denied(Reason.EXCHANGE_MALFORMED, f"{name} is malformed")
     if int(values["seq"]) > _MAX_SEQ:
         raise Denied(Reason.EXCHANGE_MALFORMED, "seq is too large")
     return Head(run=values["run"], seq=int(values["seq"]), hash=values["hash"])

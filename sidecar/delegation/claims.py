@@ -51,7 +51,7 @@ def time_claim(claims: Mapping[str, object], claim: str) -> float | None:
         return None
     value = claims[claim]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_TIME:
-        raise Denied(Reason.MALFORMED_TOKEN, f"{claim} is not a date")
+        raise Denied(Reason.MALFORMED_TOKEN, f"{claim} is not a NumericDate")
     return value
 
 

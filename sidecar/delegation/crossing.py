@@ -32,7 +32,7 @@ class Crossing:
 
     def __post_init__(self) -> None:
         if not self.issuer or not self.subject_prefix:
-            raise ValueError("a crossing names an issuer, and a prefix for its subjects")
+            raise ValueError("a crossing needs issuer and subject_prefix")
         if makes_workloads(self.subject_prefix):
             raise ValueError("subject_prefix: could make subjects look like workloads")
 

@@ -178,11 +178,11 @@ def decide_plain(
     """
     ends_at = min(route.observe_until, until)
     if now >= ends_at:
-        raise Denied(Reason.POLICY_DENIED, "a request without TLS is only served by a route that observes")
+        raise Denied(Reason.POLICY_DENIED, "a request without TLS is accepted only while its route observes")
     if token is None:
         policy.deny.check(policy.own_use(None))
     elif token.chain is not None:
-        raise Denied(Reason.ACTOR_MISMATCH, "a delegated token without TLS")
+        raise Denied(Reason.ACTOR_MISMATCH, "the token names an actor, so it needs mTLS")
     else:
         _check_unrelaxed(token, None, route, policy, now=now, peer_certificate_sha256=None)
         ends_at = min(ends_at, token.expires_at)
@@ -247,7 +247,7 @@ def user_issuer(bearer: Bearer, *, policy: Policy, at_door: bool = False) -> Use
     """
     user = _entry_of(policy).users(at_door=at_door).get(bearer.issuer)
     if user is None:
-        raise Denied(Reason.WRONG_ISSUER, "not a user issuer of this entry")
+        raise Denied(Reason.WRONG_ISSUER, "the issuer is not a user issuer of this entry")
     check_header(bearer, user.trusted)
     return user
 
@@ -269,10 +269,10 @@ def decide_entry(
     if not user.issued_for_us(token, bearer.claims):
         raise Denied(Reason.WRONG_AUDIENCE, "the login token was issued to another client, or names several")
     if not at_door and entry.door is not None and entry.door.is_meant_by(audience_values(bearer.claims)):
-        raise Denied(Reason.WRONG_AUDIENCE, "the login token is for the door, and opens nothing else")
+        raise Denied(Reason.WRONG_AUDIENCE, "the login token is valid only at the door")
     policy.deny.check(Use(token, policy.workload, policy.names_of_login(user, token.subject)))
     if token.chain is not None:
-        raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
+        raise Denied(Reason.TOKEN_TYPE, "the login token names an actor")
     scope = user.scope_from.worth(bearer.claims)
     may_call = entry.may_call if not at_door or entry.door is None else entry.may_call & entry.door.routes
     return Delegation(token=token, may_call=may_call, entry=True, scope=scope, at_door=at_door)
@@ -295,7 +295,7 @@ def accept_issued(
         Denied: an ``sts_*`` code for a defect; POLICY_DENIED or REVOKED. Unavailable: REVOCATIONS_STALE.
     """
     if plan.sts_issuer not in policy.token_services:
-        raise Denied(Reason.STS_ISSUER, "the policy no longer names this STS")
+        raise Denied(Reason.STS_ISSUER, "the policy no longer has this token service")
     try:
         token = verify_token(
             issued,
@@ -333,7 +333,7 @@ def decide_own(
     until = None if route.key is None else route.key.until
     ends_at = expires_at if until is None else min(expires_at, until)
     if until is not None and now >= until:
-        raise Denied(Reason.POLICY_DENIED, "the route's end has come")
+        raise Denied(Reason.POLICY_DENIED, "the route has expired")
     if now >= expires_at:
         raise Denied(Reason.TOKEN_EXPIRED)
     if delegation is None:

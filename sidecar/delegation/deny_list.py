@@ -41,7 +41,7 @@ def parse_deny_list(document: bytes) -> Steps[Deny]:
         raise DenyListError(str(error)) from None
     rows = members.get("deny")
     if members.keys() != {"deny"} or not isinstance(rows, list):
-        raise DenyListError('it is not {"deny": [rows]}')
+        raise DenyListError('the document is not {"deny": [rows]}')
     if len(rows) > MAX_DENY_ROWS:
         raise DenyListError(f"deny has {len(rows)} rows; at most {MAX_DENY_ROWS} are allowed")
     found: dict[str, set[tuple[str | None, str]]] = {name: set() for name in _NAMED}
@@ -69,7 +69,7 @@ def _read(row: object, where: str) -> tuple[str, tuple[str | None, str]]:
         raise DenyListError(f"{where} needs exactly one of {', '.join(_NAMED)}")
     name = named[0]
     if not all(map(is_name, row.values())):
-        raise DenyListError(f"{where} has a member that is not a name: 1 to 2048 printable characters")
+        raise DenyListError(f"a member of {where} is not 1 to 2048 printable characters")
     if "issuer" in row and name != "subject":
         raise DenyListError(f"{where}.issuer has no effect without a subject: remove it")
     if name == "actor":

@@ -39,11 +39,11 @@ class Door:
 
     def __post_init__(self) -> None:
         if not self.issuers or any(user.resource != self.resource.url for user in self.issuers.values()):
-            raise ValueError("a door takes tokens for its resource, of issuers of the entry")
+            raise ValueError("a door needs issuers of the entry, each with the door's resource")
         if any(user.kind is not LoginKind.ACCESS_TOKEN for user in self.issuers.values()):
-            raise ValueError("an ID token names no resource")
+            raise ValueError("a door accepts only access tokens")
         if not self.routes or not self.resource.url.startswith("https:"):
-            raise ValueError("a door has routes, and an https URL")
+            raise ValueError("a door needs routes and an https URL")
 
     @property
     def authority(self) -> str:

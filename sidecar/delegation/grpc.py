@@ -26,7 +26,7 @@ def key_of_path(path: str, query: bytes) -> str:
     """
     match = _is_path(path)
     if match is None or query:
-        raise Denied(Reason.OPERATION_MALFORMED, "the path is not that of a method of a service")
+        raise Denied(Reason.OPERATION_MALFORMED, "the path is not /service/Method, or has a query")
     return f"{match[1]}:{match[2]}"
 
 
@@ -38,7 +38,7 @@ def key_of_word(word: str) -> str:
     """
     match = _is_word(word)
     if match is None:
-        raise ValueError("is no method of a service; write pkg.Service/Method, or pkg.Service/*")
+        raise ValueError("is not a method of a service; write pkg.Service/Method, or pkg.Service/*")
     return f"{match[1]}:{match[2]}"
 
 

@@ -24,12 +24,12 @@ def one_message(content: bytes) -> bytes:
         GrpcMessageError: ``content`` is not exactly one complete, uncompressed message.
     """
     if len(content) < HEAD:
-        raise GrpcMessageError("there is no message")
+        raise GrpcMessageError("the content has no message")
     if content[0]:
         raise GrpcMessageError("the message is compressed")
     size = int.from_bytes(content[1:HEAD], "big")
     if size != len(content) - HEAD:
-        raise GrpcMessageError("more than one message, or one that is cut off")
+        raise GrpcMessageError("the content has more than one message, or one that is cut off")
     return content[HEAD:]
 
 
@@ -46,16 +46,16 @@ def decompressed(message: bytes, codings: Sequence[bytes], *, max_bytes: int) ->
     """
     window = _WINDOWS.get(codings[0]) if len(codings) == 1 else None
     if window is None:
-        raise GrpcMessageError("the message is compressed, and not by gzip or deflate")
+        raise GrpcMessageError("the message is compressed by another coding than gzip or deflate")
     made = zlib.decompressobj(window)
     try:
         found = made.decompress(message, max_bytes + 1)
     except zlib.error:
-        raise GrpcMessageError("the message is not compressed as its coding says") from None
+        raise GrpcMessageError("the message is not valid data of its coding") from None
     if len(found) > max_bytes:
         raise GrpcMessageError("the message is too long when decompressed")
     if not made.eof or made.unused_data:
-        raise GrpcMessageError("the compressed message is cut off, or more follows it")
+        raise GrpcMessageError("the compressed message is cut off, or followed by other data")
     return found
 
 

@@ -32,9 +32,9 @@ class Human:
 
     def __post_init__(self) -> None:
         if self.max_age_s is None and not self.acr:
-            raise ValueError("a fresh login is required by its age, its acr, or both")
+            raise ValueError("human needs max_age_s, acr, or both")
         if self.max_age_s is not None and self.max_age_s < 1:
-            raise ValueError("max_age_s is at least 1")
+            raise ValueError("max_age_s must be at least 1")
         for value in self.acr:
             require_acr(value)
 
@@ -47,13 +47,13 @@ class Human:
         if self.max_age_s is not None:
             auth_time = _auth_time(token)
             if auth_time is None:
-                raise Denied(Reason.STEP_UP_REQUIRED, "the token does not tell when the user logged in")
+                raise Denied(Reason.STEP_UP_REQUIRED, "the token has no valid auth_time")
             if auth_time > now + token.leeway_s:
                 raise Denied(Reason.STEP_UP_REQUIRED, "auth_time is in the future")
             if now > auth_time + self.max_age_s:
                 raise Denied(Reason.STEP_UP_REQUIRED, "the login is older than max_age_s")
         if self.acr and token.claims.get("acr") not in self.acr:
-            raise Denied(Reason.STEP_UP_REQUIRED, "the login's acr is none of the route's")
+            raise Denied(Reason.STEP_UP_REQUIRED, "the token's acr is not one of the route's")
 
     def fresh_until(self, token: VerifiedToken) -> int | None:
         """Return the first second at which the login is too old; None without ``max_age_s`` or valid ``auth_time``."""
@@ -74,7 +74,9 @@ def require_acr(value: str) -> None:
         ValueError: the value is not 1 to 256 printable ASCII characters without space, quotation mark and backslash.
     """
     if not _ACR.fullmatch(value):
-        raise ValueError("an acr value is 1 to 256 printable characters without space, quotation mark and backslash")
+        raise ValueError(
+            "an acr value must be 1 to 256 printable characters without space, quotation mark and backslash"
+        )
 
 
 def _auth_time(token: VerifiedToken) -> int | None:

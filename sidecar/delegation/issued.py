@@ -75,14 +75,14 @@ def prove_issued(issued: VerifiedToken, plan: Plan, *, now: int) -> None:
 def _prove_own(issued: VerifiedToken, plan: Plan) -> None:
     """Check that a token of the workload's own names only this workload: no actor, user or other client."""
     if issued.chain is not None or "may_act" in issued.claims:
-        raise Denied(Reason.STS_CHAIN_BROKEN, "a token of the workload's own names an actor")
+        raise Denied(Reason.STS_CHAIN_BROKEN, "the workload's own token names an actor")
     if issued.subject != plan.expected_subject:
         raise Denied(Reason.STS_SUBJECT_MISMATCH)
     if issued.client_id != plan.actor:
         raise Denied(Reason.STS_SUBJECT_MISMATCH, "client_id")
     for claim in ("sub_id", "sid", "auth_time", "acr", "parent_jti"):
         if claim in issued.claims:
-            raise Denied(Reason.STS_SUBJECT_MISMATCH, f"a token of the workload's own has {claim}")
+            raise Denied(Reason.STS_SUBJECT_MISMATCH, f"the workload's own token has {claim}")
 
 
 def prove_grant(issued: VerifiedToken, actor: SpiffeId) -> None:
@@ -95,10 +95,10 @@ def prove_grant(issued: VerifiedToken, actor: SpiffeId) -> None:
     """
     chain = _proven_chain(issued, actor)
     if chain.depth != 1:
-        raise Denied(Reason.STS_CHAIN_BROKEN, "a token that a user granted names earlier actors")
+        raise Denied(Reason.STS_CHAIN_BROKEN, "the granted token names earlier actors")
     workloads = {actor, chain.current.subject, issued.client_id}
     if issued.subject in workloads or issued.subject.lower().startswith("spiffe:"):
-        raise Denied(Reason.STS_SUBJECT_MISMATCH, "the subject of a user's grant is a workload")
+        raise Denied(Reason.STS_SUBJECT_MISMATCH, "the granted token's subject is a workload")
 
 
 def _proven_chain(issued: VerifiedToken, actor: SpiffeId) -> ActChain:
@@ -120,7 +120,7 @@ def _prove_subject(issued: VerifiedToken, plan: Plan, delegation: Delegation) ->
     renamed = delegation.entry and subject.issuer not in (plan.sts_issuer, plan.kept_subjects_of)
     if issued.subject != plan.expected_subject:
         compare = "; compare subject_prefix and subject_claim with the token service's" if delegation.entry else ""
-        raise Denied(Reason.STS_SUBJECT_MISMATCH, f"sub is not that of the user of the call{compare}")
+        raise Denied(Reason.STS_SUBJECT_MISMATCH, f"sub is not the user of the call{compare}")
     came_in = issued.sub_id == (subject.issuer, subject.subject)
     if renamed:
         kept = came_in
@@ -147,7 +147,7 @@ def _prove_links(issued: VerifiedToken, delegation: Delegation) -> None:
     """
     subject = delegation.token
     if issued.jti is not None and issued.jti == subject.jti:
-        raise Denied(Reason.STS_BAD_RESPONSE, "the issued token has the subject token's jti")
+        raise Denied(Reason.STS_BAD_RESPONSE, "the issued token has the same jti as the subject token")
     if not delegation.entry and subject.txn is not None and issued.txn != subject.txn:
         raise Denied(Reason.STS_CHAIN_BROKEN, "txn")
     if issued.sid != subject.sid and not (delegation.entry and issued.sid is None):
@@ -178,7 +178,7 @@ def _prove_lifetime(issued: VerifiedToken, plan: Plan, now: int) -> None:
     latest = subject_ends if int(subject_ends) == plan.max_expires_at else plan.max_expires_at
     if (time_claim(issued.claims, "exp") or 0) > latest:
         if delegation is None:
-            outlives = "what a workload's own token may live"
+            outlives = "the limit for a workload's own token"
         else:
             outlives = "first_token_life_s of this entry" if delegation.entry else "its subject token"
         raise Denied(Reason.STS_LIFETIME, f"the issued token outlives {outlives}")

@@ -65,18 +65,20 @@ def parse_rpc(body: bytes, *, max_bytes: int) -> RpcMessage:
     message = parse_body(body, max_bytes=max_bytes)
     # Some parsers cut a name at NUL, ignore case, or merge the members of "__proto__".
     if not message.keys() <= (_OF_REQUEST if "method" in message else _OF_RESPONSE):
-        raise MessageRefused("a member that JSON-RPC does not have")
+        raise MessageRefused("the message has a member unknown to JSON-RPC")
     if message.get("jsonrpc") != "2.0":
         raise MessageRefused("not JSON-RPC 2.0")
     answers = ("result" in message) + ("error" in message)
     message_id = _id(message, needed=bool(answers))
     method, params = message.get("method"), message.get("params", {})
     if "method" in message and (not isinstance(method, str) or not method):
-        raise MessageRefused("a method that is no text", message_id=message_id)
+        raise MessageRefused("method is not a string, or is empty", message_id=message_id)
     if "method" not in message and answers != 1:
-        raise MessageRefused("neither one method nor one result", message_id=message_id)
+        raise MessageRefused(
+            "the message has no method, and not exactly one of result and error", message_id=message_id
+        )
     if not isinstance(params, dict):
-        raise MessageRefused("params are not an object", message_id=message_id)
+        raise MessageRefused("params is not an object", message_id=message_id)
     return RpcMessage(message_id, method if isinstance(method, str) else None, params)
 
 
@@ -91,7 +93,7 @@ def parse_plain_body(body: bytes, *, max_bytes: int) -> dict[str, object]:
     members = parse_body(body, max_bytes=max_bytes)
     one_spelling(members, frozenset())
     if not {"jsonrpc", "method"}.isdisjoint(map(str.casefold, members)):
-        raise MessageRefused("a message of JSON-RPC at a path of HTTP+JSON")
+        raise MessageRefused("a JSON-RPC message was sent to an HTTP+JSON path")
     return members
 
 
@@ -135,7 +137,7 @@ def one_spelling(
     if spelled in _SOUND:
         return
     if "__proto__" in members or not all(map(str.isprintable, members)):
-        raise MessageRefused("a member whose name has another meaning to some parsers", message_id=message_id)
+        raise MessageRefused("some parsers read the name of a member differently", message_id=message_id)
     folded = {name: fold(name) for name in members}
     if len(set(folded.values())) != len(folded):
         raise MessageRefused("two members whose names differ in case alone", message_id=message_id)
@@ -189,9 +191,9 @@ def _id(message: Mapping[str, object], *, needed: bool) -> MessageId:
         return None
     message_id = message["id"]
     if isinstance(message_id, bool) or not isinstance(message_id, str | int):
-        raise MessageRefused("an id is a text or an integer")
+        raise MessageRefused("id is neither a string nor an integer")
     if isinstance(message_id, int) and abs(message_id) >= _MOST_ID:
-        raise MessageRefused("an id is too large")
+        raise MessageRefused("id is too large")
     if isinstance(message_id, str) and len(message_id) > _LONGEST_ID:
-        raise MessageRefused("an id is too long")
+        raise MessageRefused("id is too long")
     return message_id

@@ -57,7 +57,7 @@ def key_of(jwk: dict[str, object]) -> tuple[PublicKey, frozenset[str]]:
             return Ed25519PublicKey.from_public_bytes(_octets(jwk, "x")), _ED25519
     # raised by the library for a point off the curve, an even exponent ...
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise JwkError("the members make no key") from error
+        raise JwkError("the members are not a valid key") from error
     raise JwkError("an unsupported key type")
 
 
@@ -69,7 +69,7 @@ def algorithms_of(key: object) -> frozenset[str]:
     """
     if isinstance(key, RSAPublicKey) and MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         if key.public_numbers().e > MAX_RSA_EXPONENT:
-            raise JwkError("an RSA key's exponent is at most 65537")
+            raise JwkError("an RSA key's exponent must be at most 65537")
         return _RSA
     if isinstance(key, Ed25519PublicKey):
         return _ED25519
@@ -83,9 +83,9 @@ def _rsa(jwk: dict[str, object]) -> RSAPublicKey:
     modulus = int.from_bytes(_octets(jwk, "n"), "big")
     exponent = int.from_bytes(_octets(jwk, "e"), "big")
     if not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
-        raise JwkError("an RSA key has 2048 to 8192 bits")
+        raise JwkError("an RSA key must have 2048 to 8192 bits")
     if exponent > MAX_RSA_EXPONENT:
-        raise JwkError("an RSA key's exponent is at most 65537")
+        raise JwkError("an RSA key's exponent must be at most 65537")
     return RSAPublicNumbers(exponent, modulus).public_key()
 
 

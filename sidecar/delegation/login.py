@@ -62,7 +62,7 @@ def plan_login(name: str, *, policy: Policy) -> LoginPlan:
         raise Denied(Reason.NOT_AN_ENTRY)
     route = next((one for one in policy.outbound.routes if one.name == name), None)
     if route is None or route.token != "login" or name not in entry.may_call:  # noqa: S105 - a kind
-        raise Denied(Reason.CALL_NOT_ALLOWED, "no route of this name takes logins here")
+        raise Denied(Reason.CALL_NOT_ALLOWED, "this entry has no login route of this name")
     policy.deny.check(policy.own_use(policy.workload))
     policy.sts(route.issuer)
     return LoginPlan(route=route, actor=policy.workload, life_s=entry.first_life_s(route))

@@ -134,7 +134,7 @@ def check_version(version: str | None, message_id: MessageId = None) -> None:
     facts: dict[str, object] = {"supported": sorted(STATELESS)}
     if _NAMES_A_VERSION.fullmatch(version):
         facts["requested"] = version
-    detail = "no known MCP-Protocol-Version"
+    detail = "the MCP-Protocol-Version is unknown"
     raise MessageRefused(detail, message_id=message_id, reason=Reason.PROTOCOL_VERSION, facts=facts)
 
 
@@ -159,13 +159,15 @@ def check_fields(
     stated = _stated_version(message)
     stateless = version in STATELESS or stated in STATELESS
     if stateless and message.method is None:
-        raise MessageRefused("this revision has no requests of the server's to answer", message_id=message.id)
+        raise MessageRefused(
+            "the message is a response, but in this revision servers send no requests", message_id=message.id
+        )
     if stateless and stated is None:
         raise MessageRefused("_meta does not state the version", message_id=message.id, code=INVALID_PARAMS)
     if stateless and (version != stated or method is None):
-        raise _mismatch("MCP-Protocol-Version or Mcp-Method is missing, or not the message's", message)
+        raise _mismatch("MCP-Protocol-Version or Mcp-Method is missing, or differs from the message", message)
     if method is not None and method != message.method:
-        raise _mismatch("Mcp-Method is not the message's method", message)
+        raise _mismatch("Mcp-Method differs from the message's method", message)
     if (fault := fault_of_params(params, message.params.get("arguments"))) is not None:
         raise _mismatch(fault, message)
     member = _NAMED.get(message.method or "")
@@ -176,7 +178,7 @@ def check_fields(
     # For a method of an extension any member may hold the name; operation keys do not use it.
     named = message.params.values() if member is None else [message.params.get(member)]
     if (text := decode_field(name)) is None or text not in named:
-        raise _mismatch("Mcp-Name is not what the message names", message)
+        raise _mismatch("Mcp-Name differs from the name in the message", message)
     return stateless
 
 
@@ -201,14 +203,14 @@ def _reference(message: RpcMessage) -> str:
     one_spelling(reference, _REF, message_id=message.id)
     kind = reference.get("type")
     if not isinstance(kind, str) or kind not in _REFERENCES:
-        raise MessageRefused("ref is of an unknown type", message_id=message.id)
+        raise MessageRefused("ref has an unknown type", message_id=message.id)
     return _text(reference, _REFERENCES[kind], message)
 
 
 def _text(members: Mapping[str, object], name: str, message: RpcMessage) -> str:
     value = members.get(name)
     if not isinstance(value, str) or not value:
-        raise MessageRefused(f"{name} is missing, or no text", message_id=message.id)
+        raise MessageRefused(f"{name} is missing, or not a string", message_id=message.id)
     if len(value) > _LONGEST_NAME or not value.isprintable():  # a server may cut at NUL, or drop such characters
-        raise MessageRefused(f"{name} is too long, or has characters that do not print", message_id=message.id)
+        raise MessageRefused(f"{name} is too long, or has unprintable characters", message_id=message.id)
     return value

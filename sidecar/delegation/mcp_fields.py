@@ -53,13 +53,13 @@ def fault_of_params(fields: Iterable[tuple[str, str]], arguments: object) -> str
     if not shown:
         return None
     if not isinstance(arguments, dict):
-        return "an Mcp-Param field without an argument"
+        return "an Mcp-Param field, but the call has no arguments"
     everywhere, by_name = _Values(), {name: _Values() for name in shown}
     objects: list[Mapping[str, object]] = [arguments]
     while objects:
         members = objects.pop()
         if _is_ambiguous(members, by_name):
-            return "two arguments for an Mcp-Param field whose names differ in case alone"
+            return "two arguments with the name of an Mcp-Param field differ in case alone"
         for member, said in members.items():
             if isinstance(said, dict):
                 objects.append(said)
@@ -69,7 +69,7 @@ def fault_of_params(fields: Iterable[tuple[str, str]], arguments: object) -> str
                 same.add(said)
     for name, text in shown.items():
         if not (by_name[name] if by_name[name].named else everywhere).have(text):
-            return "an Mcp-Param field is not what the arguments say"
+            return "an Mcp-Param field differs from its argument"
     return None
 
 

@@ -53,16 +53,16 @@ def cut_lists(document: bytes, may_call: MayCall, *, max_bytes: int) -> bytes:
 
 def _kept(items: object, method: str, member: str, may_call: MayCall) -> list[object]:
     if not isinstance(items, list):
-        raise Denied(Reason.LIST_UNREADABLE, "a list of another kind")
+        raise Denied(Reason.LIST_UNREADABLE, "the list is not an array")
     return [item for item in items if (name := _name(item, member)) and may_call(f"{method}:{name}")]
 
 
 def _name(item: object, member: str) -> str:
     if not isinstance(item, dict):
-        raise Denied(Reason.LIST_UNREADABLE, "an item without a name")
+        raise Denied(Reason.LIST_UNREADABLE, "an item has no name")
     name = _members(item, _NAMES).get(member)
     if not isinstance(name, str):
-        raise Denied(Reason.LIST_UNREADABLE, "an item without a name")
+        raise Denied(Reason.LIST_UNREADABLE, "an item has no name")
     return name
 
 
@@ -70,5 +70,5 @@ def _members(members: dict[str, object], decisive: frozenset[str] = _MEMBERS) ->
     try:
         one_spelling(members, decisive)
     except Denied:
-        raise Denied(Reason.LIST_UNREADABLE, "a member in two spellings") from None
+        raise Denied(Reason.LIST_UNREADABLE, "the name of a member is ambiguous") from None
     return members

@@ -96,7 +96,7 @@ class SessionIds:
             Denied: UPSTREAM_BAD_RESPONSE if the agent's id is invalid.
         """
         if _ID.fullmatch(session.id) is None:
-            raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "the agent's Mcp-Session-Id is no visible text, or too long")
+            raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "the agent's Mcp-Session-Id is too long, or not visible ASCII")
         return f"{self._mac(route, session)}.{session.id}"
 
     def find(self, route: str, holders: tuple[Holder, ...], shown: str) -> Session:
@@ -111,7 +111,7 @@ class SessionIds:
                 session = Session(holder, agents)
                 if hmac.compare_digest(mac, self._mac(route, session)):
                     return session
-        raise Denied(Reason.SESSION_UNKNOWN, "the Mcp-Session-Id is not one that this caller has here")
+        raise Denied(Reason.SESSION_UNKNOWN, "this caller has no session with this Mcp-Session-Id on this route")
 
     def give_event(self, route: str, session: Session, event: bytes) -> bytes:
         """Return the id of an event of a session's stream for the session's holder."""
@@ -126,7 +126,7 @@ class SessionIds:
         mac, dot, event = shown[:_MAC_CHARACTERS], shown[_MAC_CHARACTERS:][:1], shown[_MAC_CHARACTERS + 1 :]
         if dot == b"." and event and hmac.compare_digest(mac, self._mac(route, session, event).encode("ascii")):
             return event
-        raise Denied(Reason.SESSION_UNKNOWN, "the Last-Event-ID is of no stream in this session")
+        raise Denied(Reason.SESSION_UNKNOWN, "the Last-Event-ID belongs to no stream of this session")
 
     def _mac(self, route: str, session: Session, event: bytes | None = None) -> str:
         kind, peer, issuer, subject = session.holder

@@ -101,7 +101,9 @@ class OutboundRoutes:
             return named, target
         prefix, found = self._prefixes.longest(target.path)
         if found is None:
-            raise Denied(Reason.TARGET_DENIED, "the host is our own address, and no route has a prefix of this path")
+            raise Denied(
+                Reason.TARGET_DENIED, "the host is the sidecar's own address, and no route's prefix matches the path"
+            )
         return found, CanonicalTarget(target.path[len(prefix) :] or "/", target.query)
 
     def find_tunnel(self, authority: str) -> ConnectRoute:

@@ -204,7 +204,7 @@ class OutsideRoute:
         if self.upstream.scheme != "https":
             raise ValueError("upstream: a host outside the mesh is reached by https; write https://")
         if not self.methods or not (self.paths or self.path_prefixes):
-            raise ValueError("a route outside the mesh names its methods and paths")
+            raise ValueError("a route outside the mesh needs methods and paths")
         for method in self.methods:
             require_method(method)
         for path in self.paths:
@@ -213,7 +213,7 @@ class OutsideRoute:
             require_path(path, prefix=True)
         kinds = {InjectedKey: "inject", FederatedKey: "federate", type(None): "passthrough"}
         if kinds[type(self.key)] != self.token:
-            raise ValueError("token: an inject route has a static key, a federate route a provider, and no other one")
+            raise ValueError("token: inject needs a static key, federate a provider, passthrough neither")
         if self.key is not None and self.observe_until:
             raise ValueError("observe_until: the sidecar's key needs a request; remove it")
         object.__setattr__(self, "_prefixes", Prefixes(dict.fromkeys(self.path_prefixes, True)))

@@ -33,16 +33,16 @@ class _Sealed:
 
     def __init_subclass__(cls) -> None:
         if cls.__module__ != __name__:
-            raise TypeError("a permit has no other kinds")
+            raise TypeError("a permit cannot be subclassed")
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError("a permit does not change")
+        raise AttributeError("a permit is immutable")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError("a permit does not change")
+        raise AttributeError("a permit is immutable")
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a permit is neither copied nor stored")
+        raise TypeError("a permit cannot be copied or pickled")
 
 
 def _fill(permit: _Sealed, seal: object, **fields: object) -> None:

@@ -120,7 +120,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
     if route.token == "self":  # noqa: S105 - a kind. Own authority for a request would make a confused deputy
         raise Denied(Reason.OWN_AUTHORITY_REFUSED)
     if delegation.granted != (route.token == "login"):  # noqa: S105 - a kind
-        raise Denied(Reason.CALL_NOT_ALLOWED, "a login route is opened by its own logins, and they open nothing else")
+        raise Denied(Reason.CALL_NOT_ALLOWED, "a login route needs a login's token, which opens no other kind of route")
     if now >= token.expires_at:  # no leeway: the issued token must not outlive this one, so it would have expired
         raise Denied(Reason.TOKEN_EXPIRED)
     policy.deny.check(use_of(delegation, policy, route))
@@ -134,7 +134,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         expected_subject, scope = crossing.subject(expected_subject), crossing.worth(scope)
     scope &= route.scopes
     if not scope:
-        raise Denied(Reason.INSUFFICIENT_SCOPE, "none of the inbound token's scopes may be used at this target")
+        raise Denied(Reason.INSUFFICIENT_SCOPE, "the route allows none of the inbound token's scopes")
     return Plan(
         route=route,
         delegation=delegation,
@@ -214,9 +214,9 @@ def _plan_granted(delegation: Delegation, route: OutboundRoute, policy: Policy) 
     """Plan a call with a token that a user granted; raises Denied if it exceeds the current route."""
     token = delegation.token
     if token.issuer != route.issuer:
-        raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the route now uses tokens of another issuer than the login's")
+        raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the route's issuer is no longer that of the login's token")
     if not token.scope <= route.scopes:
-        raise Denied(Reason.POLICY_DENIED, "the route now allows less than the login's token")
+        raise Denied(Reason.POLICY_DENIED, "the login's token has scopes that the route no longer allows")
     return Plan(
         route=route,
         delegation=delegation,
@@ -236,10 +236,13 @@ def _crossing(delegation: Delegation, route: OutboundRoute) -> Crossing | None:
         return None
     crossing = route.crossings.get(issuer)
     if crossing is None:
-        raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the one whose tokens the route uses")
+        raise Denied(
+            Reason.ISSUER_NOT_FOR_ROUTE,
+            "the inbound token's issuer differs from the route's, and the route has no crossing for it",
+        )
     chain, subject = delegation.token.chain, delegation.token.subject
     if chain is None or subject in {delegation.token.actor_id, chain.current.subject}:
-        raise Denied(Reason.OWN_AUTHORITY_REFUSED, "a token that shows no delegation does not cross to another issuer")
+        raise Denied(Reason.OWN_AUTHORITY_REFUSED, "a token without delegation cannot cross to another issuer")
     return crossing
 
 

@@ -105,11 +105,11 @@ class Entry:
         if collide(prefixes):
             raise ValueError("with several user issuers no subject_prefix may be the start of another")
         if any(issuer != user.trusted.issuer for issuer, user in self.issuers.items()):
-            raise ValueError("the key of a user issuer is its own name")
+            raise ValueError("each key must equal its user issuer's name")
         if self.delegation_life_s is not None and self.delegation_life_s <= 0:
-            raise ValueError("delegation_life_s is positive")
+            raise ValueError("delegation_life_s must be positive")
         if self.first_token_life_s is not None and self.first_token_life_s <= 0:
-            raise ValueError("first_token_life_s is positive")
+            raise ValueError("first_token_life_s must be positive")
 
     def users(self, *, at_door: bool) -> Mapping[str, UserIssuer]:
         """Return the user issuers by identifier: those of the front app, or with ``at_door`` those of the door."""
@@ -149,9 +149,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         if any(issuer != trusted.issuer for issuer, trusted in self.issuers.items()):
-            raise ValueError("the key of a trusted issuer is its own name")
+            raise ValueError("each key must equal its trusted issuer's name")
         if not self.token_services <= self.issuers.keys():
-            raise ValueError("the issuer of a token service is one of the trusted issuers")
+            raise ValueError("each token service must be a trusted issuer")
 
     @property
     def registered_scopes(self) -> ScopeSet:

@@ -87,13 +87,13 @@ class IssuerProfile:
 
     def __post_init__(self) -> None:
         if not 0 <= self.leeway_s <= MAX_LEEWAY_S:
-            raise ValueError("leeway_s is 0 to 60")
+            raise ValueError("leeway_s must be 0 to 60")
         if not 1 <= self.max_act_depth <= MAX_ACT_DEPTH:
-            raise ValueError(f"max_act_depth is 1 to {MAX_ACT_DEPTH}")
+            raise ValueError(f"max_act_depth must be 1 to {MAX_ACT_DEPTH}")
         if not self.algorithms <= ALGORITHMS:
-            raise ValueError("algorithms are asymmetric and known")
+            raise ValueError("algorithms must be known and asymmetric")
         if not self.audience_claims:
-            raise ValueError("audience_claims names at least one claim")
+            raise ValueError("audience_claims must name at least one claim")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +122,15 @@ class TrustedIssuer:
             return None
         for other in (actor.subject, actor.client_id):
             if other is not None and other.lower().startswith("spiffe:") and other != spiffe_id:
-                return "sub and client_id name two workloads"
+                return "sub and client_id name different workloads"
         if "user" in (actor.sub_profile or "").lower().split():
-            return "sub_profile calls a workload a user"
+            return "sub_profile is user, but the actor is a workload"
         if prior or actor.issuer is None or form not in {ActorForm.SUB, ActorForm.CLIENT_ID}:
             return None  # the other forms map the pair (iss, sub)
         known = {self.issuer, f"spiffe://{spiffe_id.trust_domain}", self.profile.act_iss}
-        return None if actor.issuer in known else "iss is neither the issuer, its act_iss nor the SPIFFE ID's domain"
+        return (
+            None if actor.issuer in known else "iss is none of the issuer, its act_iss and the SPIFFE ID's trust domain"
+        )
 
     def _mapped(self, actor: Actor) -> SpiffeId | None:
         match self.profile.actor:

@@ -110,7 +110,7 @@ class Fields:
         try:
             return self._data[start:end].decode("utf-8")
         except UnicodeDecodeError:
-            raise ProtobufError("a text that is no UTF-8") from None
+            raise ProtobufError("a string is not UTF-8") from None
 
     def _number(self, at: int, end: int) -> tuple[int, int]:
         """Return the varint at offset ``at``, and the offset after it. Raises ProtobufError."""
@@ -125,7 +125,7 @@ class Fields:
                 if (not byte and shift) or value >= _MOST:
                     break
                 return value, at
-        raise ProtobufError("a number that is longer than it must be")
+        raise ProtobufError("a varint is too large, or longer than needed")
 
 
 def read(data: bytes, schema: Schema, *, max_fields: int, others: bool = False) -> dict[str, object]:
@@ -146,9 +146,9 @@ def read_between(fields: Fields, start: int, end: int, schema: Schema, *, others
         if field is None:
             if others:
                 continue
-            raise ProtobufError("a field that is not known")
+            raise ProtobufError("an unknown field")
         if wire != (_VARINT if field.kind is Kind.NUMBER else _LENGTH):
-            raise ProtobufError("a field of another wire type")
+            raise ProtobufError("a field has the wrong wire type")
         if field.many:
             if field.name:
                 values = found.setdefault(field.name, [])
@@ -156,7 +156,7 @@ def read_between(fields: Fields, start: int, end: int, schema: Schema, *, others
                 values.append(_value(fields, at, until, field, others=others))
             continue
         if number in seen:
-            raise ProtobufError("a field twice")
+            raise ProtobufError("a field is repeated")
         seen.add(number)
         if field.name:
             found[field.name] = _value(fields, at, until, field, others=others)

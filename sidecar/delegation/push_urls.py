@@ -46,7 +46,7 @@ def parse_push_url(text: str) -> PushUrl:
             (parts.path or "/").encode("ascii") + (f"?{parts.query}".encode() if parts.query else b"")
         )
     except Denied as error:
-        raise ValueError("has a path without one safe meaning") from error
+        raise ValueError("has an ambiguous path") from error
     if target.path != (parts.path or "/"):
         raise ValueError("has a path that is not in canonical form")
     return PushUrl(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme], target.path)
@@ -69,7 +69,7 @@ def check_push_urls(operation: str, params: Mapping[str, object], allowed: Seque
         return
     for found in _urls(searched):
         if not _is_allowed(found, allowed):
-            raise Denied(Reason.PUSH_URL_REFUSED, "push_urls of the route does not list it")
+            raise Denied(Reason.PUSH_URL_REFUSED, "push_urls of the route does not cover the URL")
 
 
 def _is_allowed(found: object, allowed: Sequence[PushUrl]) -> bool:

@@ -97,7 +97,7 @@ def outbound_again(permit: IssuedPermit, *, operation: str | None = None, keys: 
         plan = plan_outbound(delegation, route, policy=policy, now=within(delegation.token, now))
     policy.deny.check(Use(token, policy.workload, NO_NAMES))
     if not token.scope <= plan.scope:  # no error of the STS: the earlier plan requested more
-        raise Denied(Reason.POLICY_DENIED, "the route now allows less than its token")
+        raise Denied(Reason.POLICY_DENIED, "the token has scopes that the route no longer allows")
     at = within(token, now)
     try:
         token = verify_again(
@@ -129,7 +129,7 @@ def login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> Del
         raise Denied(Reason.NOT_AN_ENTRY)
     user = policy.entry.users(at_door=before.at_door).get(token.issuer)
     if user is None:
-        raise Denied(Reason.WRONG_ISSUER, "no longer a user issuer of this entry")
+        raise Denied(Reason.WRONG_ISSUER, "the issuer is no longer a user issuer of this entry")
     key, at, grounds = key_of(token, keys, now), within(token, now), token.grounds
     if grounds is None or grounds.key != key or grounds.trusted != user:
         fresh = decide_entry(parse_bearer(token.raw), key=key, policy=policy, now=at, at_door=before.at_door)

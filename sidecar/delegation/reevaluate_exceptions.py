@@ -42,7 +42,7 @@ def observed_again(
     """
     token, at = permit.token, min(now, permit.ends_at - 1)
     without_tls = permit.reason is Reason.NO_CLIENT_CERT
-    denied = Denied(Reason.POLICY_DENIED if without_tls else permit.reason, "the route observes less long than before")
+    denied = Denied(Reason.POLICY_DENIED if without_tls else permit.reason, "the route's observe_until is now earlier")
     if route.observe_until < permit.ends_at:  # nothing else would end it then
         raise denied
     if token is not None:
@@ -80,11 +80,11 @@ def observed_call_again(permit: ObservedPermit, *, policy: Policy, now: int) -> 
     """
     before = permit.route
     if isinstance(before, InboundRoute):
-        raise Denied(Reason.TARGET_DENIED, "a route of requests to the agent")
+        raise Denied(Reason.TARGET_DENIED, "the permit is for a request to the agent")
     route = (
         _same_outside(before, policy) if before.protocol == "outside" else same_route(before, before.operation, policy)
     )
-    denied, at = Denied(permit.reason, "the route observes less long than before"), min(now, permit.ends_at - 1)
+    denied, at = Denied(permit.reason, "the route's observe_until is now earlier"), min(now, permit.ends_at - 1)
     if route.observe_until < permit.ends_at:  # nothing else would end it then
         raise denied
     decide_observed_call(denied, issuers=(), route=route, policy=policy, now=at)

@@ -30,9 +30,9 @@ class ProtectedResource:
 
     def __post_init__(self) -> None:
         if not is_plain_url(self.url):
-            raise ValueError("not the plain URL of a resource")
+            raise ValueError("url is not a plain URL of a resource")
         if not self.authorization_servers:
-            raise ValueError("nobody issues tokens for it; list authorization_servers")
+            raise ValueError("authorization_servers is empty; list the issuers of its tokens")
 
     @property
     def path(self) -> str:

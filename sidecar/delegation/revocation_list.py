@@ -189,7 +189,7 @@ def _read(claims: Mapping[str, object], issuer: str) -> Steps[Listed]:
     revoked, lifted = (_rows(claims, name) for name in ("revoked", "lifted"))
     issued_at, ttl_s = _number(claims, "iat"), _number(claims, "ttl")
     if _number(claims, "exp") != issued_at + ttl_s:
-        raise StrictJsonError("exp is not iat and ttl")
+        raise StrictJsonError("exp is not the sum of iat and ttl")
     found: dict[str, Revocation] = {}
     ends: dict[str, int] = {}
     total = len(revoked), len(lifted)
@@ -211,19 +211,19 @@ def _heard(claims: Mapping[str, object], issued_at: int) -> tuple[int, ...]:
     if not isinstance(times, list) or len(times) > MAX_PEERS:
         raise StrictJsonError(f"heard is not a list of at most {MAX_PEERS}")
     if not all(isinstance(time, int) and not isinstance(time, bool) and 0 <= time <= issued_at for time in times):
-        raise StrictJsonError("a value of heard is not a time up to iat")
+        raise StrictJsonError("a value of heard is not a time, or is after iat")
     return tuple(times)
 
 
 def _revocation(row: object) -> Revocation:
     if not isinstance(row, dict):
-        raise StrictJsonError("a revocation is no object")
+        raise StrictJsonError("a revocation is not an object")
     kind = _KINDS.get(str(row.get("kind")))
     if kind is None:
         raise StrictJsonError("kind is unknown: this version cannot enforce it")
     of_issuer = kind in NAMED_BY_ISSUER
     if row.keys() != (_MEMBERS_OF_ISSUER if of_issuer else _MEMBERS):
-        raise StrictJsonError("a revocation has other members")
+        raise StrictJsonError("a revocation has missing or unknown members")
     return Revocation(
         id=_name(row, "id"),
         kind=kind,
@@ -235,7 +235,7 @@ def _revocation(row: object) -> Revocation:
 
 def _lift(row: object) -> tuple[str, int]:
     if not isinstance(row, dict):
-        raise StrictJsonError("a lift is no object")
+        raise StrictJsonError("a lift is not an object")
     return _name(row, "id"), _number(row, "exp")
 
 

@@ -128,7 +128,7 @@ class Revocations:
         both = chain(newer.revoked.values(), self.in_force.values())
         found = yield from _in_force(numbers, both, self, now)
         if max(len(found.in_force), len(found.lifted)) > MAX_LISTED:
-            raise RevocationsError(f"with those of earlier lists more than {MAX_LISTED} are in force")
+            raise RevocationsError(f"with earlier lists, more than {MAX_LISTED} revocations are in force")
         return found
 
     def at(self, now: int) -> Steps[Revocations]:

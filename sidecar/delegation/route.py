@@ -92,15 +92,15 @@ class InboundRoute:
         object.__setattr__(self, "forwards_as_is", self.protocol == "http" and not self.linger_s)
         object.__setattr__(self, "mark", RouteMark(self.name, (self.path, self.prefix, self.methods), self.operation))
         if self.operations is not None and (self.protocol == "http" or self.operation is not None):
-            raise ValueError("only a route of a protocol has operations, which have none themselves")
+            raise ValueError("only a route of a protocol has operations, and an operation has none")
         require_name(self.name)
         require_path(self.path, prefix=self.prefix)
         if not self.methods:
-            raise ValueError("a route names its methods")
+            raise ValueError("a route needs methods")
         for method in self.methods:
             require_method(method)
         if not 0 <= self.linger_s < float("inf") or self.max_calls < 0:
-            raise ValueError("linger_s and max_calls are not negative")
+            raise ValueError("linger_s and max_calls must not be negative")
 
     def below(self, path: str) -> str:
         """Return the rest of ``path`` after the route's prefix; empty for an exact route, or at the prefix itself."""
@@ -195,14 +195,14 @@ class OutboundRoute:
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.name if self.operation is None else f"{self.name} {self.operation}")
         if self.operations is not None and (self.protocol == "http" or self.operation is not None):
-            raise ValueError("only a route of a protocol has operations, which have none themselves")
+            raise ValueError("only a route of a protocol has operations, and an operation has none")
         require_match(self.name, self.host, self.prefix)
         if self.observe_until and self.peer is None:
             raise ValueError("observe_until: only a route with a peer observes; name the peer")
         if not self.audience or not self.issuer:
-            raise ValueError("an outbound route names the audience of its tokens, and their issuer")
+            raise ValueError("an outbound route needs audience and issuer")
         if any(issuer == self.issuer or issuer != one.issuer for issuer, one in self.crossings.items()):
-            raise ValueError("a crossing is from another issuer than the route's, under that issuer's name")
+            raise ValueError("crossings: each key must be its crossing's issuer, and differ from the route's")
 
     def for_operation(self, key: str | None) -> OutboundRoute:
         """Return the route of one of its operations; with ``key`` None the route itself.
@@ -229,7 +229,7 @@ def require_name(name: str) -> None:
         ValueError: not 1 to 64 letters, digits, dots, dashes and underscores, with a letter or digit first.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError("a route's name is 1 to 64 letters, digits, dots, dashes and underscores")
+        raise ValueError("a route's name must be 1 to 64 letters, digits, dots, dashes and underscores")
 
 
 def require_match(name: str, host: str | None, prefix: str | None) -> None:
@@ -240,9 +240,9 @@ def require_match(name: str, host: str | None, prefix: str | None) -> None:
     """
     require_name(name)
     if (host is None) == (prefix is None):
-        raise ValueError("an outbound route is matched by exactly one of host and prefix")
+        raise ValueError("an outbound route needs exactly one of host and prefix")
     if host is not None and not _AUTHORITY.fullmatch(host):
-        raise ValueError("a host is a lower-case name or address, with or without a port")
+        raise ValueError("a host must be a lower-case name or address, with or without a port")
     if prefix is not None:
         require_path(prefix, prefix=True)
 
@@ -254,7 +254,7 @@ def require_method(method: str) -> None:
         ValueError: not an upper-case token, or CONNECT or TRACE.
     """
     if not _METHOD.fullmatch(method) or method in _NEVER_SERVED:
-        raise ValueError("a method is an upper-case token, and neither CONNECT nor TRACE")
+        raise ValueError("a method must be an upper-case token other than CONNECT and TRACE")
 
 
 def require_path(path: str, *, prefix: bool) -> None:
@@ -270,4 +270,4 @@ def require_path(path: str, *, prefix: bool) -> None:
     if canonical.path != path:
         raise ValueError("the path is not in canonical form, or has a query")
     if prefix and path != "/" and path.endswith("/"):
-        raise ValueError("a prefix matches whole segments and has no slash at its end")
+        raise ValueError("a prefix must not end with a slash")

@@ -41,7 +41,7 @@ def parse_scope_claim(value: object, *, shape: ScopeShape) -> ScopeSet:
         return parse_scope(value)
     if isinstance(value, list) and shape != "string":
         return _scope_set(value)
-    raise ScopeError("the scope has another type than its issuer uses")
+    raise ScopeError("the scope claim's type is not the one in its issuer's profile")
 
 
 def sorted_scope(scope: ScopeSet) -> tuple[str, ...]:
@@ -67,6 +67,8 @@ def _scope_set(tokens: list[object] | list[str]) -> ScopeSet:
     scope = set()
     for token in tokens:
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-            raise ScopeError("a scope is visible ASCII without quotation mark and backslash, single spaces between")
+            raise ScopeError(
+                "a scope must be visible ASCII without quotation mark and backslash, separated by single spaces"
+            )
         scope.add(token)
     return frozenset(scope)

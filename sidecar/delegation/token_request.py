@@ -56,7 +56,7 @@ def exchange_form(request: ExchangeRequest) -> tuple[tuple[str, str], ...]:
         ValueError: only one of actor token and actor token type is set (RFC 8693 section 2.1).
     """
     if (request.actor_token is None) != (request.actor_token_type is None):
-        raise ValueError("an actor token and its type go together")
+        raise ValueError("actor_token and actor_token_type must come together")
     single = {
         "grant_type": GRANT_TYPE,
         "subject_token": request.subject_token,
@@ -101,7 +101,7 @@ def parse_token_request(body: bytes, content_type: str | None) -> ExchangeReques
             an absolute URI).
     """
     if media_type(content_type) != _FORM:
-        raise Denied(Reason.EXCHANGE_MALFORMED, "the body is not a form")
+        raise Denied(Reason.EXCHANGE_MALFORMED, "the content type is not application/x-www-form-urlencoded")
     try:
         parameters = parse_form(body, repeatable=_REPEATABLE, max_bytes=MAX_REQUEST_BYTES)
     except FormError as error:
@@ -119,10 +119,10 @@ def parse_token_request(body: bytes, content_type: str | None) -> ExchangeReques
         raise Denied(Reason.GRANT_NOT_SUPPORTED)
     subject_token, subject_token_type = _single(parameters, "subject_token"), _single(parameters, "subject_token_type")
     if subject_token is None or subject_token_type is None:
-        raise Denied(Reason.EXCHANGE_MALFORMED, "subject_token or its type is missing")
+        raise Denied(Reason.EXCHANGE_MALFORMED, "subject_token or subject_token_type is missing")
     actor_token, actor_token_type = _single(parameters, "actor_token"), _single(parameters, "actor_token_type")
     if (actor_token is None) != (actor_token_type is None):
-        raise Denied(Reason.EXCHANGE_MALFORMED, "actor_token and its type go together")
+        raise Denied(Reason.EXCHANGE_MALFORMED, "actor_token and actor_token_type must come together")
     return ExchangeRequest(
         subject_token=subject_token,
         subject_token_type=subject_token_type,

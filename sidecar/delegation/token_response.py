@@ -112,18 +112,18 @@ def parse_token_answer(
         raise _refusal(status, content_type, body)
     answer = _answer(content_type, body)
     if "error" in answer or "refresh_token" in answer:
-        raise _bad_response("an error or a refresh token beside the token")
+        raise _bad_response("the answer has an error or a refresh token beside the token")
     kind = _text(answer, "token_type")
     if issued_token_type is not None:
         if _text(answer, "issued_token_type") != issued_token_type:
             raise Denied(Reason.STS_TOKEN_TYPE, "issued_token_type is not the one requested")
     elif "issued_token_type" in answer:
-        raise _bad_response("issued_token_type in an answer to a request that is no exchange")
+        raise _bad_response("the answer has issued_token_type, but the request was not a token exchange")
     if kind.lower() != token_type.lower():
         raise Denied(Reason.STS_TOKEN_TYPE, f"token_type is not {token_type}")
     granted = _granted_scope(answer)
     if granted is not None and scope is not None and not granted <= scope:
-        raise Denied(Reason.STS_SCOPE_WIDENED, "the answer's scope")
+        raise Denied(Reason.STS_SCOPE_WIDENED, "scope in the answer")
     return TokenResponse(
         access_token=_text(answer, "access_token"),
         issued_token_type=issued_token_type,
@@ -157,7 +157,7 @@ def parse_answer(status: int, content_type: str | None, body: bytes) -> AnswerMe
         raise _refusal(status, content_type, body)
     answer = _answer(content_type, body)
     if "error" in answer:
-        raise _bad_response("an error in a success")
+        raise _bad_response("the answer has status 200 and an error")
     return AnswerMembers(answer)
 
 
@@ -229,8 +229,8 @@ def _error_code(content_type: str | None, body: bytes) -> str:
     try:
         error = _answer(content_type, body).get("error")
     except Denied:
-        return "without a readable error code"
-    return error if isinstance(error, str) and error in _READ_ERRORS else "with an unknown error code"
+        return "no readable error code"
+    return error if isinstance(error, str) and error in _READ_ERRORS else "an unknown error code"
 
 
 def _answer(content_type: str | None, body: bytes) -> dict[str, object]:

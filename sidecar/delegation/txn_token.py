@@ -65,11 +65,11 @@ class TxnToken:
             Denied: TXN_TOKEN_REFUSED.
         """
         if self.subject_issuer != token.issuer:
-            raise Denied(Reason.TXN_TOKEN_REFUSED, "the access token is of another issuer than its sub")
+            raise Denied(Reason.TXN_TOKEN_REFUSED, "the access token's issuer is not the issuer of sub")
         if self.subject != token.subject:
-            raise Denied(Reason.TXN_TOKEN_REFUSED, "sub is not that of the access token")
+            raise Denied(Reason.TXN_TOKEN_REFUSED, "sub differs from the access token's")
         if token.txn is not None and self.txn != token.txn:
-            raise Denied(Reason.TXN_TOKEN_REFUSED, "txn is not that of the access token")
+            raise Denied(Reason.TXN_TOKEN_REFUSED, "txn differs from the access token's")
 
 
 def verify_txn_token(bearer: Bearer, *, source: TxnSource, key: VerificationKey, now: int) -> TxnToken:
@@ -82,7 +82,7 @@ def verify_txn_token(bearer: Bearer, *, source: TxnSource, key: VerificationKey,
     claims = bearer.claims
     verify_signature(bearer, key, DEFAULT_ALGORITHMS)
     if claims.get("iss", source.issuer) != source.issuer:
-        raise Denied(Reason.WRONG_ISSUER, "iss is not the service of the trust domain")
+        raise Denied(Reason.WRONG_ISSUER, "iss is not the trust domain's service")
     validity = parse_validity(claims, leeway_s=LEEWAY_S, now=now)
     check_times(validity, now)
     if audience_claim(claims) != source.trust_domain:

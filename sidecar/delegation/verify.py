@@ -262,7 +262,7 @@ def _check_kind(bearer: Bearer, profile: IssuerProfile) -> None:
     if profile.payload_typ is not None and name_claim(claims, "typ") not in profile.payload_typ:
         raise Denied(Reason.TOKEN_TYPE, "the claim typ names another kind of token")
     if not profile.refused_claims.isdisjoint(claims):
-        raise Denied(Reason.TOKEN_TYPE, "a claim of another kind of token")
+        raise Denied(Reason.TOKEN_TYPE, "the token has a claim of another kind of token")
     subject = claims.get("sub")
     names_workload = isinstance(subject, str) and subject.startswith("spiffe://")
     if bearer.typ != "at+jwt" and names_workload and profile.client_claim not in claims:
@@ -324,7 +324,9 @@ def _chain(claims: Mapping[str, object], issuer: TrustedIssuer, client_id: str |
                 raise Denied(Reason.ACT_MALFORMED, f"act contradicts itself: {problem}")
         return chain
     if "act" in claims:
-        raise Denied(Reason.ACT_MALFORMED, "act beside an actor that the profile reads from the client")
+        raise Denied(
+            Reason.ACT_MALFORMED, "the token has act, but its issuer's profile takes the actor from the client"
+        )
     if client_id is None:
         return None
     return ActChain((Actor(client_id),), {"sub": client_id})
@@ -363,7 +365,7 @@ def _sub_id(claims: Mapping[str, object]) -> tuple[str, str] | None:
         return None
     issuer, subject = sub_id.get("iss"), sub_id.get("sub")
     if not is_name(issuer) or not is_name(subject):
-        raise Denied(Reason.MALFORMED_TOKEN, "sub_id names no subject")
+        raise Denied(Reason.MALFORMED_TOKEN, "sub_id has no valid iss and sub")
     return issuer, subject
 
 
@@ -374,7 +376,7 @@ def _certificate_thumbprint(claims: Mapping[str, object]) -> str | None:
     if not isinstance(confirmation, dict):
         raise Denied(Reason.MALFORMED_TOKEN, "cnf is not an object")
     if confirmation.keys() != {"x5t#S256"}:  # proof of possession for jkt, jwk, kid ... is not supported
-        raise Denied(Reason.CNF_MISMATCH, "the token is bound to a key in a way that cannot be proven here")
+        raise Denied(Reason.CNF_MISMATCH, "cnf has another member than x5t#S256, which this sidecar cannot check")
     thumbprint = confirmation["x5t#S256"]
     if not is_name(thumbprint):
         raise Denied(Reason.MALFORMED_TOKEN, "x5t#S256 is not a string")
@@ -385,6 +387,6 @@ def _check_thumbprint(thumbprint: str | None, peer_certificate_sha256: str | _An
     if thumbprint is None or isinstance(peer_certificate_sha256, _AnyCertificate):
         return
     if peer_certificate_sha256 is None:
-        raise Denied(Reason.CNF_MISMATCH, "the token is bound to a certificate and none is known")
+        raise Denied(Reason.CNF_MISMATCH, "the token is bound to a certificate, but the peer has none")
     if thumbprint_of(peer_certificate_sha256) != thumbprint:
         raise Denied(Reason.CNF_MISMATCH, "the token is bound to another certificate")

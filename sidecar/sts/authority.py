@@ -173,7 +173,7 @@ def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: in
     if not user_issuer.issued_for_us(token, token.claims):
         raise Denied(Reason.NOT_YOUR_TOKEN, "the login token was issued to another OAuth client")
     if token.chain is not None:  # only we vouch for actors
-        raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
+        raise Denied(Reason.TOKEN_TYPE, "the login token names an actor")
     issued_subject = user_issuer.mesh_subject(token.subject)
     if issued_subject.lower().startswith("spiffe:"):
         raise Denied(Reason.DELEGATION_NOT_ALLOWED, "a user has the name of a workload")

@@ -76,7 +76,7 @@ def parse_introspection(body: bytes, content_type: str | None) -> str:
         Denied: EXCHANGE_MALFORMED, the body is no form, or has no token or several.
     """
     if media_type(content_type) != "application/x-www-form-urlencoded":
-        raise Denied(Reason.EXCHANGE_MALFORMED, "the body is not a form")
+        raise Denied(Reason.EXCHANGE_MALFORMED, "the content type is not application/x-www-form-urlencoded")
     try:
         parameters = parse_form(body, repeatable=(), max_bytes=MAX_REQUEST_BYTES)
     except FormError as error:

@@ -62,7 +62,7 @@ class LogoutEndpoint:
         """Accept a logout token: 200 once a majority of replicas has its revocation, 400 if refused, 503 otherwise."""
         try:
             if media_type(request.headers.get(hdrs.CONTENT_TYPE)) != "application/x-www-form-urlencoded":
-                raise Denied(Reason.ORDER_REFUSED, "the body is not a form")
+                raise Denied(Reason.ORDER_REFUSED, "the content type is not application/x-www-form-urlencoded")
             form = parse_form(await _body_of(request), repeatable=(), max_bytes=MAX_BODY_BYTES)
             (raw,) = form.get("logout_token", ("",))
             await self._accept(raw)

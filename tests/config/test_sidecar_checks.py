@@ -132,7 +132,7 @@ def two_services() -> list[tuple[str, object]]:
         pytest.param(
             [("inbound.routes.0.match", {"path_prefix": "/a/", "methods": ["GET"]})],
             "inbound.routes[0].match.path_prefix",
-            "no slash at its end",
+            "must not end with a slash",
             id="prefix-with-a-slash",
         ),
         pytest.param(
@@ -192,7 +192,7 @@ def two_services() -> list[tuple[str, object]]:
         pytest.param(
             [("outbound.routes.0.match", {"prefix": "/crm/"})],
             "outbound.routes[0].match.prefix",
-            "no slash at its end",
+            "must not end with a slash",
             id="outbound-prefix-with-a-slash",
         ),
         pytest.param(

@@ -72,9 +72,7 @@ def test_another_issuer_is_refused_also_where_none_need_be_named() -> None:
     assert caught.value.reason is Reason.LOGIN_ISSUER_MISMATCH
 
 
-@pytest.mark.parametrize(
-    ("error", "told"), [("access_denied", "access_denied"), ("s3cret", "with an unknown error code")]
-)
+@pytest.mark.parametrize(("error", "told"), [("access_denied", "access_denied"), ("s3cret", "an unknown error code")])
 def test_of_an_error_only_a_registered_code_is_told(error: str, told: str) -> None:
     with pytest.raises(Denied) as caught:
         read(with_(code=None, error=error, error_description="s3cret"))

@@ -95,9 +95,9 @@ def test_every_name_of_the_settings_rows_is_known_here() -> None:
     [
         (b"", "not an object"),
         (b"[]", "not an object"),
-        (b"{}", "it is not"),
-        (b'{"deny": {}}', "it is not"),
-        (b'{"deny": [], "allow": []}', "it is not"),
+        (b"{}", "the document is not"),
+        (b'{"deny": {}}', "the document is not"),
+        (b'{"deny": [], "allow": []}', "the document is not"),
         (b'{"deny": [], "deny": []}', "two members"),
         (b'{"deny": [{"jti": "a", "jti": "b"}]}', "two members"),
         (b'{"deny": []} x', "not JSON"),

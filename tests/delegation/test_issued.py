@@ -337,8 +337,8 @@ def test_another_subject_is_refused_at_an_entry_with_the_settings_to_compare() -
     with pytest.raises(Denied) as later:
         prove_issued(verified(issued(sub="somebody")), DELEGATED, now=NOW)
     compare = "compare subject_prefix and subject_claim with the token service's"
-    assert at_entry.value.detail == f"sub is not that of the user of the call; {compare}"
-    assert later.value.detail == "sub is not that of the user of the call"
+    assert at_entry.value.detail == f"sub is not the user of the call; {compare}"
+    assert later.value.detail == "sub is not the user of the call"
 
 
 @pytest.mark.parametrize(

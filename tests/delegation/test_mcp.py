@@ -133,7 +133,7 @@ def test_a_response_is_refused_as_such_where_a_revision_has_no_sessions() -> Non
     check(response, version="2025-11-25")
     with pytest.raises(MessageRefused) as refused:
         check(response)
-    assert refused.value.detail == "this revision has no requests of the server's to answer"
+    assert refused.value.detail == "the message is a response, but in this revision servers send no requests"
 
 
 def test_a_parameter_s_field_repeats_its_argument() -> None:

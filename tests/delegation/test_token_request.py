@@ -46,7 +46,7 @@ def test_an_exchange_is_built_as_the_standard_says() -> None:
 
 def test_an_actor_token_without_its_type_is_not_built() -> None:
     for half in (replace(REQUEST, actor_token=None), replace(REQUEST, actor_token_type=None)):
-        with pytest.raises(ValueError, match="go together"):
+        with pytest.raises(ValueError, match="must come together"):
             build_exchange(half)
 
 

@@ -158,10 +158,10 @@ def test_any_other_answer_is_a_refused_call(status: int, content_type: str | Non
         pytest.param(b'{"error":"invalid_target"}', "invalid_target", id="a registered code"),
         pytest.param(b'{"error":"access_denied","error_description":"eyJ"}', "access_denied", id="a code of Keycloak"),
         pytest.param(b'{"error":"interaction_required","claims":"eyJ"}', "interaction_required", id="a code of Entra"),
-        pytest.param(b'{"error":"bad token eyJ"}', "with an unknown error code", id="prose for a code"),
-        pytest.param(b'{"error":["x"]}', "with an unknown error code", id="a code of another type"),
-        pytest.param(b'{"error_description":"eyJ"}', "with an unknown error code", id="no code"),
-        pytest.param(b"eyJ", "without a readable error code", id="no JSON"),
+        pytest.param(b'{"error":"bad token eyJ"}', "an unknown error code", id="prose for a code"),
+        pytest.param(b'{"error":["x"]}', "an unknown error code", id="a code of another type"),
+        pytest.param(b'{"error_description":"eyJ"}', "an unknown error code", id="no code"),
+        pytest.param(b"eyJ", "no readable error code", id="no JSON"),
     ],
 )
 def test_of_a_refusal_only_a_registered_code_is_kept(body: bytes, detail: str) -> None:

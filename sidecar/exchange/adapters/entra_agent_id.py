@@ -53,7 +53,7 @@ def _read(answer: Answer, names: ScopeSet) -> TokenResponse:
     response = answer.token(scope=None)
     for granted in response.scope or ():
         if not any(granted == name or granted.endswith(f"/{name}") for name in names):
-            raise Denied(Reason.STS_SCOPE_WIDENED, "the answer's scope")
+            raise Denied(Reason.STS_SCOPE_WIDENED, "scope in the answer")
     return response
 
 

@@ -119,7 +119,7 @@ class A2aOperation(Operation):
         a2a_grpc.check_version(versions, call.version)
         a2a_grpc.check_media(head.all(b"content-type"), (*head.all(b"grpc-encoding"), *head.all(b"content-encoding")))
         if not head.has_body:
-            raise MessageRefused("there is no message")
+            raise MessageRefused("the request has no body")
         body: bytes = yield BodyUpTo(stream, min(route.max_message_bytes, self.max_bytes) + HEAD)
         self.message = a2a_grpc.message_of(body, call.method)
         self.key = call.method.operation

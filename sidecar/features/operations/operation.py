@@ -160,7 +160,7 @@ class Operation(ABC):
         if not head.has_body:
             if may_be_empty:
                 return b""
-            raise MessageRefused("there is no message")
+            raise MessageRefused("the request has no body")
         if any(value.strip().lower() != b"identity" for value in head.all(b"content-encoding")):
             raise MessageRefused("the message is encoded")
         content_type = text_field(head, b"content-type") or ""
