@@ -383,9 +383,9 @@ class _CountedLookUps(WarmOutbound):
 
     looked = 0
 
-    def _look_up(self, *args: Any) -> Any:
+    def look_up(self, *args: Any) -> Any:
         self.looked += 1
-        return super()._look_up(*args)
+        return super().look_up(*args)
 
 
 class OutboundWorld(EngineWorld):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +13,8 @@ import pytest
 from sidecar.observe.entry import request_record
 from sidecar.observe.operations import OneLine
 from sidecar.observe.record import Record
-from sidecar.proxy.native import warm_inbound, warm_outbound
-from sidecar.proxy.native.warm import Parts, prepare
+from sidecar.proxy.native.warm import WarmSide, prepare
+from sidecar.wire.h1_server import Warm
 from tests.native import module, needs_native
 from tests.proxy.engines import EngineWorld, OutboundWorld
 from tests.proxy.test_warm import WARM
@@ -24,15 +26,14 @@ _SECRET: Final = "aB3" * 20
 
 
 def breaks(monkeypatch: pytest.MonkeyPatch, **broken: Any) -> None:
-    """Let gates that are made from now on have these parts."""
+    """Let gates that are made from now on read these attributes."""
 
-    class BrokenParts(Parts):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            self.__dict__.update(broken)
+    def make(gate: Callable[[WarmSide], Warm], side: WarmSide) -> Warm:
+        vars(side).update(broken)
+        return gate(side)
 
-    for side in (warm_inbound, warm_outbound):
-        monkeypatch.setattr(side, "Parts", BrokenParts)
+    for name in ("InboundGate", "OutboundGate"):
+        monkeypatch.setattr(module(), name, partial(make, getattr(module(), name)))
 
 
 def fails(*_: object, **__: object) -> Any:

@@ -46,7 +46,7 @@ def test_python_hands_the_native_engine_no_private_attribute(path: Path) -> None
 
 
 def test_a_private_attribute_that_is_handed_over_is_found() -> None:
-    handed = "Parts(given=permits._entries, alive=self.handles._alive, own=self._own, facts=[(plans, '_as_of', 1)])"
+    handed = "Gate(given=permits._entries, alive=self.handles._alive, own=self._own, facts=[(plans, '_as_of', 1)])"
     assert sorted(_private_names(ast.parse(handed))) == ["'_as_of'", "permits._entries", "self.handles._alive"]
     assert len(PYTHON) >= 8
 

@@ -396,7 +396,7 @@ impl Call {
         let read = self.asked.as_ref().map(|asked| &asked.state);
         let message = (live.data, self.bytes_in, target, handle, read);
         let noted = (self.started_at, self.decided_at, text(&traceparent), known);
-        self.side.inflate.bind(py).call1((&self.given, connections, ghosts, message, noted))?; // `warm.flight_of`
+        self.side.inflate.bind(py).call1((&self.given, connections, ghosts, message, noted))?; // `warm.WarmSide.inflate`
         Ok(())
     }
 

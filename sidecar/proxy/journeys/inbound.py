@@ -176,19 +176,32 @@ class Inbound:
                 return
             yield Forwarding(self.forwarder, permit, stream, head, entry, agent, target.encode(), edits)
         except SidecarError as error:
-            refuse(
-                stream,
-                error,
-                entry,
-                scope=route.scopes_of_any if route else (),
-                allow=policy.inbound.allowed_methods(entry.path or "") if policy else (),
-                human=route.human if route else None,
-                resource=route.resource if route else None,
-                asked=asked,
-            )
+            self.refuse(stream, error, entry, route=route, asked=asked, policy=policy)
         finally:
             self.handles.end(handle)
             close(stream, entry)
+
+    def refuse(
+        self,
+        stream: Stream,
+        error: SidecarError,
+        entry: Entry,
+        *,
+        route: InboundRoute | None,
+        asked: Operation | None,
+        policy: Policy | None = None,
+    ) -> None:
+        """Refuse a request. ``policy`` lists the methods of a 405; None: the request is past it."""
+        refuse(
+            stream,
+            error,
+            entry,
+            scope=route.scopes_of_any if route else (),
+            allow=policy.inbound.allowed_methods(entry.path or "") if policy else (),
+            human=route.human if route else None,
+            resource=route.resource if route else None,
+            asked=asked,
+        )
 
     def _forwarding(
         self, protocol: InboundProtocol | None, asked: Operation | None, session: object, way: Way, policy: Policy

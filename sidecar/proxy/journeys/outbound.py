@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Plan
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import OWN_PATHS, CanonicalTarget, canonical_target
@@ -188,16 +189,31 @@ class Outbound:
                     if again or tokens.usable(issued) or (forwarding is not None and not forwarding.unsent):
                         raise
                     again = True
-            if asked is not None:
-                self.features[asked.protocol].note_answer(forwarding.response, entry)
-            if status == 401:
-                tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
+            if asked is not None or status == 401:  # spares most calls the call
+                self.note_answer(status, forwarding, entry, asked=asked, permit=permit, tokens=tokens)
         except SidecarError as error:
-            self._refuse(stream, error, entry, asked)
+            self.refuse(stream, error, entry, asked=asked)
         finally:
             close(stream, entry)
 
-    def _refuse(self, stream: Stream, error: SidecarError, entry: Entry, asked: Operation | None) -> None:
+    def note_answer(
+        self,
+        status: int,
+        forwarding: Forwarding,
+        entry: Entry,
+        *,
+        asked: Operation | None,
+        permit: IssuedPermit,
+        tokens: TokenExchange,
+    ) -> None:
+        """Note the next hop's answer in the record. A 401 rejects the token: the next call gets another."""
+        if asked is not None:
+            self.features[asked.protocol].note_answer(forwarding.response, entry)
+        if status == 401:
+            tokens.reject(permit)
+
+    def refuse(self, stream: Stream, error: SidecarError, entry: Entry, *, asked: Operation | None) -> None:
+        """Refuse a call, or answer it with the error of its next hop."""
         refuse(stream, error, entry, allow=SUBJECT_METHODS, asked=asked)
 
     def _make_forwarding(self, asked: Operation, way: Way) -> Forwarding:

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from sidecar.engine import require_native
 from sidecar.errors import SidecarError
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.entry import Entry
@@ -26,12 +27,14 @@ from sidecar.observe.record import FIELDS, Direction, Record
 from sidecar.observe.record_text import MAX_TEXT
 from sidecar.observe.tracing import TraceContext
 from sidecar.observe.writer import AT_ONCE as AT_ONCE_WRITTEN
+from sidecar.proxy.journeys.answers import close
 from sidecar.proxy.journeys.forward import Forwarding
+from sidecar.proxy.journeys.headers import passes_to_mesh
 from sidecar.proxy.journeys.inbound import Inbound
 from sidecar.proxy.journeys.journey import Drive, Journey
 from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.proxy.native.ghosts import new_entry, new_forwarding, new_stream
-from sidecar.proxy.native.warm_operations import WarmMessage
+from sidecar.proxy.native.warm_operations import HandedOver, WarmMessage
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection, State
 from sidecar.wire.h1_fields import CONTROLS_MARKED, STATUS_LINES
@@ -39,7 +42,7 @@ from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import ServerConnection, Share
 from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.limits import ClientLimits, ServerLimits
-from sidecar.wire.message import Field, Request
+from sidecar.wire.message import Field, Passes, Request
 from sidecar.wire.teardown import Phase
 
 # The keys of a record that differ by request, in its order. The native engine writes their values.
@@ -55,63 +58,6 @@ _log: Final = logging.getLogger("sidecar.native")
 
 if tuple(name for name in FIELDS if name in VARYING) != VARYING:
     raise AssertionError("the varying keys are not in the order of a record")
-
-
-class Parts:
-    """Attributes that a gate reads once, when it is made: all objects of the engine in Python that it uses.
-
-    ``journeys`` serves the gate's side. ``of_side`` adds the attributes that only this side's gate reads.
-    """
-
-    def __init__(
-        self,
-        native: ModuleType,
-        direction: Direction,
-        journeys: Inbound | Outbound,
-        *,
-        limits: ServerLimits,
-        upstream_limits: ClientLimits,
-        take_over: Callable[[InFlight], None],
-        **of_side: object,
-    ) -> None:
-        log, forwarder = journeys.log, journeys.forwarder
-        self.inflate = lambda *groups: take_over(flight_of(*groups))
-        self.direction = direction
-        self.snapshots = journeys.snapshots
-        self.log = log
-        self.writer = log.writer
-        self.records = log.writer.records
-        self.at_once = AT_ONCE_WRITTEN
-        self.max_idle = upstream_limits.max_idle
-        self.entries = log.young
-        self.young = forwarder.watch.young
-        self.pools = forwarder.pool.pools
-        self.wall = journeys.clock
-        self.monotonic = log.monotonic
-        self.refusal = SidecarError
-        self.report = BugReport()
-        self.next_trace = None if log.next_trace is None else partial(log.next_trace, direction)
-        self.new_stream = new_stream
-        self.new_entry = new_entry
-        self.new_forwarding = new_forwarding
-        self.client = ClientConnection
-        self.idle = State.IDLE
-        self.asked = State.ASKED
-        self.spent = Share.SPENT
-        self.open = Phase.OPEN
-        self.tally = log.metrics.finished
-        self.finished = native.Finished()
-        self.count_at = _COUNTED_AT_ONCE
-        log.metrics.finished.add_native(direction, self.finished.take)
-        self.max_head = min(limits.max_head_bytes, limits.max_target_bytes + 64)
-        self.max_target = limits.max_target_bytes
-        self.max_fields = limits.max_fields
-        self.max_body = limits.max_body_bytes
-        self.max_answer_head = min(upstream_limits.max_head_bytes, _MAX_STATUS_LINE)
-        self.max_answer_fields = upstream_limits.max_fields
-        self.answer_passes = forwarder.answer_edits.passes
-        self.status_lines = STATUS_LINES
-        self.__dict__.update(of_side)
 
 
 class BugReport:
@@ -257,12 +203,120 @@ class InFlight(NamedTuple):
             upstream.read_early()
 
 
-def flight_of(
-    given: object,
-    connections: tuple[ServerConnection, ClientConnection, Origin],
-    ghosts: tuple[Any, Any, Any],
-    message: tuple[bytes, int, bytes | None, str | None, WarmMessage | None],
-    noted: tuple[float, float, str, dict[str, Any]],
-) -> InFlight:
-    """Return a request in flight, from the plain tuples of the native engine."""
-    return InFlight(given, Connections(*connections), Ghosts(*ghosts), Message(*message), Noted(*noted))
+class WarmSide:
+    """One side as its gate sees it: the gate reads the public attributes once, when it is made.
+
+    ``journeys`` serves all requests that the gate does not, and the rest of those that it hands over.
+
+    Raises:
+        LookupError: the native engine is not installed.
+    """
+
+    def __init__(
+        self,
+        direction: Direction,
+        journeys: Inbound | Outbound,
+        *,
+        limits: ServerLimits,
+        upstream_limits: ClientLimits,
+    ) -> None:
+        self._native = native = require_native()
+        self._grammar = RequestGrammar(
+            max_target_bytes=limits.max_target_bytes,
+            max_fields=limits.max_fields,
+            proxy_form=direction == "outbound",
+        )
+        self._handed_over = HandedOver()
+        log, forwarder = journeys.log, journeys.forwarder
+        self.direction = direction
+        self.snapshots = journeys.snapshots
+        self.handles = journeys.handles
+        self.alive = journeys.handles.alive
+        self.log = log
+        self.writer = log.writer
+        self.records = log.writer.records
+        self.at_once = AT_ONCE_WRITTEN
+        self.max_idle = upstream_limits.max_idle
+        self.entries = log.young
+        self.young = forwarder.watch.young
+        self.pools = forwarder.pool.pools
+        self.wall = journeys.clock
+        self.monotonic = log.monotonic
+        self.refusal = SidecarError
+        self.report = BugReport()
+        self.next_trace = None if log.next_trace is None else partial(log.next_trace, direction)
+        self.new_stream = new_stream
+        self.new_entry = new_entry
+        self.new_forwarding = new_forwarding
+        self.client = ClientConnection
+        self.idle = State.IDLE
+        self.asked = State.ASKED
+        self.spent = Share.SPENT
+        self.open = Phase.OPEN
+        self.tally = log.metrics.finished
+        self.finished = native.Finished()
+        self.count_at = _COUNTED_AT_ONCE
+        log.metrics.finished.add_native(direction, self.finished.take)
+        self.max_head = min(limits.max_head_bytes, limits.max_target_bytes + 64)
+        self.max_target = limits.max_target_bytes
+        self.max_fields = limits.max_fields
+        self.max_body = limits.max_body_bytes
+        self.max_answer_head = min(upstream_limits.max_head_bytes, _MAX_STATUS_LINE)
+        self.max_answer_fields = upstream_limits.max_fields
+        self.passes = passes_to_mesh
+        self.answer_passes = forwarder.answer_edits.passes
+        self.status_lines = STATUS_LINES
+
+    def inflate(
+        self,
+        given: object,
+        connections: tuple[ServerConnection, ClientConnection, Origin],
+        ghosts: tuple[Any, Any, Any],
+        message: tuple[bytes, int, bytes | None, str | None, WarmMessage | None],
+        noted: tuple[float, float, str, dict[str, Any]],
+    ) -> None:
+        """Take over a request in flight, from the plain tuples of the native engine."""
+        self._take_over(InFlight(given, Connections(*connections), Ghosts(*ghosts), Message(*message), Noted(*noted)))
+
+    def _take_over(self, flight: InFlight) -> None:
+        """Make the ghosts of a request real that was sent and is not answered yet."""
+        raise NotImplementedError
+
+    def _rest(
+        self,
+        sent: Sent,
+        *,
+        refuse: Callable[[H1Stream, SidecarError, Entry], None],
+        note_answer: Callable[[int, Forwarding, Entry], None] | None = None,
+        handle: str = "",
+    ) -> Journey[None]:
+        """Serve the rest of the side's ``journey``, from the wait for its upstream on. ``handle`` ends with it."""
+        stream, entry, forwarding = sent.stream, sent.entry, sent.forwarding
+        try:
+            status = yield forwarding
+            if note_answer is not None:
+                note_answer(status, forwarding, entry)
+        except SidecarError as error:
+            refuse(stream, error, entry)
+        finally:
+            self.handles.end(handle)
+            close(stream, entry)
+
+    def _kind(
+        self,
+        *,
+        passes: Passes | None = None,
+        answer_passes: Passes | None = None,
+        new_forwarding: Callable[[], Forwarding] = new_forwarding,
+        told: bytes = b"",
+        reads_answers: bool = False,
+    ) -> object:
+        """Return a kind of messages for the native engine. None: the fields that pass on other routes."""
+        kind: object = self._native.Kind(
+            passes=passes,
+            answer_passes=answer_passes,
+            new_forwarding=new_forwarding,
+            told=told,
+            reads_answers=reads_answers,
+        )
+        return kind

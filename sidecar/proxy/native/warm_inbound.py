@@ -11,8 +11,7 @@ from sidecar.delegation.a2a_tasks import LISTS
 from sidecar.delegation.bearer import bearer_of
 from sidecar.delegation.permit import Permit
 from sidecar.delegation.route import InboundRoute
-from sidecar.engine import PREPARED_BYTES, require_native
-from sidecar.errors import SidecarError
+from sidecar.engine import PREPARED_BYTES
 from sidecar.features.a2a.answers import EXTENDED_CARD, NOT_ASKED_FOR, TaskForwarding
 from sidecar.features.a2a.forwarding import principal_of
 from sidecar.features.a2a.operation import A2aOperation
@@ -25,24 +24,20 @@ from sidecar.features.operations.operation import Operation
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.tls import guard_of
 from sidecar.observe.entry import request_record
-from sidecar.proxy.journeys.answers import close, refuse
 from sidecar.proxy.journeys.feature import Features
 from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.headers import IDENTITY, passes_to_mesh, source_of, told_by_route, without
 from sidecar.proxy.journeys.inbound import Inbound
-from sidecar.proxy.journeys.journey import Journey
 from sidecar.proxy.journeys.verdicts import Given, new_call
-from sidecar.proxy.native.ghosts import new_forwarding, new_mcp_forwarding, new_request, new_task_forwarding
-from sidecar.proxy.native.warm import InFlight, Parts, Sent, prepare
+from sidecar.proxy.native.ghosts import new_mcp_forwarding, new_request, new_task_forwarding
+from sidecar.proxy.native.warm import InFlight, WarmSide, prepare
 from sidecar.proxy.native.warm_operations import (
-    HandedOver,
     OperationRead,
     WarmMessage,
     WholeMessage,
     head_of,
     read_operation,
 )
-from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Field, Request
@@ -50,71 +45,37 @@ from sidecar.wire.message import Field, Request
 _OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a": A2aOperation}
 
 
-class WarmInbound:
-    """Warm requests of the inbound side. ``begin`` is called with a waiting connection and the bytes that arrived.
-
-    ``inbound`` serves all other requests, and the rest of those that the native engine hands over.
-
-    Raises:
-        LookupError: the native engine is not installed.
-    """
+class WarmInbound(WarmSide):
+    """Warm requests of the inbound side. ``begin`` is called with a waiting connection and the bytes that arrived."""
 
     def __init__(
         self, inbound: Inbound, features: Features, *, limits: ServerLimits, upstream_limits: ClientLimits
     ) -> None:
-        self._native = require_native()
+        super().__init__("inbound", inbound, limits=limits, upstream_limits=upstream_limits)
         self._inbound = inbound
-        self._log = inbound.log
-        self._permits = permits = inbound.permits
         self._session_ids = features.of("mcp").session_ids
         self._bindings = features.of("a2a").bindings
-        handles = inbound.handles
-        self._grammar = RequestGrammar(
-            max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=False
-        )
-        self._handed_over = HandedOver()
-        passes = inbound.forwarder.answer_edits.passes
-        self._of_mcp = self._native.Kind(
+        self._of_mcp = self._kind(
             passes=without(passes_to_mesh, REPLACED),
-            answer_passes=without(passes, ENDS_HERE),
+            answer_passes=without(self.answer_passes, ENDS_HERE),
             new_forwarding=new_mcp_forwarding,
             told=SESSION_FIELD,
-            reads_answers=False,
         )
-        self._of_a2a = self._native.Kind(
-            passes=None, answer_passes=None, new_forwarding=new_forwarding, told=b"", reads_answers=False
+        self._of_a2a = self._kind()
+        self._of_tasks = self._kind(
+            passes=without(passes_to_mesh, NOT_ASKED_FOR), new_forwarding=new_task_forwarding, reads_answers=True
         )
-        self._of_tasks = self._native.Kind(
-            passes=without(passes_to_mesh, NOT_ASKED_FOR),
-            answer_passes=None,
-            new_forwarding=new_task_forwarding,
-            told=b"",
-            reads_answers=True,
-        )
-        permits.warm_bytes = PREPARED_BYTES
-        parts = Parts(
-            self._native,
-            "inbound",
-            inbound,
-            limits=limits,
-            upstream_limits=upstream_limits,
-            take_over=self._take_over,
-            passes=passes_to_mesh,
-            permits=permits,
-            given=permits.entries,
-            handles=handles,
-            alive=handles.alive,
-            mark=handles.mark,
-            new_served=new_request,
-            guard_of=guard_of,
-            prepare=self._prepare,
-            keys_of=_keys_of,
-            is_plain=is_plain,
-            read=self._read,
-        )
-        self.begin: Warm = self._native.InboundGate(parts)
+        self.permits = inbound.permits
+        self.permits.warm_bytes = PREPARED_BYTES
+        self.given = self.permits.entries
+        self.mark = self.handles.mark
+        self.new_served = new_request
+        self.guard_of = guard_of
+        self.keys_of = _keys_of
+        self.is_plain = is_plain
+        self.begin: Warm = self._native.InboundGate(self)
 
-    def _read(
+    def read(
         self,
         connection: ServerConnection,
         message: WholeMessage,
@@ -141,7 +102,7 @@ class WarmInbound:
         found = read_operation(asked, head, message[-1], route, path, below=route.below(path))
         if isinstance(found, bool):
             return found
-        given = self._permits.get(new_call((head.one(b"authorization"), certificate, found.route.key)))
+        given = self.permits.get(new_call((head.one(b"authorization"), certificate, found.route.key)))
         if given is None:
             return False
         warm = self._of_mcp_message if route.protocol == "mcp" else self._of_a2a_message
@@ -189,14 +150,14 @@ class WarmInbound:
         making = Making(self._bindings, asked.named, principal)
         return [], self._of_tasks, WarmMessage(asked, self._noted(permit), making=making)
 
-    def _prepare(self, given: Given) -> object | None:
+    def prepare(self, given: Given) -> object | None:
         """Prepare the constant part of a permit's requests; None: the engine in Python serves all of them."""
         permit = given.permit
         token, route = permit.token, permit.route
         if not is_plain(route):
             return None
         record = (
-            request_record("inbound", self._log.run) | given.of_token | given.facts | {"workload": self._log.workload}
+            request_record("inbound", self.log.run) | given.of_token | given.facts | {"workload": self.log.workload}
         )
         fields = [*zip(IDENTITY, given.identity, strict=True)]
         leeway_s = token.leeway_s
@@ -207,8 +168,8 @@ class WarmInbound:
     def _take_over(self, flight: InFlight) -> None:
         """Make the ghosts of a request real that was sent and is not answered yet."""
         given, message = flight.given, flight.message
-        record = request_record("inbound", self._log.run) | given.of_token | given.facts
-        sent, read = flight.begin(self._log, self._grammar, record), message.read
+        record = request_record("inbound", self.log.run) | given.of_token | given.facts
+        sent, read = flight.begin(self.log, self._grammar, record), message.read
         stream, head, entry, agent, _, trace = sent
         permit, handle = given.permit, message.handle
         assert handle is not None  # noqa: S101 - for the type only: every request of a peer has one
@@ -228,26 +189,9 @@ class WarmInbound:
             made = McpForwarding, way, read.session
         elif read is not None and read.making is not None:
             made = TaskForwarding, way, read.making
-        rest = self._rest(sent, permit.route, handle, None if read is None else read.message)
-        flight.wait_for_answer(rest, *made)
-
-    def _rest(self, sent: Sent, route: InboundRoute, handle: str, asked: Operation | None) -> Journey[None]:
-        """Serve the rest of ``Inbound.journey``, from the wait for the agent on."""
-        try:
-            yield sent.forwarding
-        except SidecarError as error:
-            refuse(
-                sent.stream,
-                error,
-                sent.entry,
-                scope=route.scopes_of_any,
-                human=route.human,
-                resource=route.resource,
-                asked=asked,
-            )
-        finally:
-            self._inbound.handles.end(handle)
-            close(sent.stream, sent.entry)
+        asked = None if read is None else read.message
+        refuse = partial(self._inbound.refuse, route=permit.route, asked=asked)
+        flight.wait_for_answer(self._rest(sent, refuse=refuse, handle=handle), *made)
 
 
 def _source(permit: Permit, transport: asyncio.BaseTransport) -> str | None:

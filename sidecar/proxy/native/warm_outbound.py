@@ -8,13 +8,11 @@ from typing import Final
 
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.outbound_routes import CallRoute
-from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Delegation, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
-from sidecar.engine import PLANNED_BYTES, require_native
-from sidecar.errors import SidecarError
+from sidecar.engine import PLANNED_BYTES
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.features.a2a.agent_cards import is_card_of_next_hop
@@ -24,82 +22,44 @@ from sidecar.features.mcp.operation import McpOperation
 from sidecar.features.operations.operation import Operation
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import RecordFields
-from sidecar.proxy.journeys.answers import close, refuse
 from sidecar.proxy.journeys.forward import Forwarding, Way
-from sidecar.proxy.journeys.headers import passes_to_mesh
-from sidecar.proxy.journeys.journey import Journey
-from sidecar.proxy.journeys.outbound import SUBJECT_METHODS, Outbound
+from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.proxy.journeys.snapshot import Snapshot
-from sidecar.proxy.native.ghosts import new_forwarding
-from sidecar.proxy.native.warm import InFlight, Parts, Sent, prepare
-from sidecar.proxy.native.warm_operations import HandedOver, WarmMessage, WholeMessage, head_of, read_operation
+from sidecar.proxy.native.warm import InFlight, WarmSide, prepare
+from sidecar.proxy.native.warm_operations import WarmMessage, WholeMessage, head_of, read_operation
 from sidecar.wire.dialer import Origin
-from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import Warm
 from sidecar.wire.limits import ClientLimits, ServerLimits
 
 _OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a": A2aOperation}
 
 
-class WarmOutbound:
-    """Warm calls of the outbound side. ``begin`` is called with a waiting connection and the bytes that arrived.
-
-    ``outbound`` serves all other calls, and the rest of those that the native engine hands over.
-
-    Raises:
-        LookupError: the native engine is not installed.
-    """
+class WarmOutbound(WarmSide):
+    """Warm calls of the outbound side. ``begin`` is called with a waiting connection and the bytes that arrived."""
 
     def __init__(self, outbound: Outbound, *, limits: ServerLimits, upstream_limits: ClientLimits) -> None:
-        self._native = require_native()
+        super().__init__("outbound", outbound, limits=limits, upstream_limits=upstream_limits)
         self._outbound = outbound
-        self._log = outbound.log
-        self._plans = plans = outbound.plans
-        plans.warm_bytes = PLANNED_BYTES
-        handles, logins = outbound.handles, outbound.features["logins"]
+        self.plans = outbound.plans
+        self.plans.warm_bytes = PLANNED_BYTES
+        self.planned = self.plans.entries
+        self.of_second = self.plans.of_second
+        self.counts = self.log.metrics.token_cache
+        logins = outbound.features["logins"]
+        self.login_holds = logins.holds
+        self.judged = logins.judged
+        self.find = partial(_find, outbound.own_authorities)
+        self.is_plain = is_plain
         # Counters of look-ups before the latest one, for ``_uncount``.
         self._of_plans: tuple[tuple[str, str], int, int] = ("", ""), 0, 0
         self._of_tokens: tuple[BoundedCache[Hashable, Issued], int, int, int, int] | None = None
-        self._grammar = RequestGrammar(
-            max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=True
-        )
-        self._handed_over = HandedOver()
         self._kinds = {
-            "mcp": self._kind(told=b""),
+            "mcp": self._kind(),
             "a2a": self._kind(told=b"delegation-reason"),  # the next hop's reason for a refusal, for the record
         }
-        parts = Parts(
-            self._native,
-            "outbound",
-            outbound,
-            limits=limits,
-            upstream_limits=upstream_limits,
-            take_over=self._take_over,
-            passes=passes_to_mesh,
-            handles=handles,
-            alive=handles.alive,
-            find=partial(_find, outbound.own_authorities),
-            login_holds=logins.holds,
-            plans=plans,
-            planned=plans.entries,
-            counts=outbound.log.metrics.token_cache,
-            judged=logins.judged,
-            of_second=plans.of_second,
-            look_up=self._look_up,
-            uncount=self._uncount,
-            prepare=self._prepare,
-            is_plain=is_plain,
-            read=self._read,
-        )
-        self.begin: Warm = self._native.OutboundGate(parts)
+        self.begin: Warm = self._native.OutboundGate(self)
 
-    def _kind(self, *, told: bytes) -> object:
-        kind: object = self._native.Kind(
-            passes=None, answer_passes=None, new_forwarding=new_forwarding, told=told, reads_answers=False
-        )
-        return kind
-
-    def _read(
+    def read(
         self, message: WholeMessage, route: OutboundRoute, path: str
     ) -> tuple[OutboundRoute, str, bytes, object, object] | bool:
         """Read the operation of a call.
@@ -127,7 +87,7 @@ class WarmOutbound:
             WarmMessage(found.asked, partial(self._handed_over.note, route.name)),
         )
 
-    def _look_up(
+    def look_up(
         self, snapshot: Snapshot, delegation: Delegation, route: OutboundRoute, now: int
     ) -> tuple[TokenExchange, Issued, Origin] | None:
         """Return the token service's client, its cached token for a call, and the origin of the call.
@@ -135,7 +95,7 @@ class WarmOutbound:
         None: no usable token is cached. Stores a ``PlannedCall`` at the plan, which spares the next call of the same
         request and route this look-up.
         """
-        plans, policy, counts = self._plans, snapshot.policy, self._log.metrics.token_cache
+        plans, policy, counts = self.plans, snapshot.policy, self.counts
         self._of_plans = (delegation.token.raw, route.key), plans.hits, plans.misses
         self._of_tokens = None
         plan = plans.plan(delegation, route, policy=policy, now=now)
@@ -166,7 +126,7 @@ class WarmOutbound:
 
         The list is empty if no token is valid now.
         """
-        plans, kept, facts = self._plans, tokens.tokens.kept, tokens.holds_by()
+        plans, kept, facts = self.plans, tokens.tokens.kept, tokens.holds_by()
         if facts is None:
             return []
         if delegation.entry:  # its plan is renewed each second
@@ -180,20 +140,20 @@ class WarmOutbound:
             self._native.PlannedCall(plan, policy.number, begins, ends, facts, tokens, key, issued.bound_to, origin)
         ]
 
-    def _uncount(self) -> None:
+    def uncount(self) -> None:
         """Restore the counters of the latest look-up: the engine in Python repeats it, and counts it."""
-        plans, (key, hits, misses) = self._plans, self._of_plans
+        plans, (key, hits, misses) = self.plans, self._of_plans
         if plans.misses > misses:
             plans.drop(key)  # else the repeated look-up would count a hit
         plans.hits, plans.misses = hits, misses
         if self._of_tokens is not None:
-            kept, counts = self._of_tokens[0], self._log.metrics.token_cache
+            kept, counts = self._of_tokens[0], self.counts
             _, kept.hits, kept.misses, counts["hit"], counts["miss"] = self._of_tokens
 
-    def _prepare(self, issued: Issued, of_request: RecordFields) -> object | None:
+    def prepare(self, issued: Issued, of_request: RecordFields) -> object | None:
         """Prepare the constant part of an issued token's calls; None: the engine in Python serves all of them."""
-        record = request_record("outbound", self._log.run) | of_request | issued.facts
-        record["workload"] = self._log.workload
+        record = request_record("outbound", self.log.run) | of_request | issued.facts
+        record["workload"] = self.log.workload
         bearer = b"Bearer " + issued.permit.token.raw.encode("ascii")
         ends = min(issued.usable_until, issued.refresh_at)  # from then on Python looks the token up, and refreshes it
         return prepare(self._native, record, [(b"authorization", bearer)], begins=0, ends=ends)
@@ -201,29 +161,21 @@ class WarmOutbound:
     def _take_over(self, flight: InFlight) -> None:
         """Make the ghosts of a call real that was sent and is not answered yet."""
         issued, served, tokens = flight.given
-        record = request_record("outbound", self._log.run) | served.facts | issued.facts
-        sent, message = flight.begin(self._log, self._grammar, record), flight.message
+        record = request_record("outbound", self.log.run) | served.facts | issued.facts
+        sent, message = flight.begin(self.log, self._grammar, record), flight.message
         stream, head, entry, origin, _, trace = sent
         permit, outbound = issued.permit, self._outbound
         call, host = entry.call_out or "", origin.authority
         edits = outbound.edits(issued, permit.plan, entry, call=call, trace=trace, host=host)
         assert message.target is not None  # noqa: S101 - for the type only: every call has one
         way = Way(outbound.forwarder, permit, stream, head, entry, origin, message.target, edits, served)
-        rest = self._rest(sent, permit, tokens, None if message.read is None else message.read.message)
+        asked = None if message.read is None else message.read.message
+        rest = self._rest(
+            sent,
+            refuse=partial(outbound.refuse, asked=asked),
+            note_answer=partial(outbound.note_answer, asked=asked, permit=permit, tokens=tokens),
+        )
         flight.wait_for_answer(rest, Forwarding, *way)
-
-    def _rest(self, sent: Sent, permit: IssuedPermit, tokens: TokenExchange, asked: Operation | None) -> Journey[None]:
-        """Serve the rest of ``Outbound.journey``, from the wait for the next hop on."""
-        try:
-            status = yield sent.forwarding
-            if asked is not None:
-                self._outbound.features[asked.protocol].note_answer(sent.forwarding.response, sent.entry)
-            if status == 401:
-                tokens.reject(permit)
-        except SidecarError as error:
-            refuse(sent.stream, error, sent.entry, allow=SUBJECT_METHODS, asked=asked)
-        finally:
-            close(sent.stream, sent.entry)
 
 
 def _find(own_authorities: Container[str], policy: Policy, host: str, path: str) -> tuple[CallRoute, int, bool]:
