@@ -22,7 +22,7 @@ from sidecar.config.platform_checks import platform_names
 from sidecar.config.platform_file import Platform
 from sidecar.config.profiles import kind_of
 from sidecar.config.sections import scalars
-from sidecar.config.sidecar_model import EntrySection, SidecarFile
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import repetitions
 from sidecar.delegation.login_issuer import LoginKind
 from sidecar.delegation.profile import IssuerProfile
@@ -32,6 +32,7 @@ from sidecar.errors import Problem
 from sidecar.exchange.adapters.adapter import STATIC, Adapter, ClientAuth
 from sidecar.exchange.sts import EndpointSettings, ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
+from sidecar.features.logins.settings import EntrySection
 from sidecar.identity.source_factory import IdentitySettings
 
 _ASSERTED = frozenset({ClientAuth.JWT_SVID, ClientAuth.JWT_SPIFFE})

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from sidecar.config.endpoints import endpoint_of, renamed, same_origin, tls_of, token_endpoints_of
 from sidecar.config.profiles import profile_of
 from sidecar.config.sections import CountersignSection, IssuerSection, KeySource, TlsSection, UserIssuerSection
-from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import Findings
 from sidecar.delegation.login_issuer import ScopeFrom
 from sidecar.delegation.profile import TrustedIssuer
@@ -20,6 +19,9 @@ from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.identity.endpoint import is_loopback
 from sidecar.identity.issuer import JwksSettings
+
+if TYPE_CHECKING:
+    from sidecar.config.sidecar_model import SidecarFile
 
 DOOR_COOLDOWN_S: Final = 5.0  # in place of 30
 

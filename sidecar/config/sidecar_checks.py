@@ -9,7 +9,6 @@ from typing import Final
 
 from sidecar.config.addresses import parse_address, parse_origin
 from sidecar.config.crossing_checks import crossing_problems
-from sidecar.config.entry_checks import entry_problems, first_token_problems
 from sidecar.config.exchange_checks import exchange_problems
 from sidecar.config.federate_checks import federate_problems
 from sidecar.config.inbound_checks import inbound_route_problems
@@ -23,6 +22,7 @@ from sidecar.config.profiles import profile_problems
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import repetitions
 from sidecar.errors import Problem
+from sidecar.features.logins.settings import entry_problems, first_token_problems
 from sidecar.identity.endpoint import is_loopback
 from sidecar.observe.probe import OWN_PATHS
 

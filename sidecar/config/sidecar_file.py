@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from sidecar.config.addresses import parse_address
-from sidecar.config.door_checks import door_ceiling_problems, door_of, door_problems, door_settings_of, issuers_at_door
-from sidecar.config.entry_checks import entry_of
 from sidecar.config.exchange_checks import (
     adapter_problems,
     audience_problems,
@@ -26,7 +24,6 @@ from sidecar.config.federate_checks import provider_svid_problems
 from sidecar.config.identity import identity_of
 from sidecar.config.inbound_checks import inbound_of, inbound_route, listener_rule_of
 from sidecar.config.issuers import countersign_of, key_sets, revocation_lists, trusted_issuers
-from sidecar.config.login_checks import login_ceiling_problems, login_problems
 from sidecar.config.operation_checks import named_operations
 from sidecar.config.outbound_checks import outbound_of, outbound_route
 from sidecar.config.outbound_model import ConnectRouteSection
@@ -53,6 +50,8 @@ from sidecar.delegation.route import Overlap
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
+from sidecar.features.door.settings import door_ceiling_problems, door_problems, door_settings_of, issuers_at_door
+from sidecar.features.logins.settings import entry_of, login_ceiling_problems, login_problems
 from sidecar.features.observing.settings import observe_problems, plain_problems
 from sidecar.features.transaction_tokens.settings import txn_ceiling_problems, txn_token_problems, txn_tokens_of
 from sidecar.observe.record_rate import RecordRate
@@ -112,7 +111,7 @@ def _settings(
     tracing = findings.attempt("tracing", tracing_of, file)
     findings.extend(tracing_problems, file, platform)
     records_settings = findings.attempt("records.countersign", lambda: records(file.records))
-    entry = findings.attempt("entry", entry_of, file, findings, door_of)
+    entry = findings.attempt("entry", entry_of, file, findings)
     findings.extend(door_problems, file)
     inbound = findings.attempt("inbound", inbound_of, file)
     outbound = findings.attempt("outbound", outbound_of, file)

@@ -7,9 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from sidecar.config.door_model import DoorSection
 from sidecar.config.exchange_model import ExchangeSection
-from sidecar.config.field_types import FileText, Line, PathText, Reserved, RouteName, Seconds, SpiffeIdText, UrlText
+from sidecar.config.field_types import FileText, Line, PathText, Reserved, RouteName, Seconds, SpiffeIdText
 from sidecar.config.inbound_model import InboundRouteSection, InboundSection
 from sidecar.config.limits import MemorySection
 from sidecar.config.outbound_model import (
@@ -29,52 +28,13 @@ from sidecar.config.sections import (
     ProbeSection,
     RecordsSection,
     Section,
-    UserIssuerSection,
     one_or_several,
 )
 from sidecar.config.tracing_model import TracingSection
-from sidecar.delegation.validity import FIRST_TOKEN_LIFE_S
 from sidecar.engine import EngineChoice
 from sidecar.errors import Problem
+from sidecar.features.logins.settings import EntrySection
 from sidecar.features.transaction_tokens.settings import TxnTokensSection
-
-
-class EntryIssuerSection(UserIssuerSection):
-    """A user issuer, with the OAuth client of this workload there."""
-
-    client_id: Line = Field(description="OAuth client ID of this workload at that issuer")
-
-
-class EntrySection(Section):
-    """Only for workloads where users log in: a delegation chain starts here and nowhere else."""
-
-    issuers: list[EntryIssuerSection] = Field(
-        default=[], description="issuers whose login tokens start a chain; none if users log in at token services alone"
-    )
-    may_call: list[RouteName] = Field(description="the outbound routes that such a request may use")
-    delegation_life_s: int | None = Field(
-        default=None,
-        ge=1,
-        le=86_400,
-        description=(
-            "ceiling of `first_token_life_s`; if set, a first token may outlive the login, if not set, it is the rest "
-            "of the login, an hour at most; the same as at the token service"
-        ),
-    )
-    first_token_life_s: int | None = Field(
-        default=None,
-        ge=1,
-        le=86_400,
-        description=(
-            f"longest lifetime of the first token of a chain; if not set, {FIRST_TOKEN_LIFE_S} or the ceiling; the "
-            "same as at the token service"
-        ),
-    )
-    redirect_uris: list[UrlText] = Field(
-        default=[],
-        description="for `token: login`: the front app's own URLs where a browser may come back, as registered",
-    )
-    door: DoorSection | None = Field(default=None, description="a listener for people's own clients ([door](door.md))")
 
 
 class WorkloadHandleSection(Section):

@@ -20,8 +20,8 @@ from sidecar.cli import main
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.proxy.listening.status import SettingsState, status_of
 from tests.config.documents import written
-from tests.config.test_login_checks import LOGINS
 from tests.fakes.tokens import TokenMint
+from tests.features.logins.test_settings import LOGINS
 from tests.integration.login_world import CALLBACK, SCOPES, SESSION, LoginWorld, asked_in, in_browser, open_login_world
 from tests.integration.world import FRONT, PLANNER, Sidecar, until
 

@@ -1,6 +1,6 @@
 """User logins: at an entry, and at a token service for one outbound route.
 
-Settings: ``sidecar/config/sidecar_model.py``, ``sidecar/config/entry_checks.py``, ``sidecar/config/login_checks.py``
+Settings: ``settings.py``
 Decisions: ``sidecar/delegation/login.py``, ``sidecar/delegation/login_issuer.py``,
     ``sidecar/delegation/authorization_response.py``
 Forwarding: ``logins.py``, ``user_logins.py``, ``pending_logins.py``

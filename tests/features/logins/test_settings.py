@@ -14,7 +14,7 @@ from sidecar.config.document import parse_document
 from sidecar.errors import Problem
 from tests.config.documents import ABSENT, changed, example, problems, written
 
-PAGES = Path(__file__).parents[2] / "docs" / "adapters"
+PAGES = Path(__file__).parents[3] / "docs" / "adapters"
 
 
 def blocks(page: str) -> list[dict[str, Any]]:

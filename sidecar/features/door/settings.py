@@ -1,19 +1,20 @@
-"""Checks and builders of an entry's door. Pure; each problem has its field and its fix."""
+"""Settings of an entry's door: section, builders and checks. Pure; each problem has its field and its fix."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from pydantic import Field
+
 from sidecar.config.addresses import parse_address
-from sidecar.config.door_model import DoorSection
-from sidecar.config.outbound_model import OutboundRouteSection
-from sidecar.config.platform_file import Platform
+from sidecar.config.field_types import AddressText, FileText, Line, RouteName, UrlText
+from sidecar.config.limits import ConnectionLimitsSection, ServerLimitsSection
 from sidecar.config.profiles import kind_of
+from sidecar.config.sections import Section
 from sidecar.config.settings import DoorSettings
-from sidecar.config.sidecar_model import EntrySection, SidecarFile
 from sidecar.delegation.door import Door
 from sidecar.delegation.door_url import is_origin, is_resource
 from sidecar.delegation.login_issuer import LoginKind, UserIssuer
@@ -23,7 +24,41 @@ from sidecar.identity.public_tls import PublicTlsSettings
 from sidecar.proxy.listening.connection_limits import ConnectionLimits
 from sidecar.wire.limits import ServerLimits
 
+if TYPE_CHECKING:
+    from sidecar.config.outbound_model import OutboundRouteSection
+    from sidecar.config.platform_file import Platform
+    from sidecar.config.sidecar_model import SidecarFile
+
 _FIELD: Final = "entry.door"
+
+
+class DoorSection(Section):
+    """A listener with public TLS for people's own clients, such as IDEs and browsers. They log in for `resource`."""
+
+    listen: AddressText = Field(description="address where they connect")
+    certificate: FileText = Field(
+        description="PEM file: certificate of the host in `resource`, and its intermediates; followed as it changes"
+    )
+    key: FileText = Field(
+        description="PEM file of its private key, mode 0600, or 0640 of another user; followed as it changes"
+    )
+    resource: UrlText = Field(
+        description="the URL that clients are given; a login token must name it, and nothing else, in `aud`"
+    )
+    routes: list[RouteName] = Field(
+        min_length=1, description="the outbound routes of MCP that the door opens, by their prefixes"
+    )
+    authorization_servers: list[Line] = Field(
+        default=[], description="the `entry.issuers` whose login tokens it takes; if empty, all with access tokens"
+    )
+    origins: list[Line] = Field(
+        default=[], description="origins of pages that may call it from a browser; all others are refused"
+    )
+    connections: ConnectionLimitsSection = Field(
+        default=ConnectionLimitsSection(),
+        description="limits on the number of its connections; `max_connections` is an eighth if not set",
+    )
+    limits: ServerLimitsSection = Field(default=ServerLimitsSection(), description="limits of its connections")
 
 
 def door_settings_of(file: SidecarFile) -> DoorSettings | None:
@@ -39,13 +74,12 @@ def door_settings_of(file: SidecarFile) -> DoorSettings | None:
     )
 
 
-def door_of(section: EntrySection, users: Mapping[str, UserIssuer]) -> Door | None:
-    """Make the door from the entry's issuers; None without a door, or for one that a check reports."""
-    door = section.door
+def door_of(door: DoorSection | None, users: Mapping[str, UserIssuer]) -> Door | None:
+    """Make the door; None without a section, or for one that a check reports. ``users`` are the entry's by issuer."""
     if door is None or not is_plain_url(door.resource) or not is_resource(door.resource):
         return None
-    servers = _servers(section, door)
-    if not servers or not users.keys() >= set(servers):
+    servers = _servers(door, {issuer: user.kind for issuer, user in users.items()})
+    if not servers:
         return None
     return Door(
         resource=ProtectedResource(door.resource, tuple(servers)),
@@ -57,12 +91,16 @@ def door_of(section: EntrySection, users: Mapping[str, UserIssuer]) -> Door | No
 
 def issuers_at_door(file: SidecarFile) -> frozenset[str]:
     """Return the issuers whose tokens callers present at the door; empty without a door."""
-    entry = file.entry
-    return frozenset() if entry is None or entry.door is None else frozenset(_servers(entry, entry.door))
+    door = None if file.entry is None else file.entry.door
+    return frozenset() if door is None else frozenset(_servers(door, _kinds(file)))
 
 
-def _servers(entry: EntrySection, door: DoorSection) -> list[str]:
-    able = [user.issuer for user in entry.issuers if kind_of(user) is LoginKind.ACCESS_TOKEN]
+def _kinds(file: SidecarFile) -> dict[str, LoginKind | None]:
+    return {} if file.entry is None else {user.issuer: kind_of(user) for user in file.entry.issuers}
+
+
+def _servers(door: DoorSection, kinds: Mapping[str, LoginKind | None]) -> list[str]:
+    able = [issuer for issuer, kind in kinds.items() if kind is LoginKind.ACCESS_TOKEN]
     return [issuer for issuer in able if not door.authorization_servers or issuer in door.authorization_servers]
 
 
@@ -72,17 +110,17 @@ def door_problems(file: SidecarFile) -> Iterator[Problem]:
     if entry is None or entry.door is None:
         return
     door = entry.door
-    yield from _resource(entry, door)
+    yield from _resource(door, {user.client_id for user in entry.issuers})
     if door.certificate == door.key:
         yield Problem(f"{_FIELD}.key", "is the certificate's file", "keep the key in a file of its own")
-    known = {user.issuer: kind_of(user) for user in entry.issuers}
+    known = _kinds(file)
     for number, issuer in enumerate(door.authorization_servers):
         where = f"{_FIELD}.authorization_servers[{number}]"
         if issuer not in known:
             yield Problem(where, f"{issuer} is not one of entry.issuers", "list it there, or remove it here")
         elif known[issuer] is LoginKind.ID_TOKEN:
             yield Problem(where, f"{issuer} shows ID tokens, which name no resource", "list one with access tokens")
-    if not _servers(entry, door) and not door.authorization_servers:
+    if not _servers(door, known) and not door.authorization_servers:
         wrong = "is empty, and no issuer of the entry has access tokens"
         yield Problem(f"{_FIELD}.authorization_servers", wrong, "list one under entry.issuers")
     for number, origin in enumerate(door.origins):
@@ -91,25 +129,25 @@ def door_problems(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{_FIELD}.origins[{number}]", f"{origin} is not the origin of pages", fix)
     routes = {route.name: route for _, route in file.mesh_routes()}
     for number, name in enumerate(door.routes):
-        yield from _route(entry, door, name, routes.get(name), f"{_FIELD}.routes[{number}]")
+        yield from _route(entry.may_call, door, name, routes.get(name), f"{_FIELD}.routes[{number}]")
 
 
-def _resource(entry: EntrySection, door: DoorSection) -> Iterator[Problem]:
+def _resource(door: DoorSection, client_ids: Collection[str]) -> Iterator[Problem]:
     where = f"{_FIELD}.resource"
     if not is_plain_url(door.resource) or not is_resource(door.resource):
         fix = "write it as https://host or https://host/path, in lower case, without a port of 443 or a last slash"
         yield Problem(where, "cannot be the URL of a door", fix)
-    elif door.resource in {user.client_id for user in entry.issuers}:
+    elif door.resource in client_ids:
         yield Problem(where, "is an OAuth client ID of the entry too", "give the door a URL of its own")
 
 
 def _route(
-    entry: EntrySection, door: DoorSection, name: str, route: OutboundRouteSection | None, where: str
+    may_call: Collection[str], door: DoorSection, name: str, route: OutboundRouteSection | None, where: str
 ) -> Iterator[Problem]:
     if route is None:
         yield Problem(where, f"{name} is not an outbound route into the mesh", "add the route, or remove the name")
         return
-    if name not in entry.may_call:
+    if name not in may_call:
         yield Problem(where, f"{name} is not in entry.may_call", "list it there, or remove it here")
     if route.protocol != "mcp":
         yield Problem(where, f"{name} is no route of MCP", "set its protocol to mcp, or remove the name")

@@ -14,7 +14,7 @@ from sidecar.config.document import parse_document
 from sidecar.config.sts_file import load_sts
 from tests.config.documents import ABSENT, changed, example, problems, written
 
-PAGE = Path(__file__).parents[2] / "docs" / "door.md"
+PAGE = Path(__file__).parents[3] / "docs" / "door.md"
 FOUND: list[Any] = [
     parse_document(block, name="block") for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
 ]
