@@ -34,9 +34,9 @@ def serve(
     journey: Callable[[Stream, Request, Entry], Journey[None]],
     unproven: UnprovenRecords | None = None,
 ) -> None:
-    """Reserve the record of a request, then start its journey. Without space for a record the request is refused.
+    """Reserve the record of a request, then start its journey. Without space for a record, refuse the request.
 
-    ``unproven``: the record rate of a listener whose callers prove no identity (None: they do).
+    ``unproven`` limits the rate of records of callers without a proven identity; None: callers prove theirs.
     """
     head = stream.head
     assert head is not None  # noqa: S101 - for the type only: ``on_request`` comes after the head
@@ -97,7 +97,7 @@ def _record_refusal(
     return log.refused(direction, fields)
 
 
-@cache  # once for each direction: a gRPC client retries forever
+@cache  # warn once per direction: a gRPC client retries forever
 def _warn_of_http2(direction: Direction) -> None:
     _log.warning(
         "a client speaks HTTP/2, which is disabled: set protocols.http2, or configure the client for HTTP/1.1",
@@ -121,7 +121,7 @@ def refuse(
     """Note ``error`` in the record and answer with it; abort if an answer has begun, or the reason has no HTTP status.
 
     ``asked`` is the refused operation: its protocol decides the form of the answer. ``also`` are additional fields of
-    the answer. ``hang_up`` closes the connection after the answer, whatever the reason. Others as for ``refusal``.
+    the answer. ``hang_up`` closes the connection after the answer. Other arguments as for ``refusal``.
     """
     if entry.direction == "outbound" and error.reason in OF_HANDSHAKES:
         ended = TrustEnded(error.reason, error.detail)

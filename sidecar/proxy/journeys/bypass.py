@@ -1,12 +1,11 @@
-"""Finds listening sockets by which callers could reach the agent past the sidecar.
+"""Finds listening sockets through which a caller could bypass the sidecar.
 
-A pod's containers share one network namespace. An agent that listens beyond loopback there can be called without a
-proven peer, without a token and without a record. The kernel lists every TCP listener of the namespace, including those
-of other processes and users.
+A pod's containers share one network namespace. If the agent listens beyond loopback there, anyone can call it without
+a proven peer, a token or a record. The kernel lists every TCP listener of the namespace, including those of other
+processes and users.
 
-It is asked for them by sock_diag(7), which takes 0.05 ms. Where that is missing (a kernel without the module, a
-sandbox) the tables of proc(5) are read: an empty one costs 0.5 to 4 ms, because the kernel goes through its whole hash
-table of connections to find that there is none.
+sock_diag(7) returns that list in 0.05 ms. The fallback, for a sandbox or a kernel without that module, is to read the
+tables of proc(5): even an empty table costs 0.5 to 4 ms, because the kernel scans its whole hash table of connections.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from typing import Final, NamedTuple
 
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 _LISTENING: Final = 10  # TCP_LISTEN of include/net/tcp_states.h
-MAX_TOLD: Final = 8  # listeners that are named; the count includes all
-# In one table. The event loop reads it, some 5 microseconds for each; any process in the namespace can open more.
+MAX_TOLD: Final = 8  # listeners named in a message; the rest are counted
+# Per table. Any process in the namespace can open more, and the event loop spends some 5 microseconds on each.
 MAX_LISTENERS: Final = 1024
 
 _NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
@@ -55,10 +54,10 @@ class ListeningSocket(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerRule:
-    """Rule for the listeners that do not bypass the sidecar. ``allowed``: ports besides loopback and our own.
+    """Rule that tells which listeners bypass the sidecar. Loopback, our own and the ports in ``allowed`` never do.
 
-    In a pod every other listener counts. Outside one (``pod`` false) the namespace is the machine's, and only a
-    listener at a port of the agent's counts. ``refuse``: no call is served while there is one.
+    In a pod, every other listener does. Outside a pod (``pod`` false) the namespace is the whole machine's, and only
+    listeners at the agent's ports do. ``refuse``: refuse all calls while such a listener exists.
     """
 
     agent_port: int | None
@@ -70,7 +69,7 @@ class ListenerRule:
     def ways_round(
         self, listening: Iterable[ListeningSocket], own: frozenset[ListeningSocket]
     ) -> list[ListeningSocket]:
-        """Return the listeners that reach past the sidecar, sorted. ``own`` are ours."""
+        """Return the listeners that bypass the sidecar, sorted by port. ``own`` are the sidecar's listeners."""
         return sorted(
             {
                 one
@@ -87,7 +86,8 @@ class ListenerRule:
 class BypassWatch:
     """Watches the namespace's listeners; ``found`` and ``error`` are the result of the last ``look``.
 
-    Without a rule (no inbound side) it does nothing. ``own`` returns our listeners' addresses, ``listening`` all.
+    ``rule`` returns None if there is no inbound side; ``look`` then finds nothing. ``own`` returns the addresses of the
+    sidecar's listeners, ``listening`` all listeners of the namespace.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class BypassWatch:
         self.error: str | None = None
 
     def look(self) -> None:
-        """Ask for the listeners and log each change."""
+        """Update ``found`` and ``error``; log each change."""
         rule = self._rule()
         if rule is None:
             self.found, self.error = [], None
@@ -127,13 +127,13 @@ class BypassWatch:
 
     @property
     def told(self) -> str:
-        """The listeners that were found, the first ``MAX_TOLD`` by name."""
+        """The listeners in ``found`` as text: the first ``MAX_TOLD`` by address, the others as a count."""
         rest = len(self.found) - MAX_TOLD
         return ", ".join(map(str, self.found[:MAX_TOLD])) + (f" and {rest} more" if rest > 0 else "")
 
     @property
     def refusal(self) -> str | None:
-        """The reason to serve no call now; None: calls are served."""
+        """The reason to refuse all calls now; None: serve them."""
         rule = self._rule()
         if rule is None or not rule.refuse:
             return None
@@ -145,18 +145,18 @@ class BypassWatch:
 def listening_here(
     ask: Callable[[int], list[ListeningSocket]] | None = None, tables: tuple[Path, Path] = _TABLES
 ) -> list[ListeningSocket]:
-    """Return the TCP listeners of this network namespace, as the kernel answers; where it does not, as its tables say.
+    """Return the TCP listeners of this network namespace, by sock_diag(7), else from the tables in ``/proc``.
 
     Raises:
-        OSError: there is no table either.
-        ValueError: a table is none, or there are more than ``MAX_LISTENERS`` of one family.
+        OSError: both failed.
+        ValueError: a table is malformed, or lists more than ``MAX_LISTENERS``.
     """
     found: list[ListeningSocket] = []
     for family, table in zip((socket.AF_INET, socket.AF_INET6), tables, strict=True):
         try:
             found += (ask or ask_kernel)(family)
         except OSError:
-            from sidecar.proxy.journeys.listening_table import listening_in  # of kernels without sock_diag
+            from sidecar.proxy.journeys.listening_table import listening_in  # for kernels without sock_diag
 
             found += (ListeningSocket(*one) for one in listening_in(table, most=MAX_LISTENERS))
     return found
@@ -166,7 +166,7 @@ def ask_kernel(family: int) -> list[ListeningSocket]:
     """Return the TCP listeners of one address family by sock_diag(7), which needs no privilege.
 
     Raises:
-        OSError: the kernel has no such interface, or did not answer whole.
+        OSError: the kernel has no such interface, or its answer is incomplete.
         ValueError: there are more than ``MAX_LISTENERS``.
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
@@ -178,17 +178,22 @@ def ask_kernel(family: int) -> list[ListeningSocket]:
         while True:
             answer, sender = kernel.recvfrom(_ANSWER_BYTES)
             if sender[0] != 0:
-                continue  # not the kernel
+                continue  # only the kernel's messages count
             if not _take(answer, found):
                 return found
 
 
 def _take(answer: bytes, found: list[ListeningSocket]) -> bool:
-    """Add the listeners in one piece of the kernel's answer. Returns False if it was the last."""
+    """Add the listeners in one message of the kernel's answer to ``found``. Return False if it was the last message.
+
+    Raises:
+        OSError: the kernel reports an error, or the message is incomplete.
+        ValueError: ``found`` has ``MAX_LISTENERS`` already.
+    """
     at = 0
     while at + _header.size <= len(answer):
         size, kind, flags, *_ = _header.unpack_from(answer, at)
-        if kind == _DONE:  # its number is an error where the kernel has no handler of TCP (no module tcp_diag)
+        if kind == _DONE:  # with a negative number if the kernel has no handler for TCP (no module tcp_diag)
             if size < _header.size + _number.size or _number.unpack_from(answer, at + _header.size)[0] < 0:
                 raise OSError("sock_diag could not list the sockets")
             return False
@@ -204,10 +209,10 @@ def _take(answer: bytes, found: list[ListeningSocket]) -> bool:
 
 
 def _sockets(addresses: Iterable[tuple[str, int]]) -> tuple[frozenset[ListeningSocket], frozenset[int]]:
-    """Return our listeners, and the ports of those whose host is a name other than localhost.
+    """Split our listeners' addresses into sockets, and the ports of listeners with a host name.
 
-    Resolving a name could take seconds, so at such a port every address counts as ours; localhost is loopback, which is
-    no way round anyway (RFC 6761 section 6.3).
+    Resolving a name could take seconds, so every address at such a port counts as ours. ``localhost`` is left out: it
+    is loopback (RFC 6761 section 6.3), which never counts as a bypass.
     """
     own, named_ports = set(), set()
     for host, port in addresses:
@@ -222,7 +227,7 @@ def _sockets(addresses: Iterable[tuple[str, int]]) -> tuple[frozenset[ListeningS
 
 @lru_cache(maxsize=MAX_LISTENERS)
 def _packed(address: bytes) -> IpAddress:
-    """Read an address in network order."""
+    """Parse an IP address of 4 or 16 octets in network byte order."""
     return ipaddress.ip_address(address)
 
 

@@ -20,8 +20,8 @@ LEFT_PART: Final = 64  # while memory is short, each cache keeps 1 / 64 of the l
 HANDLES: Final = "handles"
 
 
-# Caches of which a change of revocations drops only entries with a revoked token, and the token of an entry. Logins and
-# plans also depend on the user's names in the mesh or beyond a crossing, so they are emptied.
+# Caches from which a change of revocations drops only the entries with a revoked token; each function returns an
+# entry's token. Logins and plans also depend on the user's names in other domains, so those caches are emptied.
 _TOKENS_OF: Final[Mapping[str, Callable[[Any], VerifiedToken]]] = {
     "verdicts": lambda token: token,
     "permits": lambda given: given.permit.token,
@@ -29,9 +29,9 @@ _TOKENS_OF: Final[Mapping[str, Callable[[Any], VerifiedToken]]] = {
 
 
 class Caches:
-    """Token caches by name. ``named``: functions that return the current cache (a reload may replace it) or None.
+    """Token caches by name. ``clock`` is wall time in seconds.
 
-    ``clock`` is wall time in seconds.
+    Each function of ``named`` returns the current cache, because a reload may replace it; None: there is none.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Caches:
         self._trim.look()
 
     def carry(self, renewal: Renewal) -> None:
-        """Keep the entries that a change of revocations leaves valid, under the new policy number."""
+        """After a change of revocations, move the entries that are still valid to the new policy number."""
         for name, token_of in _TOKENS_OF.items():
             cache = self._named.get(name, lambda: None)()
             if isinstance(cache, BoundedCache):
@@ -63,7 +63,10 @@ class Caches:
             issued.carry(renewal.before, renewal.after, renewal.stops)
 
     def shed(self, limit_bytes: int, *, handles: bool) -> bool:
-        """Evict each cache, or with ``handles`` only handles, to 1 / ``LEFT_PART`` of the limit. True: bytes freed."""
+        """Evict entries until each cache uses at most 1 / ``LEFT_PART`` of the limit. Return True if bytes were freed.
+
+        ``handles`` true: only handles; false: all caches except handles.
+        """
         before = self.total
         for name, cache in self._found().items():
             if (name == HANDLES) == handles:
@@ -84,7 +87,7 @@ class Caches:
         return {name: cache.evicted for name, cache in self._found().items()}
 
     def lookups(self) -> Mapping[tuple[str, str], int]:
-        """Return the number of lookups by cache and result (``hit``, ``miss``), without handles: they are no cache."""
+        """Return the number of lookups by cache and result (``hit``, ``miss``). Handles are left out: no cache."""
         found = [(name, cache) for name, cache in self._found().items() if name != HANDLES]
         return {
             (name, result): count
@@ -98,7 +101,7 @@ class Caches:
 
 
 def _carry(cache: BoundedCache[Any, Any], renewal: Renewal, token_of: Callable[[Any], VerifiedToken]) -> None:
-    """Carry one cache over. Its epoch is the policy's number, or (generation of the keys, policy's number)."""
+    """Move one cache to the new policy number. Its epoch is that number, or (generation of the keys, that number)."""
     epochs: dict[Hashable, Hashable] = {renewal.before: renewal.after}
     if isinstance(cache.epoch, tuple):
         keys, _ = cache.epoch

@@ -1,7 +1,7 @@
-"""The authority of a call: the request that its handle stands for, a user's login, or the workload's own.
+"""Finds the authority of an outbound call: a request in progress, a user's login, or the workload itself.
 
-A handle that stands for a request is perhaps another worker's. An attempt to leave the mesh is noted here too: it names
-the request behind its handle, or those being served.
+The request behind a handle may be in progress at another worker. A call to a host without a route is noted here too,
+with the request behind its handle, or else with the requests in progress as candidates.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from sidecar.proxy.journeys.stray_credentials import Strays
 
 Authority: TypeAlias = "tuple[ServedRequest | RemoteRequest | None, Delegation | None]"
-"""The request being served and its delegation. (None, a delegation): of a login; (None, None): the workload's own."""
+"""The request in progress and its delegation. (None, delegation): a login. (None, None): the workload itself."""
 
 
 class CallAuthority:
-    """Finds the authority of calls. ``own_authorities`` are our listener's names.
+    """Finds the authority of calls. ``own_authorities`` are the Host values of the sidecar's own listener.
 
-    ``features`` has the ``logins`` of an entry. ``remote_handles`` asks the other workers for their handles; None: this
-    is the only worker.
+    ``features`` has the feature ``logins``. ``remote_handles`` resolves the handles of other workers; None: this is the
+    only worker.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class CallAuthority:
         """Find the authority of a call to the next hop: a request, a user's login at an entry, or the workload itself.
 
         Raises:
-            Denied: NO_REQUEST_CONTEXT, or as ``Handles.resolve``, ``Logins.again`` and ``Logins.verify`` say.
+            Denied: NO_REQUEST_CONTEXT, or as ``Handles.resolve``, ``Logins.again`` and ``Logins.verify``.
+            Unavailable: as those.
         """
         credential = credential_of(head)
         if credential.handle is not None:
@@ -84,7 +85,10 @@ class CallAuthority:
         return None, (yield from self._features["logins"].verify(credential.token or "", snapshot, entry))
 
     def note_attempt(self, head: Request, entry: Entry) -> Journey[None]:
-        """Note an attempt to leave: it is evidence. Name the host, and whose request it was or may have been."""
+        """Note a call to a host without a route in the record and the metrics: its host, and the requests behind it.
+
+        A call to the sidecar's own listener is not noted.
+        """
         if head.authority in self._own_authorities:
             return
         entry.host = head.authority
@@ -93,7 +97,10 @@ class CallAuthority:
             entry.op = OWN
 
     def note_request(self, head: Request, entry: Entry) -> Journey[bool]:
-        """Note whose request a call belongs to, or may belong to, that is refused before its authority is asked for."""
+        """Note the request behind a refused call in the record. Return True if its handle names one.
+
+        Otherwise note the requests in progress as candidates.
+        """
         for handle in handles_of(head):
             if self._handles.is_own(handle):
                 continue
@@ -103,12 +110,17 @@ class CallAuthority:
                 continue
             _note_served(served, entry)
             return True
-        # With the workload handle too: it says nothing of the request that the agent was serving.
+        # Also for the workload handle: the agent may be serving a request while it calls for itself.
         entry.candidates = self._handles.call_ids(MAX_ITEMS)
         return False
 
     def of_request(self, handle: str, snapshot: Snapshot, entry: Entry) -> Journey[Authority]:
-        """Find the authority of the request that a handle stands for."""
+        """Find the authority of the request behind a handle.
+
+        Raises:
+            Denied: as ``Handles.resolve`` and ``Logins.again``.
+            Unavailable: as those.
+        """
         served = yield from self._resolve(handle)
         _note_served(served, entry)
         if served.delegation.entry:
@@ -116,7 +128,12 @@ class CallAuthority:
         return served, served.delegation
 
     def refuse_strays(self, head: Request, *, in_authorization: bool) -> Journey[None]:
-        """Refuse a call with a live handle where none belongs: it would leave, or be a second authority."""
+        """Refuse a call with a live handle in the wrong field: the handle would leak, or be a second authority.
+
+        Raises:
+            Denied: NO_REQUEST_CONTEXT, there is such a handle.
+            Unavailable: as ``is_alive``.
+        """
         from sidecar.proxy.journeys.stray_credentials import stray_handles  # few calls need it
 
         strays = stray_handles(head, in_authorization=in_authorization)
@@ -124,7 +141,7 @@ class CallAuthority:
             raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field where none belongs")
 
     def _resolve(self, handle: str) -> Journey[ServedRequest | RemoteRequest]:
-        """The request that a handle stands for, perhaps at another worker."""
+        """Return the request behind a handle, of this worker or another one."""
         remote_handles = self._remote_handles
         if remote_handles is None or (owner := remote_handles.owner_of(handle)) is None:
             return self._handles.resolve(handle)
@@ -133,7 +150,7 @@ class CallAuthority:
 
 
 def _note_own(entry: Entry, workload: SpiffeId) -> None:
-    """Note that the agent calls for itself. Where the record names an operation, its subject tells that."""
+    """Note in the record that the agent calls for itself: in its operation, or in its subject if that is taken."""
     if entry.op is None:
         entry.op = OWN
     else:
@@ -141,14 +158,14 @@ def _note_own(entry: Entry, workload: SpiffeId) -> None:
 
 
 def _note_served(served: ServedRequest | RemoteRequest, entry: Entry) -> None:
-    """Note in the record whose request a call belongs to."""
+    """Note in the record the request that a call belongs to."""
     entry.call_in = served.call_in
     entry.after_request = served.ended_at is not None
     entry.attribute_served(served.facts)
 
 
 def any_alive(strays: Strays, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:
-    """Tell if one of these is a live handle, or contains one of this worker's. Raises as ``is_alive``."""
+    """Return True if a text is a live handle, or a longer one contains one of this worker. Raises as ``is_alive``."""
     for stray in strays.alone:
         if (yield from is_alive(stray, handles, remote_handles, tasks)):
             return True
@@ -156,10 +173,10 @@ def any_alive(strays: Strays, handles: Handles, remote_handles: RemoteHandles | 
 
 
 def is_alive(handle: str, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:
-    """Tell if a handle, perhaps of another worker, stands for a request, or is the workload's own.
+    """Return True for a workload handle in force, and for the handle of a request, of any worker.
 
     Raises:
-        Unavailable: nobody can tell.
+        Unavailable: NOT_READY, the worker that made the handle does not answer.
     """
     if handles.is_own(handle):
         return True

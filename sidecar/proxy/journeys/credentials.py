@@ -1,6 +1,6 @@
-"""Credentials of the agent's outbound calls: a handle, or, at an entry, a user's login token.
+"""Parses the credentials of the agent's outbound calls: a handle, or at an entry a user's login token.
 
-A call to a host outside the mesh may carry a handle in one or two fields only: see ``stray_credentials``.
+``stray_credentials`` does so for calls to hosts outside the mesh.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sidecar.wire.message import Message
 BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
 _HANDLE_ALONE: Final = re.compile(rb"Bearer ([A-Za-z0-9_-]{43,44})")
 RUN: Final = re.compile(rb"[A-Za-z0-9_-]+")
-HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # with the mark of a worker, where there are several
+HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # 44 with the mark of one of several workers
 
 
 class Credential(NamedTuple):
-    """A call's credential; at least one is set. ``token`` is any Bearer value that has not the form of a handle."""
+    """A call's credentials, at least one of the two. ``token``: a Bearer value without the form of a handle."""
 
     handle: str | None = None
     token: str | None = None
@@ -33,11 +33,11 @@ _new_credential: Final[Callable[[tuple[str | None, str | None]], Credential]] = 
 
 
 def credential_of(request: Message) -> Credential:
-    """Read ``Authorization`` and ``Delegation-Handle``; names are lower case.
+    """Parse ``Authorization`` and ``Delegation-Handle``. Both may carry the same handle.
 
     Raises:
-        Denied: HEADER_MALFORMED, a doubled Authorization; NO_REQUEST_CONTEXT, there is no handle or JWT, two different
-            handles, or Delegation-Handle is repeated. The same handle may be in both fields.
+        Denied: HEADER_MALFORMED, Authorization is repeated; NO_REQUEST_CONTEXT, there is neither a handle nor a JWT,
+            there are two different handles, or Delegation-Handle is repeated.
     """
     own = request.all(b"delegation-handle")
     if not own:
@@ -58,13 +58,13 @@ def credential_of(request: Message) -> Credential:
             token = shown
     if len(handles) > 1:
         raise Denied(Reason.NO_REQUEST_CONTEXT, "two different handles")
-    if not handles and (token is None or "." not in token):  # without a dot it is no JWT: a malformed handle
+    if not handles and (token is None or "." not in token):  # no dot, no JWT: a malformed handle
         raise Denied(Reason.NO_REQUEST_CONTEXT, "no handle")
     return Credential(next(iter(handles), None), token)
 
 
 def handles_of(request: Message) -> list[str]:
-    """Return each text with the form of a handle in Delegation-Handle, Authorization and Proxy-Authorization."""
+    """Return each text that has the form of a handle in Delegation-Handle, Authorization or Proxy-Authorization."""
     found: list[str] = []
     for name in (b"delegation-handle", b"authorization", b"proxy-authorization"):
         for value in request.all(name):

@@ -1,10 +1,10 @@
-"""Deadlines of forwardings, and a timer wheel that finds the ones that are due.
+"""Deadlines of forwardings, and a timer wheel that finds the forwardings that are due.
 
-A WebSocket, a tunnel, or a GET answered by an event stream never finishes by itself: it ends with its token, with its
-peer's certificates, or when its user's login is too old for its route; a tunnel also after ``max_life_s``. Expiry cuts
-nothing else: an upload may take ``max_upload_s``, an answer ``max_stream_s``, or either as long as its authority lasts;
-of a stream that stays open also the wait for its answer is bounded. ``wire.lifetimes`` has the table by kind. A route's
-``deadline_s`` ends its requests whatever their kind.
+A WebSocket, a tunnel, or a GET answered by an event stream is *endless*: it ends with its token, with its peer's
+certificates, or when its user's login is too old for its route; a tunnel also after ``max_life_s``. Expiry ends no
+other forwarding. An upload may take ``max_upload_s`` and an answer ``max_stream_s``, or longer while its authority
+lasts. A call that stays open must be answered within ``max_wait_s``, or while its authority lasts. ``wire.lifetimes``
+has the table by kind. A route's ``deadline_s`` ends requests of every kind.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ T = TypeVar("T")
 
 
 class End(NamedTuple):
-    """The seconds left until a forwarding ends, and the reason."""
+    """A deadline of a forwarding: the seconds left, and the reason to record when it passes."""
 
     left_s: float
     reason: Reason
     detail: str
 
     def error(self, *, begun: bool) -> SidecarError:
-        """Return the error for its record and its caller. ``begun``: the answer has begun."""
+        """Return the error for the record and the caller. ``begun``: the answer has begun."""
         if self.reason is _DEADLINE:
             return DeadlinePassed(self.detail, begun=begun)
         return Denied(self.reason, self.detail)
 
 
 class Timed(Protocol):
-    """A forwarding's times. ``began_at`` and ``answered_at`` are monotonic, ``…_expires_at`` wall seconds.
+    """A forwarding's times. ``began_at`` and ``answered_at`` are monotonic seconds, ``…_expires_at`` wall seconds.
 
-    ``answered_at``: the time of the head of an unfinished answer. ``uploading``: the request is not complete.
+    ``answered_at``: arrival of the answer's head, if the answer is unfinished; else None. ``uploading``: the request's
+    body is incomplete.
     """
 
     @property
@@ -70,7 +71,7 @@ class Timed(Protocol):
 
 
 def end_of(one: Timed, *, wall: float, passed: float) -> End | None:
-    """Return a forwarding's next deadline at ``wall`` and monotonic ``passed`` seconds; None: other limits apply."""
+    """Return a forwarding's next deadline; None: it has none. ``wall`` and ``passed`` are now, by the two clocks."""
     ends: list[End] = []
     if one.deadline_s < _NEVER:
         ends.append(End(one.began_at + one.deadline_s - passed, _DEADLINE, "the deadline_s of the route"))

@@ -1,7 +1,7 @@
-"""Interfaces of a feature to the journeys: a protocol above HTTP, on a side of the sidecar.
+"""Interfaces between the journeys and a feature: a protocol above HTTP, one class per direction.
 
-A route names its protocol. On a route of plain HTTP nothing here runs. On any other one the journey asks the feature of
-that name, which either answers a request itself or reads its operation, by which everything else is decided.
+A route names its protocol. For a protocol other than plain HTTP the journey calls the feature of that name. The feature
+answers the request itself, or parses its operation; the journey then decides on that operation.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ class Features(Protocol):
     """The features of the whole sidecar, imported where they are used."""
 
     def of(self, name: str) -> Any:
-        """Return a feature by its name."""
+        """Return a feature by its name; the first call imports it."""
 
     def used(self, name: str) -> Any | None:
-        """Return a feature that is in use; None: it was never asked for."""
+        """Return a feature if it has been imported, else None."""
 
     def load(self, names: Iterable[str]) -> None:
-        """Make features now, so that no request waits for an import."""
+        """Import these features now, so that no request waits for an import."""
 
 
 class InboundProtocol(Protocol):
     """A protocol in front of the agent."""
 
     def new_operation(self) -> Operation:
-        """Return the operation of a request that is not read yet."""
+        """Return an empty operation, for ``Operation.find`` to fill from a request."""
 
     def answers(self, target: CanonicalTarget, policy: Policy) -> bool:
-        """Tell if the sidecar itself answers requests for this target."""
+        """Return True if the sidecar itself answers requests for this target."""
 
     def answer(
         self,
@@ -57,37 +57,37 @@ class InboundProtocol(Protocol):
         snapshot: Snapshot,
         entry: Entry,
     ) -> Journey[None]:
-        """Answer a request in place of the agent."""
+        """Answer a request in place of the agent. Raises SidecarError to refuse it."""
 
     def open(self, operation: Any, head: Request, permit: Permit | ObservedPermit, now: int) -> Any:
-        """Find what a permitted request goes on in, such as a session: the ``session`` of ``forwarding``.
+        """Return the session of a permitted request, to pass to ``forwarding``; its type is the protocol's own.
 
         Raises:
-            Denied: it names one that its caller does not have.
+            Denied: the request names a session of another caller.
         """
 
     def forwarding(self, operation: Any, session: Any, way: Way, policy: Policy) -> Forwarding:
-        """Make the way to the agent and back. Raises Denied, as that of its protocol."""
+        """Make the forwarding to the agent. Raises Denied, for the protocol's own reasons."""
 
 
 class OutboundProtocol(Protocol):
-    """A protocol behind the agent. ``methods``: those of calls that the sidecar itself answers."""
+    """A protocol of the agent's own calls. ``methods`` are the methods of calls that the sidecar itself answers."""
 
     methods: Collection[str]
 
     def new_operation(self) -> Operation:
-        """Return the operation of a call that is not read yet."""
+        """Return an empty operation, for ``Operation.find`` to fill from a call."""
 
     def answers(self, target: CanonicalTarget) -> bool:
-        """Tell if the sidecar itself answers calls for this target."""
+        """Return True if the sidecar itself answers calls for this target."""
 
     def answer(
         self, stream: Stream, head: Request, target: CanonicalTarget, route: Any, snapshot: Snapshot, entry: Entry
     ) -> Journey[None]:
-        """Serve such a call to its end."""
+        """Answer a call in place of the next hop. Raises SidecarError to refuse it."""
 
     def forwarding(self, operation: Any, way: Way) -> Forwarding:
-        """Make the way to the next hop and back."""
+        """Make the forwarding to the next hop. Raises Denied, for the protocol's own reasons."""
 
     def note_answer(self, answer: Response | None, entry: Entry) -> None:
-        """Note in the record what the answer of the next hop says of the call."""
+        """Note in the record facts about the call from the next hop's answer."""

@@ -40,10 +40,10 @@ AnyPermit: TypeAlias = Permit | IssuedPermit | OwnPermit | ObservedPermit
 
 
 class Forwarder:
-    """Shared arguments of all forwardings of one side.
+    """Shared arguments of all forwardings in one direction.
 
-    ``answer_edits`` are the edits to the fields of every answer. Of ``limits`` only ``max_upload_s`` and
-    ``max_stream_s`` are read: they bound an upload and an answer that outlast their token.
+    ``answer_edits`` apply to the fields of every answer. Only ``max_upload_s`` and ``max_stream_s`` of ``limits`` are
+    used: they bound an upload and an answer that outlast their token.
     """
 
     __slots__ = ("answer_edits", "limits", "pool", "watch")
@@ -72,12 +72,12 @@ class Way(NamedTuple):
 class Forwarding(Pump):
     """Wait that forwards one request and its whole answer; its result is the status of the answer.
 
-    The arguments are those of ``Way``. The request goes upstream with ``target`` and ``edits``. Subclasses take a
+    The arguments are those of ``Way``: the request goes upstream with ``target`` and ``edits``. Subclasses take a
     ``Way`` and arguments of their own.
 
     The wait raises:
         SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or the reason of a re-evaluation or of a
-            deadline. If ``stream.status`` is set, an answer had begun and was cut; else the journey must answer.
+            deadline. If ``stream.status`` is set, a begun answer was cut; else the journey must answer.
     """
 
     __slots__ = ("_entry", "_forwarder", "_permit", "_served", "_waiter", "_written", "answered_at", "warm")
@@ -107,12 +107,10 @@ class Forwarding(Pump):
         self.answered_at: float | None = None
 
     def begin(self, waiter: Waiter) -> None:
-        """Send the request.
-
-        On a route with ``records: before_answer`` it is sent once its first record is written.
+        """Send the request; with ``records: before_answer``, after its first record is written.
 
         Raises:
-            SidecarError: the journey has waited, and a re-evaluation refuses the request; or the record has no room.
+            SidecarError: the journey has waited, and a re-evaluation refuses the request; or the log has no space.
         """
         self._waiter = waiter
         if self._permit.route.record_first and not getattr(self, "_written", False):
@@ -138,15 +136,15 @@ class Forwarding(Pump):
             if trouble is not None:
                 raise Unavailable(Reason.AUDIT_UNAVAILABLE, trouble)  # noqa: TRY301
             self._written = True
-            Forwarding.begin(self, waiter)  # not ``self.begin``: a subclass's has run already
+            Forwarding.begin(self, waiter)  # not ``self.begin``: a subclass's ``begin`` has run already
         except SidecarError as error:
             self._finish(error)
-        except Exception:  # noqa: BLE001  as of any wait: the request fails, the bug stays visible
+        except Exception:  # noqa: BLE001  as in ``Async``: log the bug, fail this request alone
             _log.exception("a wait failed")
             self._finish(Unavailable(Reason.INTERNAL, "a wait failed"))
 
     def resumed_by(self, waiter: Waiter) -> None:
-        """Set the waiter for the end of a request that the native engine has sent."""
+        """Set the waiter of a request that the native engine has sent; it is called at the end of the answer."""
         self._waiter = waiter
 
     def cancel(self) -> None:
@@ -160,7 +158,7 @@ class Forwarding(Pump):
         return self._forwarder.answer_edits
 
     def unfinished(self, head: Response) -> None:
-        """Note that the answer goes on: write ``request.opened`` of a stream, and have the watch place it again."""
+        """Note an answer whose end has not arrived: write ``request.opened`` for a stream, and update its deadlines."""
         if _streams(head):
             self._entry.opened()
             self._entry.event_stream = is_event_stream(head)
@@ -169,7 +167,7 @@ class Forwarding(Pump):
         watch.touch(self)
 
     def cut_answer(self, error: SidecarError) -> None:
-        """End an answer that has begun: of gRPC with trailers that give the reason, of others by an abort."""
+        """End an answer that has begun: with gRPC by trailers that give the reason, else by an abort."""
         if refuses_by_grpc(self._stream) and error.reason is not Reason.PEER_GONE:
             from sidecar.proxy.journeys.grpc_refusal import grpc_trailers  # only HTTP/2 needs it
 
@@ -178,11 +176,11 @@ class Forwarding(Pump):
             self._stream.abort()
 
     def done(self, error: SidecarError | None) -> None:
-        """Stop watching the request, and continue the journey."""
+        """Stop watching the request, and resume the journey with the status or ``error``."""
         watch = self._forwarder.watch
         try:
             watch.young.remove(self)
-        except KeyError:  # after a tick the watch has moved it
+        except KeyError:  # a tick of the watch has moved it
             watch.forget(self)
         waiter = self._waiter
         if waiter is None:
@@ -195,7 +193,7 @@ class Forwarding(Pump):
     # --- for ``Watch``
 
     def live(self) -> None:
-        """Apply the limits of its kind, by its request and, once known, by its answer."""
+        """Apply the limits of the forwarding's kind, which follows from the request and the answer's head."""
         route, stream = self._permit.route, self._stream
         declared = route.stream
         kind = kind_of_request(grpc=stream.grpc, to_http2=bool(self._origin.http2), declared=declared)
@@ -211,10 +209,10 @@ class Forwarding(Pump):
 
     @property
     def endless(self) -> bool:
-        """True if it does not finish by itself: a WebSocket, or a GET answered by an event stream.
+        """True if the forwarding has no natural end: a WebSocket, or a GET answered by an event stream.
 
-        Once the plaintext port of its caller was withdrawn, an event stream of any method counts: it must not outlive
-        that port. A route's ``stream`` does not change this.
+        After the settings withdraw the caller's plaintext port, event streams of other methods count too, because they
+        must not outlive that port. A route's ``stream`` does not change this.
         """
         answer = self.response
         if answer is None or self.answered_at is None:
@@ -236,9 +234,9 @@ class Forwarding(Pump):
 
     @property
     def token_expires_at(self) -> float:
-        """The end of the permit's token, or of an own or observed permit itself, in wall seconds.
+        """Expiry of the permit's token, in wall seconds; an own or observed permit has an end of its own.
 
-        0 once the plaintext port of its caller was withdrawn: the limits after an expiry apply at once.
+        0 after the settings withdraw the caller's plaintext port, so that the limits of an expired token apply at once.
         """
         permit = self._permit
         if self._plain_is_gone:
@@ -247,7 +245,7 @@ class Forwarding(Pump):
 
     @property
     def login_expires_at(self) -> float:
-        """The time at which the user's login becomes too old for the request's route, in wall seconds; inf: never."""
+        """Time at which the user's login becomes too old for the route, in wall seconds; inf: never."""
         permit, served = self._permit, self._served
         if isinstance(permit, Permit):
             fresh_until = permit.fresh_until
@@ -263,34 +261,34 @@ class Forwarding(Pump):
 
     @property
     def max_life_s(self) -> float:
-        """No limit; a tunnel has one."""
+        """inf: only a tunnel has this limit."""
         return float("inf")
 
     @property
     def max_upload_s(self) -> float:
-        """The most seconds from the request's head to the end of its body, if its authority ends before."""
+        """Seconds from the request's head to the end of its body; a longer-lived authority extends them."""
         limits = self._forwarder.limits
         upload = RULES[self._stream.kind].upload
         return limits.max_upload_s if upload == "max_upload_s" else limits.max_stream_s
 
     @property
     def max_stream_s(self) -> float:
-        """The most seconds from the answer's head to its end, if its authority ends before."""
+        """Seconds from the answer's head to its end; a longer-lived authority extends them."""
         return self._forwarder.limits.max_stream_s
 
     @property
     def max_wait_s(self) -> float:
-        """The most seconds until the answer of a stream begins, if its authority ends before; inf: no stream."""
+        """Seconds until a call that stays open is answered; a longer-lived authority extends them. Others: inf."""
         return self._forwarder.limits.max_stream_s if RULES[self._stream.kind].stays_open else float("inf")
 
     @property
     def deadline_s(self) -> float:
-        """The route's limit for the whole request, in seconds; inf: none."""
+        """The route's limit for the whole request and its answer, in seconds; inf: none."""
         deadline_s = self._permit.route.deadline_s
         return float("inf") if deadline_s is None else deadline_s
 
     def judge(self, now: int) -> None:
-        """Re-evaluate the request by the snapshot in force. Raises SidecarError if it would be refused."""
+        """Re-evaluate the request against the current snapshot. Raises SidecarError if it would be refused."""
         snapshot, permit = self._forwarder.watch.snapshots.in_force(), self._permit
         operation = getattr(self._entry, "operation", None)
         if isinstance(permit, IssuedPermit):
@@ -309,7 +307,7 @@ class Forwarding(Pump):
                 judge_request(permit, guard, snapshot, method=method, path=path, operation=operation, now=now)
 
     def withdraw(self, error: SidecarError, *, begun: bool) -> None:
-        """Note in its record that a re-evaluation refuses the request."""
+        """Note in the record that a re-evaluation refuses the request. ``begun``: its first byte has gone upstream."""
         self._entry.withdraw(error, begun=begun)
 
     def _judge_observed(self, permit: ObservedPermit, snapshot: Snapshot, method: str, path: str, now: int) -> None:
@@ -347,11 +345,11 @@ class Forwarding(Pump):
             self._stream.cut_off()
 
     def _in_front(self) -> PeerGuard | None:
-        """Return the proof of the caller; None: it has no TLS."""
+        """Return the proof of the caller's identity; None: its connection has no TLS."""
         return _guard_on(self._stream.transport)
 
     def _next_hop(self) -> PeerGuard | None:
-        """Return the proof of the next hop; None: no connection, no TLS, or a host that proves no SPIFFE ID."""
+        """Return the proof of the next hop's identity; None: not connected, no TLS, or a host outside the mesh."""
         upstream = self.upstream
         if upstream is None or _leads_outside(self._permit):
             return None

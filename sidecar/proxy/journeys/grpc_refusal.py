@@ -1,8 +1,8 @@
-"""Refusals of calls of gRPC: a status and a message in place of HTTP's, where the libraries show them to their users.
+"""Refusals of gRPC calls: ``grpc-status`` and ``grpc-message``, which client libraries show to their users.
 
-The answer is HTTP status 200 with ``grpc-status`` and ``grpc-message``, in its head if nothing was answered yet, else
-behind the content. Our reason and the request id come beside them, as in any refusal. A protocol with errors of its own
-adds them (``Operation.grpc_status``). Imported where HTTP/2 is spoken.
+They come with HTTP status 200: in the head if the answer has not begun (*Trailers-Only*), else in the trailers. Our
+reason and the request id come beside them, as in any refusal. A protocol with errors of its own adds details
+(``Operation.grpc_status``). Imported only for HTTP/2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sidecar.wire.upstream_errors import UpstreamCancelled
 if TYPE_CHECKING:
     from sidecar.proxy.journeys.operation import Operation
 
-# google.rpc.Code by HTTP status, as gRPC's own table has them, but where ours says more.
+# google.rpc.Code by HTTP status: gRPC's own mapping, except where our status is more precise.
 _CODES: Final = {
     400: 3,  # INVALID_ARGUMENT
     401: 16,  # UNAUTHENTICATED
@@ -32,7 +32,7 @@ _CODES: Final = {
     431: 8,
     502: 14,  # UNAVAILABLE
     503: 14,
-    504: 14,  # a limit of ours is no deadline of the caller's
+    504: 14,  # not DEADLINE_EXCEEDED: the limit is ours, not the caller's
 }
 _is_plain: Final = re.compile(rb"application/grpc\+[a-z0-9]{1,32}").fullmatch
 _UNKNOWN: Final = 2
@@ -45,9 +45,9 @@ _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if code != 0x25)
 def grpc_refusal(
     error: SidecarError, request_id: str, head: Message | None, asked: Operation | None = None
 ) -> list[Field]:
-    """Return the fields of a refusal before anything was answered; ``asked`` is the operation that is refused.
+    """Return the fields of a refusal that is the whole answer. ``asked`` is the refused operation.
 
-    Its type is that of the request, as some libraries read no other; one of unknown letters is not repeated.
+    The content type is the request's, because some libraries accept no other; unexpected characters are not reflected.
     """
     types = () if head is None else head.all(b"content-type")
     kind = types[0] if len(types) == 1 and _is_plain(types[0]) else b"application/grpc"
@@ -55,7 +55,7 @@ def grpc_refusal(
 
 
 def grpc_trailers(error: SidecarError, request_id: str, asked: Operation | None = None) -> list[Field]:
-    """Return the fields that tell why a call has ended."""
+    """Return the trailers of a refusal: status, message, reason code and request id."""
     answer, details = error.answer, list[Field]()
     code, text = _code_of(error), f"{answer.text} ({error.reason})"
     if asked is not None:

@@ -1,8 +1,9 @@
-"""Delivery of the workload handle to the agent, and to nobody else: by a Unix socket, by a file, or by both.
+"""Delivers the workload handle to the agent alone: by a Unix socket, by a file, or by both.
 
-The socket answers a connection with one JSON line, ``{"handle", "expires_in"}``, and closes it. The kernel says which
-user connects (SO_PEERCRED); every other user is refused and recorded. The file has mode 0640, so that the agent reads
-it by a group that the two containers share; its volume is mounted in no other. It is replaced whole at each rotation.
+The socket answers a connection with one JSON line, ``{"handle", "expires_in"}``, and closes it. The kernel names the
+connecting user (SO_PEERCRED); users other than the agent's are refused and recorded. The file has mode 0640: the agent
+reads it through a group that the two containers share, and no other container mounts its volume. Each rotation replaces
+the file atomically.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sidecar.proxy.listening import unix_socket
 
 _log: Final = logging.getLogger("sidecar")
 
-SOCKET_MODE: Final = 0o666  # the kernel tells who connects; a mode could only name one group
+SOCKET_MODE: Final = 0o666  # SO_PEERCRED names the user; a mode could only admit one group
 FILE_MODE: Final = 0o640
 _BACKLOG: Final = 16
 _RETRY_S: Final = 1.0
@@ -35,7 +36,7 @@ _CREDENTIALS: Final = struct.Struct("3i")  # of SO_PEERCRED: pid, uid, gid
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadHandleSettings:
-    """The ways of delivery. The socket answers ``agent_uids`` alone; a new handle comes every ``rotate_s``."""
+    """Ways of delivery; None disables one. The socket answers ``agent_uids``; the handle changes every ``rotate_s``."""
 
     socket: Path | None
     file: Path | None
@@ -44,7 +45,7 @@ class WorkloadHandleSettings:
 
 
 class HandleDelivery:
-    """Delivers one workload's handle until cancelled. Refused users are recorded at the rate of unproven callers."""
+    """Delivers one workload's handle. Records of refused users are limited by ``rate``."""
 
     def __init__(
         self, handle: WorkloadHandle, settings: WorkloadHandleSettings, log: AccessLog, rate: RecordRate
@@ -55,10 +56,10 @@ class HandleDelivery:
         self._unproven = UnprovenRecords(log, rate)
 
     async def run(self) -> None:
-        """Serve the socket and follow the rotation with the file.
+        """Serve the socket and rewrite the file at each rotation, until cancelled.
 
         Raises:
-            OSError: the socket's or the file's place is taken or not ours to write.
+            OSError: the path of the socket is in use, or one of the paths is not writable.
         """
         settings = self._settings
         server, ours = None, None
@@ -92,10 +93,10 @@ class HandleDelivery:
                 break
 
     def answer_to(self, connection: socket.socket) -> bytes:
-        """Return the handle for whoever is at the other end.
+        """Return the line with the handle for a connected user.
 
         Raises:
-            Denied: OWN_AUTHORITY_REFUSED, it is none of the agent's users.
+            Denied: OWN_AUTHORITY_REFUSED, the user is not in ``agent_uids``.
         """
         pid, uid, _ = _CREDENTIALS.unpack(
             connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -120,7 +121,7 @@ class HandleDelivery:
 
 
 class _Answer(asyncio.Protocol):
-    """One connection: answered at once and closed, so that none can be held open."""
+    """One connection, answered and closed at once, so that no client can hold it open."""
 
     def __init__(self, delivery: HandleDelivery) -> None:
         self._delivery = delivery
@@ -135,8 +136,8 @@ class _Answer(asyncio.Protocol):
 
 
 def _replace(file: Path, handle: str) -> None:
-    """Write the file beside its place and move it there: a reader sees the old or the new one, whole."""
-    import tempfile  # and archives, with their libraries: few sidecars deliver a handle
+    """Replace the file atomically: write a temporary file beside it and rename it."""
+    import tempfile  # loads shutil and the archive libraries: few sidecars deliver a handle
 
     descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:

@@ -2,14 +2,14 @@
 
 A handle is 258 random bits that stand for one request in progress. It works only at the sidecar that made it, permits
 only the outbound routes that this request may call, at most ``max_calls`` times, and ends with the request. On a route
-with ``linger_s`` it lasts that much longer, counted from the end of its request or from the latest later request of its
-chain, but never past its token's expiry. After a change of policy, keys or trust, the next call with a handle
-re-evaluates its request, so a handle ends with that authority. A handle for a user's login, at an entry, belongs to no
-request: it lives until the login token expires.
+with ``linger_s`` it *lingers*: it outlives its request by that many seconds, and each later request of its chain
+restarts the count. It never outlives its token. After a change of policy, keys or trust, the next call with a handle
+re-evaluates its request. The handle of a user's login, at an entry, belongs to no request: it lives until the login
+token expires.
 
 Memory: the handle of a request in progress is never evicted; it adds ``OPEN_BYTES`` to its request, which holds the
-token anyway. A lingering handle holds its token itself, and so does a login's. These two kinds together stay within
-``max_bytes``: lingering handles are evicted first from the peer whose handles use most bytes, the longest ended first.
+token anyway. Lingering handles and handles of logins hold their tokens themselves; both kinds together stay within
+``max_bytes``. Lingering handles are evicted first from the peer whose handles use most bytes, the longest ended first.
 Handles of logins are never evicted: a login beyond the limit is refused.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_PER_SUBJECT: Final = 64  # logins
 OPEN_BYTES: Final = 384  # the handle, its place, its ServedRequest
-HELD_BYTES: Final = 3072  # the same, and the delegation with its facts and its chain; the token is extra
+HELD_BYTES: Final = 3072  # ``OPEN_BYTES``, and the delegation with its facts and its chain; the token is extra
 _LOGINS_PART: Final = 2  # handles of logins take at most 1 / 2 of ``max_bytes``
 
 # With several workers, a handle begins with the mark of the worker that made it.
@@ -54,9 +54,9 @@ Counting = Callable[[], Coroutine[Any, Any, object]]
 class ServedRequest:
     """One request in progress: the authority behind its handle, and the number of calls left (None: no limit).
 
-    The handle outlives the request by ``linger_s``. ``call_in`` is the call id that the request carried, ``guard`` the
-    proof of its peer (None: a user's login). ``facts`` are its token's claims for records; do not change them.
-    ``epoch`` is the ``Handles.epoch`` of its last evaluation. Once it lingers, ``ended_at`` and ``renewal`` are set.
+    The handle outlives the request by ``linger_s``. ``call_in`` is the request's call id, ``guard`` the proof of its
+    peer (None: a user's login). ``facts`` are its token's claims for records; do not change them. ``epoch`` is the
+    ``Handles.epoch`` of its last evaluation. ``ended_at`` and ``renewal`` are set once its handle lingers.
     """
 
     __slots__ = (
@@ -118,7 +118,7 @@ class Handles:
     ``judge`` raises ``SidecarError`` if a request would be refused now; ``resolve`` calls it at a handle's first use
     after each ``suspect``. ``max_bytes`` limits lingering and login handles, ``max_per_subject`` the login handles of
     one subject. ``own`` is the workload handle, for the agent's own calls; None: not configured. ``alive`` maps handles
-    to requests. Read it by ``resolve``, which re-evaluates; only the native engine, which does so too, reads it itself.
+    to requests: call ``resolve`` instead of reading it. The native engine reads it and compares epochs itself.
     """
 
     __slots__ = (
@@ -159,7 +159,7 @@ class Handles:
         self.mark = mark
         self.alive: dict[str, ServedRequest] = {}
         self._lingering = LingerCache(max_bytes)
-        self.on_request_of: Callable[[Chain], None] = lambda _chain: None  # gets the chain of each ``let_in``
+        self.on_request_of: Callable[[Chain], None] = lambda _chain: None  # called by ``let_in``
         self.chains: WeakValueDictionary[Chain, Renewal] = WeakValueDictionary()  # of lingering handles
         self._logins: BoundedCache[str, _Login] = BoundedCache(max_bytes // _LOGINS_PART)  # by token
         self._logins_of: Counter[tuple[str, str]] = Counter()
@@ -177,7 +177,7 @@ class Handles:
 
     @property
     def evicted(self) -> int:
-        """The number of lingering handles that were evicted, or not kept for lack of room."""
+        """The number of lingering handles that were evicted, or dropped at once for lack of memory."""
         return self._lingering.evicted
 
     def open(self, served: ServedRequest) -> str:
@@ -212,7 +212,7 @@ class Handles:
         return list(islice((call for call in found if call is not None), most))
 
     def suspect(self) -> None:
-        """Have ``resolve`` re-evaluate every handle at its next use: policy, keys, trust or our identity changed."""
+        """Mark every handle for re-evaluation at its next use, after a change of policy, keys, trust or identity."""
         self.epoch += 1
 
     def keep(self, served: ServedRequest) -> str:
@@ -243,7 +243,7 @@ class Handles:
 
         Raises:
             Denied: NO_REQUEST_CONTEXT, as ``find``, or the peer is no longer trusted, or an earlier re-evaluation
-                refused the request. The reason of ``judge``, if the request would be refused now.
+                refused the request; the reason of ``judge``, if the request would be refused now.
             Unavailable: as ``judge``.
         """
         served = self.alive.get(handle)
@@ -254,7 +254,7 @@ class Handles:
         return served
 
     def find(self, handle: str) -> ServedRequest:
-        """Return the request behind a handle without re-evaluating it: it may have been refused.
+        """Return the request behind a handle without a re-evaluation, even if an earlier one refused it.
 
         Raises:
             Denied: NO_REQUEST_CONTEXT, the handle is unknown here, or ``is_over``.
@@ -278,7 +278,11 @@ class Handles:
     def _judge_again(self, served: ServedRequest) -> None:
         """Re-evaluate a request. After a Denied, its handle is refused for good.
 
-        The handle stays stored: an unknown one could pass for a credential of the agent's own.
+        The handle stays stored: an unknown handle could pass as the agent's own credential on a route that observes.
+
+        Raises:
+            Denied: as ``resolve``.
+            Unavailable: as ``judge``.
         """
         if served.epoch == _REFUSED:
             raise Denied(Reason.NO_REQUEST_CONTEXT, "the authority of the handle's request was withdrawn")
@@ -301,7 +305,7 @@ class Handles:
         self._linger(handle, served, self._monotonic(), renewal)
 
     def _linger(self, handle: str, served: ServedRequest, ended_at: float, renewal: Renewal) -> None:
-        """Keep the handle of an ended request if there is room for it; else count an eviction."""
+        """Keep the handle of an ended request if memory allows; else count an eviction."""
         peer = _peer_of(served)
         cost = served.delegation.held_bytes + HELD_BYTES + self._lingering.cost_of(peer, served.guard)
         self._make_room(cost)
@@ -317,7 +321,7 @@ class Handles:
         """Restart the linger of a chain's handles, because the chain has a new request."""
         renewal = self.chains.get(chain)
         if renewal is not None:
-            while self._sweep_lingering():  # expired handles go first: they must not be renewed
+            while self._sweep_lingering():  # first, so that no expired handle is renewed
                 pass
             renewal.at = self._monotonic()
 
@@ -327,7 +331,7 @@ class Handles:
         self._sweep_lingering()
 
     def _sweep_lingering(self) -> bool:
-        """Free handles whose linger is over; keep renewed ones. Return True if any was due."""
+        """Free handles whose linger is over; put renewed ones back. Return True if any was due."""
         found = self._lingering.sweep(self._monotonic())
         for handle in found:
             served = self.alive.pop(handle)
@@ -360,14 +364,14 @@ class Handles:
             del self.alive[handle]
 
     def is_over(self, served: ServedRequest) -> bool:
-        """Return True if a handle has expired: its delegation (``Delegation.ends_at``), or its linger, is over."""
+        """Return True if the handle of ``served`` has expired, by ``Delegation.ends_at`` or the end of its linger."""
         if self._clock() >= served.delegation.ends_at:
             return True
         return served.ended_at is not None and self._monotonic() >= _lingers_until(served)
 
 
 def _lingers_until(served: ServedRequest) -> float:
-    """Return the end of a linger on the monotonic clock. The delegation may end earlier."""
+    """Return the end of a linger, in monotonic seconds. The delegation may end earlier."""
     return max(served.ended_at or 0.0, served.renewal.at) + served.linger_s
 
 

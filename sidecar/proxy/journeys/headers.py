@@ -1,8 +1,8 @@
-"""Header fields across the sidecar: those it forwards, and those it sets. Pure: a message in, edits to its fields out.
+"""Rules for header fields: which ones the sidecar forwards, and which ones it sets. Pure: a message in, edits out.
 
-Towards an agent and mesh peers a field passes if its name can be taken neither for one of ours nor for another proxy's
-word (``trusted_names.py``).
-A rule is asked once for each set of names; trailers pass in no direction (``wire/framing.py``).
+Towards an agent or a mesh peer, a field is dropped if its name resembles one of ours, or one that servers trust from a
+proxy (``trusted_names.py``). The wire calls a rule once for each distinct set of names. Trailers never pass
+(``wire/framing.py``).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from sidecar.wire.message import NOT_PASSED, Edits, Field, Message, Passes, Requ
 
 MAX_VALUE_BYTES: Final = 6144
 
-# Printable ASCII without the space and the escape character itself: what is left is encoded, so two values never meet.
+# Printable ASCII without space, separators and the escape character. All else is encoded: no two values become equal.
 _PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '%"\\,;')
 
-# A server may take one mark of punctuation for another: all of them become hyphens before names are compared.
+# A server may read one punctuation mark as another: fold all of them to hyphens before names are compared.
 _FOLDED: Final = bytes(code if chr(code).isascii() and chr(code).isalnum() else 0x2D for code in range(256)).lower()
 
 TXN_TOKEN: Final = b"txn-token"  # draft-ietf-oauth-transaction-tokens-09 section 12.1
@@ -42,24 +42,24 @@ _FOR_AGENT: Final[tuple[bytes, ...]] = (
     b"traceparent",
 )
 _FOR_NEXT_HOP: Final[tuple[bytes, ...]] = (b"host", b"authorization", b"delegation-call", b"traceparent")
-# No caller's field of these names passes: a field that we set, in one of these tuples, is ours alone.
+# A caller's fields of these names are dropped: only the sidecar sets them.
 _SET_BY_US: Final = NOT_PASSED | {*_FOR_AGENT, *_FOR_NEXT_HOP, b"tracestate", TXN_TOKEN}
 _CREDENTIALS: Final = frozenset({b"client-cert", b"client-cert-chain", b"x-forwarded-client-cert"})
 _STAY_INSIDE: Final = _SET_BY_US | _CREDENTIALS
 _OUR_PREFIX: Final = b"delegation-"
 _PASS_BACK: Final = frozenset({b"delegation-reason", b"delegation-request-id"})
-# The way the judged call reached us: over TLS, under this authority, from this address.
+# How the call reached the sidecar: scheme, authority and address of the peer.
 _FORWARDED: Final = (b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-for")
 CALL_ID: Final = b"delegation-call"
 _CALL: Final = re.compile(rb"[0-9a-f]{32}")
 
 
 def encode_value(text: str) -> bytes:
-    """A header value that stands for exactly one text: UTF-8, percent-encoded outside plain printable ASCII.
+    """Encode a text as a header value, reversibly: UTF-8, percent-encoded outside plain printable ASCII.
 
     Raises:
-        Denied: MALFORMED_TOKEN, the encoded text is longer than a header may be. It is never cut: two subjects that
-            share a beginning would become one.
+        Denied: MALFORMED_TOKEN, the value has more than ``MAX_VALUE_BYTES``, or the text a lone surrogate. The value is
+            never cut: two subjects with the same prefix would become equal.
     """
     try:
         encoded = quote(text, safe=_PLAIN).encode("ascii")
@@ -71,7 +71,7 @@ def encode_value(text: str) -> bytes:
 
 
 def identity_values(permit: Permit) -> tuple[bytes, ...]:
-    """The values by which an agent learns who calls it, and for whom: the same for every request of a permit.
+    """Return the values of the ``IDENTITY`` fields, by which an agent learns subject, actor and scope.
 
     Raises:
         Denied: as ``encode_value``.
@@ -96,13 +96,12 @@ def to_agent(
     host: bytes,
     source: str | None = None,
 ) -> Edits:
-    """Edits to an authorised request for the agent: who calls, for whom, and the handle instead of the token.
+    """Return the edits to a permitted request for the agent: identity fields, and the handle instead of the token.
 
-    The handle also comes in a field of its own, for agents that put a credential of their own into Authorization. Where
-    the route says ``pass_token`` the token comes too, in ``Delegation-Token``: ``Authorization`` is the handle's in any
-    case, so that an agent which forwards it can call out. ``source`` is the peer's address, where the route says
-    ``forwarded``: the agent is told how the call reached us. ``identity``: the permit's ``identity_values``; ``entry``
-    is the request's record.
+    ``Authorization`` always carries the handle, so that an agent which forwards it can call out. ``Delegation-Handle``
+    carries it too, for agents that overwrite ``Authorization``. With ``pass_token`` the route adds the token as
+    ``Delegation-Token``. ``source`` is the peer's address on a route with ``forwarded``, which adds ``X-Forwarded-*``;
+    else None. ``identity``: the permit's ``identity_values``. ``entry``: the request's record.
     """
     names, shown = _FOR_AGENT, handle.encode()
     values: tuple[bytes, ...] = (
@@ -122,7 +121,7 @@ def to_agent(
 
 
 def told_by_route(permit: Permit, request: Request, source: str | None) -> list[Field]:
-    """Return the fields that an agent gets because its route says so: the token, and how the call reached us."""
+    """Return the optional fields of a route: ``Delegation-Token`` (``pass_token``), ``X-Forwarded-*`` (``source``)."""
     told = [(b"delegation-token", permit.token.raw.encode("ascii"))] if permit.route.pass_token else []
     if source is None:
         return told
@@ -133,9 +132,10 @@ def told_by_route(permit: Permit, request: Request, source: str | None) -> list[
 def to_observed_agent(
     request: Request, *, request_id: str, trace: TraceContext, host: bytes, forwarded: tuple[bytes, str] | None = None
 ) -> Edits:
-    """Edits to a request that only passes because its route observes: its own Authorization, and nobody's name.
+    """Return the edits to a request that passes only because its route observes.
 
-    ``forwarded``: the scheme by which the call reached us, and the caller's address, where the route says so.
+    It keeps its own Authorization and gets no identity fields. ``forwarded``: scheme and caller's address for
+    ``X-Forwarded-*``; None: the route does not add them.
     """
     names: tuple[bytes, ...] = (b"host", b"delegation-request-id", b"traceparent")
     values: tuple[bytes, ...] = (host, request_id.encode("ascii"), trace.traceparent.encode("ascii"))
@@ -148,7 +148,7 @@ def to_observed_agent(
 
 
 def to_observed_next_hop(*, call: str, trace: TraceContext, host: bytes) -> Edits:
-    """Edits to a call that only passes because its route observes: the agent's own Authorization stays."""
+    """Return the edits to a call that passes only because its route observes. It keeps the agent's Authorization."""
     names: tuple[bytes, ...] = (b"host", b"delegation-call", b"traceparent")
     values: tuple[bytes, ...] = (host, call.encode("ascii"), trace.traceparent.encode("ascii"))
     if trace.tracestate is not None:
@@ -157,7 +157,7 @@ def to_observed_next_hop(*, call: str, trace: TraceContext, host: bytes) -> Edit
 
 
 def source_of(address: object) -> str:
-    """The host of a peer's socket address, as X-Forwarded-For names it; ``unknown`` (RFC 7239) where there is none."""
+    """Return the host of a peer's socket address for X-Forwarded-For; ``unknown`` (RFC 7239) if there is none."""
     return str(address[0]) if isinstance(address, tuple) and address else "unknown"
 
 
@@ -170,9 +170,9 @@ def to_next_hop(
     trace: TraceContext,
     host: bytes,
 ) -> Edits:
-    """Edits to an outbound call: the agent's own credentials are gone, the issued token is in their place.
+    """Return the edits to an outbound call: the issued token replaces the agent's own credentials.
 
-    A route that names no peer leads out of the mesh.
+    A route without a peer leaves the mesh: the rule for such hosts applies.
     """
     passes = passes_outside if plan.route.peer is None else passes_to_mesh
     values: tuple[bytes, ...] = (
@@ -188,28 +188,30 @@ def to_next_hop(
 
 
 def call_id(request: Message) -> str | None:
-    """The ``Delegation-Call`` of the calling sidecar: 32 lower-case hex digits, or None. Evidence, never input.
+    """Return the ``Delegation-Call`` of a request, 32 lower-case hex digits, for its record; never decide by it.
+
+    None: the field is absent or malformed.
 
     Raises:
-        Denied: HEADER_MALFORMED, there are two.
+        Denied: HEADER_MALFORMED, the field is repeated.
     """
     value = request.one(CALL_ID)
     return value.decode("ascii") if value is not None and _CALL.fullmatch(value) else None
 
 
 def new_call_id() -> str:
-    """A new ``Delegation-Call``: 128 random bits that join the records at both ends of a call."""
+    """Return a new ``Delegation-Call``: 128 random bits that join the records at both ends of a call."""
     return random_128()
 
 
 def folded(name: bytes) -> bytes:
-    """Return a (lower-case) name as servers compare names that take one mark of punctuation for another."""
+    """Return a name in lower case with every punctuation mark folded to a hyphen."""
     return name.translate(_FOLDED)
 
 
-@lru_cache(maxsize=64)  # by rules and sets, of which there are a handful: the wire remembers each rule's outcome
+@lru_cache(maxsize=64)  # returns the same rule for the same arguments: the wire caches each rule's results
 def without(passes: Passes, names: frozenset[bytes]) -> Passes:
-    """Return the rule by which fields of these names, in any spelling, do not pass, and others as by ``passes``."""
+    """Return a rule that drops fields of these (folded) names in any spelling, and asks ``passes`` for all others."""
 
     def rule(name: bytes) -> bool:
         return folded(name) not in names and passes(name)
@@ -218,30 +220,31 @@ def without(passes: Passes, names: frozenset[bytes]) -> Passes:
 
 
 def passes_to_mesh(name: bytes) -> bool:
-    """Tell whether a caller's field of this (lower-case) name may reach an agent or a mesh peer."""
+    """Return True if a caller's field of this (lower-case) name may reach an agent or a mesh peer."""
     return not (name.translate(_FOLDED) in _SET_BY_US or name.startswith(_OUR_PREFIX) or is_trusted_name(name))
 
 
 def passes_outside(name: bytes) -> bool:
-    """Tell whether an agent's field of this (lower-case) name may reach a host outside the mesh."""
+    """Return True if an agent's field of this (lower-case) name may reach a host outside the mesh."""
     shown = folded(name)
     return not (shown in _STAY_INSIDE or shown.startswith(_OUR_PREFIX))
 
 
 def passes_observed(name: bytes) -> bool:
-    """Tell whether a field of this (lower-case) name may go with a call that only passes because its route observes."""
+    """Return True if a field of this (lower-case) name may pass with a call on a route that observes."""
     return name == b"authorization" or passes_to_mesh(name)
 
 
 def passes_from_agent(name: bytes) -> bool:
-    """Tell whether a field of the agent's answer may reach the peer: an agent cannot speak in the sidecar's name."""
+    """Return True if a field of the agent's answer may reach the peer. Fields in the sidecar's name do not."""
     return name not in NOT_PASSED and not name.translate(_FOLDED).startswith(_OUR_PREFIX)
 
 
 def passes_from_next_hop(name: bytes) -> bool:
-    """Tell whether a field of a next hop's answer may reach the agent: of ours the reason and id of a refusal.
+    """Return True if a field of a next hop's answer may reach the agent.
 
-    Those two pass in their one spelling, so that the agent's framework cannot read another field in their place.
+    Of the sidecar's own fields, only the reason and request id of a refusal pass. They pass in exactly one spelling, so
+    that the agent's framework cannot read another field in their place.
     """
     return name in _PASS_BACK or passes_from_agent(name)
 

@@ -1,12 +1,12 @@
 """The inbound journey: an mTLS peer calls the agent.
 
-Theory of operation. The peer's SPIFFE ID was proven in the TLS handshake; each request proves it again if trust has
-changed since. Then, in this order: canonical target -> route -> bearer -> token verified (or cached) -> on a route of a
+Theory of operation. The TLS handshake proved the peer's SPIFFE ID; each request proves it again if trust has changed
+since. Then, in this order: canonical target -> route -> bearer -> token verified (or cached) -> on a route of a
 protocol above HTTP its operation (``feature.py``) -> decision of the core (or its cached permit for the same call,
 with expiry checked again) -> identity headers rewritten, token replaced by a handle -> the agent. A route that only
-observes forwards a refused request with the caller's own credential, and without a handle (``observing.py``). A request
-is decided by one snapshot, taken at the start, so a reload never splits a decision. On the warm path a request waits
-only for the agent.
+observes forwards a refused request with the caller's own credential, and without a handle (``features/observing``). One
+snapshot, taken at the start, decides the whole request, so a reload never splits a decision. On the warm path a request
+waits only for the agent.
 
 Read ``Inbound.journey`` top to bottom: it is the whole journey.
 """
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.journeys.operation import Operation
     from sidecar.proxy.journeys.remote_handles import RemoteHandles
 
-_UNPROVEN_BYTES: Final = 16 * 1024  # read of a message whose token does not verify
+_UNPROVEN_BYTES: Final = 16 * 1024  # of the body of a message without a verified token
 
 
 class Inbound:
@@ -94,7 +94,7 @@ class Inbound:
         """Serve one request of a peer: decide, forward it to the agent, answer, and close its record."""
         policy: Policy | None = None
         route: InboundRoute | None = None
-        protocol: InboundProtocol | None = None  # above HTTP
+        protocol: InboundProtocol | None = None  # None: plain HTTP
         asked: Operation | None = None
         handle = ""
         try:
@@ -120,7 +120,7 @@ class Inbound:
                 found = yield from self._operation(asked, stream, head, target, peer, route, snapshot, entry, now)
                 route, unproven = found
                 if unproven is not None:
-                    raise unproven  # only now that the operation is known: the answer names its scopes
+                    raise unproven  # after the operation is known, because the answer names its scopes
                 if asked.grpc:
                     agent = snapshot.require_grpc_agent()
                 now = int(self.clock())  # the body may have taken longer than the token had left
@@ -212,7 +212,7 @@ class Inbound:
     def _decide(
         self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry, now: int
     ) -> Journey[Permit]:
-        """Verify the token, if it is not cached, and decide on the request. Raises SidecarError if it is refused."""
+        """Verify the token unless it is cached, and decide the request. Raises SidecarError if it is refused."""
         policy = snapshot.policy
         raw = bearer_of(head.all(b"authorization"))
         token = self.verdicts.find((raw, peer.spiffe_id), (snapshot.keys.generation, policy.number)) or (
@@ -240,7 +240,7 @@ class Inbound:
         entry: Entry,
         now: int,
     ) -> object:
-        """Return the session of a permitted request, of its protocol's own type. Raises Denied, as its ``open``."""
+        """Return the session of a permitted request. Raises Denied, as ``InboundProtocol.open``."""
         try:
             return protocol.open(asked, head, permit, now)
         except Denied:
@@ -259,9 +259,14 @@ class Inbound:
         entry: Entry,
         now: int,
     ) -> Journey[tuple[InboundRoute, Denied | None]]:
-        """Verify the token, then read the operation of a message. Return the operation's route.
+        """Verify the token, then read the operation of a message. Return its route, and None.
 
-        The second result is the refusal (401 or 403) if the token does not verify; a route that observes skips this.
+        If the token does not verify, the second result is the refusal (401 or 403). While the route observes, the token
+        is not verified here.
+
+        Raises:
+            Denied: that refusal, or as ``Operation.find``.
+            Unavailable: as ``_verify``.
         """
         unproven: Denied | None = None
         if now >= route.observe_until:
@@ -283,7 +288,12 @@ class Inbound:
     ) -> Journey[Denied | None]:
         """Verify the token of a request before its body is read. Return the refusal (401 or 403) if it does not verify.
 
-        The body of a refused request is read too, up to a limit: the answer can be a JSON-RPC error that names scopes.
+        The body of such a request is still read, up to ``_UNPROVEN_BYTES``: a JSON-RPC error must repeat the request's
+        id and name the operation's scopes.
+
+        Raises:
+            Denied: a refusal with another status.
+            Unavailable: as ``_verify``.
         """
         try:
             raw = bearer_of(head.all(b"authorization"))
@@ -296,7 +306,7 @@ class Inbound:
         return None
 
     def _note_bearer(self, head: Request, peer: VerifiedPeer, snapshot: Snapshot, entry: Entry) -> None:
-        """Note in the record the token of a request refused before a decision; as unverified, if it is not cached."""
+        """Note the token of a request refused before a decision in the record; as unverified unless it is cached."""
         try:
             raw = bearer_of(head.all(b"authorization"))
             token = self.verdicts.find((raw, peer.spiffe_id), (snapshot.keys.generation, snapshot.policy.number))
@@ -317,7 +327,7 @@ class Inbound:
         target: CanonicalTarget,
         entry: Entry,
     ) -> Way:
-        """Return the arguments to forward a refused request on a route that only observes."""
+        """Return the arguments that forward a refused request on a route that observes."""
         trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
         _, entry.trace_id, entry.span_id, _ = trace
         edits = to_observed_agent(
@@ -344,7 +354,7 @@ class Inbound:
     def _verify(
         self, raw: str, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
     ) -> Journey[VerifiedToken]:
-        """Verify a token and cache it. Waits for its issuer's key if that is unknown. Raises SidecarError."""
+        """Verify a token and cache it. Waits for its issuer's key if the key is unknown. Raises SidecarError."""
         policy, keys = snapshot.policy, snapshot.keys
         bearer = parse_bearer(raw)
         try:

@@ -1,9 +1,9 @@
-"""Journeys: each is a generator as long-lived as its request, resumed from callbacks.
+"""Journeys: generators, each as long-lived as its request and resumed from callbacks.
 
-A journey yields what it must wait for and is resumed with the result. On the warm path it waits only for bytes, so a
-request costs one generator and a handful of resumes: no task, no future. A wait for keys or for a token exchange
-costs one task. When the peer vanishes, the journey is told by an exception like any other, so its ``finally`` closes
-the record: an aborted request is evidence too.
+A journey yields each wait and is resumed with its result. On the warm path it waits only for bytes, so a request costs
+one generator and a handful of resumes: no task, no future. A wait for keys or for a token exchange costs one task. A
+peer that disconnects is an exception in the journey, so its ``finally`` closes the record: an aborted request is
+evidence too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class OnDemand(dict[str, _T]):
-    """Values by name, each made by ``make`` when it is first asked for."""
+    """Dictionary that makes a missing value by ``make`` at its first lookup."""
 
     def __init__(self, make: Callable[[str], _T]) -> None:
         super().__init__()
@@ -35,27 +35,27 @@ class OnDemand(dict[str, _T]):
 
 
 class Waiter(Protocol):
-    """The party that is told when a wait is over: exactly one of the two is called, once.
+    """Receives the result of a wait. The wait calls exactly one of the two methods, once.
 
-    ``waited``: time has passed since the journey began, so what it has decided on may have changed.
+    ``waited`` is true once the journey has waited: policy, keys or trust may have changed since its decision.
     """
 
     waited: bool
 
     def resume(self, result: Any) -> None:
-        """The wait ended with ``result``."""
+        """Continue with the result of the wait."""
         ...
 
     def fail(self, error: SidecarError) -> None:
-        """The wait ended with an error."""
+        """Continue with the error that ended the wait."""
         ...
 
 
 class Wait(Protocol):
-    """Something a journey waits for."""
+    """Operation that a journey yields to wait for its result."""
 
     def begin(self, waiter: Waiter) -> None:
-        """Start. ``waiter`` may be called before this returns."""
+        """Start. May call ``waiter`` before it returns."""
         ...
 
     def cancel(self) -> None:
@@ -67,9 +67,9 @@ Journey = Generator[Wait, Any, _T]
 
 
 class Drive:
-    """Drives one journey to its end. The one place that catches a bug: this request ends, the process lives on.
+    """Drives one journey to its end. Catches bugs: the request ends, the process goes on.
 
-    ``resume(None)`` starts it. The journey itself answers and closes its record in its ``finally``, whatever ended it.
+    ``resume(None)`` starts it. The journey itself answers, and closes its record in its ``finally``.
     """
 
     __slots__ = ("_journey", "_wait", "waited")
@@ -80,27 +80,27 @@ class Drive:
         self._wait: Wait | None = None
 
     def begin_waiting(self) -> None:
-        """Take over a journey that is in the middle of its first wait, which has begun elsewhere."""
+        """Advance the journey to its first wait, which the native engine has begun already."""
         self._wait = self._journey.send(None)
 
     def resume(self, result: Any) -> None:
-        """Continue with the result of the wait, until the next one."""
+        """Continue the journey with the result of its wait, and begin its next wait."""
         try:
             wait = self._wait = self._journey.send(result)
         except StopIteration:
             self._wait = None
             return
-        except Exception:  # noqa: BLE001  the driver is where a bug stops: it stays visible, and costs one request
+        except Exception:  # noqa: BLE001  a bug costs one request, and is logged
             self._fail_visibly()
             return
-        try:  # as ``_begin``
+        try:  # ``_begin``, inlined
             wait.begin(self)
-        except Exception as bug:  # noqa: BLE001  as there
+        except Exception as bug:  # noqa: BLE001  as in ``_begin``
             self._wait = None
             self.fail(bug)
 
     def fail(self, error: Exception) -> None:
-        """Go on with an error at the place of the wait."""
+        """Raise ``error`` in the journey where it waits, and begin its next wait."""
         if getgeneratorstate(self._journey) == GEN_CLOSED:
             return
         try:
@@ -113,23 +113,23 @@ class Drive:
             self._begin(wait)
 
     def gone(self) -> None:
-        """Note that the peer vanished: cancel the wait and let the journey close its record."""
+        """End the request because its peer disconnected: ``stop`` with PEER_GONE."""
         self.stop(Denied(Reason.PEER_GONE))
 
     def stop(self, error: SidecarError) -> None:
-        """End the request now: cancel the wait and let the journey answer and close its record."""
+        """End the request: cancel the wait and raise ``error`` in the journey, which answers and closes its record."""
         wait, self._wait = self._wait, None
         if wait is not None:
             try:
                 wait.cancel()
-            except Exception:  # noqa: BLE001  as above; the journey ends, and whoever ends many goes on to the next
+            except Exception:  # noqa: BLE001  the journey must end, and a caller that ends many must reach the next
                 _log.exception("a wait failed to end")
         self.fail(error)
 
     def _begin(self, wait: Wait) -> None:
         try:
             wait.begin(self)
-        except Exception as bug:  # noqa: BLE001  as above; the journey ends by it, so that it answers and records
+        except Exception as bug:  # noqa: BLE001  raised in the journey, so that it answers and closes its record
             self._wait = None
             self.fail(bug)
 
@@ -139,7 +139,7 @@ class Drive:
 
 
 class Tasks:
-    """Owns the tasks of the waits that need one. Bounded by what the callers bound; cancelled together at the end."""
+    """Owns the tasks of waits. Has no limit of its own: callers bound their requests. ``close`` cancels all."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
@@ -148,14 +148,14 @@ class Tasks:
         return len(self._running)
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine to its end; it must handle its own errors."""
+        """Run a coroutine in a task. The coroutine must handle its own errors."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     async def close(self) -> None:
-        """Cancel what still runs and wait for it."""
+        """Cancel the running tasks and wait for their ends."""
         running = tuple(self._running)
         for task in running:
             task.cancel()
@@ -163,7 +163,7 @@ class Tasks:
 
 
 class Async:
-    """A wait for a coroutine: the way from a journey into the control plane (keys, token exchange)."""
+    """Wait for a coroutine in a task of its own, such as a fetch of keys or a token exchange. ``make`` returns it."""
 
     __slots__ = ("_make", "_task", "_tasks")
 
@@ -189,7 +189,7 @@ class Async:
             waiter.fail(error)
         except asyncio.CancelledError:
             raise
-        except Exception:  # noqa: BLE001  as in Drive: the request fails, the bug stays visible
+        except Exception:  # noqa: BLE001  as in Drive: log the bug, fail this request alone
             _log.exception("a wait failed")
             waiter.fail(Unavailable(Reason.INTERNAL, "a wait failed"))
         else:
@@ -197,12 +197,10 @@ class Async:
 
 
 class BodyUpTo:
-    """A wait for the whole body of a request, of at most ``limit`` bytes, for a journey that judges it.
+    """Wait for the whole body of a request; its result is the body, at most ``limit`` bytes.
 
-    Of a body that is too long, the first ``look_at`` bytes are kept as ``beginning``, for the answer.
-
-    The wait ends with the body. The stream holds the same bytes, and gives them to whoever takes the body next: what
-    was judged is what is forwarded.
+    The stream keeps the same bytes for the next reader: the body that was judged is the body that is forwarded. Of a
+    longer body, ``beginning`` has the first ``look_at`` bytes, for the answer.
 
     The wait raises:
         Denied: TOO_LARGE past the limit; TIMEOUT or BAD_REQUEST, the body is late or malformed.
@@ -219,16 +217,16 @@ class BodyUpTo:
         self._waiter: Waiter | None = None
 
     def begin(self, waiter: Waiter) -> None:
-        """Take what is here, and wait for the rest.
+        """Take the content that has arrived, and wait for the rest.
 
         Raises:
-            Denied: TOO_LARGE, by the length that the request states.
+            Denied: TOO_LARGE, by the request's Content-Length.
         """
         stream = self._stream
         if stream.head is not None and (stream.head.content_length or 0) > self.limit:
             if not self._look_at or stream.head.expect is not None:
                 raise self._too_large()
-            self._looks = True  # at what arrives first
+            self._looks = True  # keep the first content that arrives
         self._waiter = waiter
         body = stream.take_whole_body()
         if body is None and not stream.body_complete:
@@ -241,7 +239,7 @@ class BodyUpTo:
             self.on_body_end()
 
     def cancel(self) -> None:
-        """Let go of the body. The answer of the journey ends it."""
+        """Ignore further content. The journey's answer ends the body."""
         self._waiter = None
 
     def on_body(self, data: bytes) -> None:
@@ -253,11 +251,11 @@ class BodyUpTo:
 
     @property
     def beginning(self) -> bytes:
-        """The beginning of a body that is too long."""
+        """The first ``look_at`` bytes of a body that is too long."""
         return bytes(self._body[: self._look_at])
 
     def on_body_end(self) -> None:
-        """Go on with the whole body."""
+        """Resume the journey with the whole body."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             body = bytes(self._body)
@@ -265,11 +263,11 @@ class BodyUpTo:
             waiter.resume(body)
 
     def on_body_error(self, error: SidecarError) -> None:
-        """Go on with the error of a body that is malformed, too long or late."""
+        """Fail the wait: the body is malformed, too long or late."""
         self._fail(error)
 
     def on_body_flush(self) -> None:
-        """Do nothing: content is passed on at the end."""
+        """Do nothing: the journey gets the body as a whole."""
 
     def _fail(self, error: SidecarError) -> None:
         waiter, self._waiter = self._waiter, None

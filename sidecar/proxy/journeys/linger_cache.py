@@ -1,7 +1,7 @@
-"""Handles that outlive their requests, by peer: bounded in bytes together, and fair among peers.
+"""Lingering handles, which outlive their requests: one cache per peer, evicted fairly among peers.
 
 A lingering handle holds its token and the proof of its peer; handles of one certificate share one proof. ``Handles``
-decides how many bytes they may take in all.
+sets the limit for all peers together.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from sidecar.delegation.plan import Delegation
 from sidecar.delegation.route import RouteMark
 from sidecar.proxy.journeys.revalidation import Guard
 
-_GUARD_BYTES: Final = 2048  # beside the chain that it proves
-_MAX_GUARDS: Final = 16  # of one peer, before those without a handle are removed
+_GUARD_BYTES: Final = 2048  # of a proof; its chain of certificates is extra
+_MAX_GUARDS: Final = 16  # per peer; above it, proofs that no handle uses are removed
 
 
 class Chain(NamedTuple):
-    """The requests that renew one another's handles: of one chain, for one subject, by one peer, on one route."""
+    """Key of the requests that renew one another's handles: one ``txn``, one subject, one peer, one route."""
 
     txn: str
     issuer: str
@@ -30,7 +30,7 @@ class Chain(NamedTuple):
 
 
 def chain_of(delegation: Delegation) -> Chain | None:
-    """Return the chain of a request; None if its token does not name one, or if it came by no route."""
+    """Return the chain of a request; None if its token has no ``txn`` or no actor, or the request has no route."""
     token = delegation.token
     if token.txn is None or token.actor_id is None or delegation.came_by is None:
         return None
@@ -38,7 +38,7 @@ def chain_of(delegation: Delegation) -> Chain | None:
 
 
 class Renewal:
-    """The time of the latest request of a chain, which its lingering handles share, on the monotonic clock."""
+    """Monotonic time of a chain's latest request; all lingering handles of the chain share the object."""
 
     __slots__ = ("__weakref__", "at")
 
@@ -47,7 +47,7 @@ class Renewal:
 
 
 class _OfPeer(BoundedCache[str, Guard | None]):
-    """The lingering handles of one peer, the longest ended first."""
+    """Lingering handles of one peer, in the order in which their requests ended."""
 
     __slots__ = ("guards",)
 
@@ -57,7 +57,7 @@ class _OfPeer(BoundedCache[str, Guard | None]):
 
 
 class LingerCache:
-    """The handles. Times are on the monotonic clock."""
+    """Lingering handles of all peers. Times are monotonic seconds."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -73,7 +73,7 @@ class LingerCache:
         return sum(one.bytes for one in self._peers.values())
 
     def cost_of(self, peer: str, guard: Guard | None) -> int:
-        """The bytes that ``guard`` would add to what the handles of ``peer`` hold."""
+        """Return the bytes that ``guard`` would add to the handles of ``peer``; 0 if they share it already."""
         if guard is None:
             return 0
         of_peer = self._peers.get(peer)
@@ -81,9 +81,9 @@ class LingerCache:
         return 0 if known else sum(map(len, guard.chain)) + _GUARD_BYTES
 
     def add(self, handle: str, peer: str, guard: Guard | None, *, cost: int, ends_at: float) -> Guard | None:
-        """Take a handle of ``peer``. Return the guard to hold on to: that of the same certificate if there is one.
+        """Add a handle of ``peer``. Return the guard to keep: a stored one of the same certificate, else ``guard``.
 
-        ``cost`` includes ``cost_of`` the guard. There must be room for it: evictions here are not reported.
+        ``cost`` in bytes includes ``cost_of`` the guard. The caller makes room first: it gets no report of evictions.
         """
         of_peer = self._peers.get(peer)
         if of_peer is None:
@@ -106,15 +106,15 @@ class LingerCache:
             of_peer.drop(handle)
 
     def sweep(self, now: float) -> list[str]:
-        """Remove the handles that have expired, and return them."""
+        """Remove expired handles and return them."""
         gone = [handle for one in self._peers.values() for handle, _ in one.sweep(now)]
         self._peers = {peer: one for peer, one in self._peers.items() if one}
         return gone
 
     def shed(self, to_bytes: float) -> list[str]:
-        """Evict handles until at most ``to_bytes`` are left, and return them.
+        """Evict handles until the rest uses at most ``to_bytes``; return the evicted ones.
 
-        Max-min fair among peers: the peer with most loses most, the handles that ended longest ago first.
+        Max-min fair among peers: the peer that uses most bytes loses most. Of each peer, the longest ended go first.
         """
         peers: Iterable[_OfPeer] = sorted(self._peers.values(), key=attrgetter("bytes"))
         left, rest, gone = len(self._peers), max(0.0, to_bytes), []

@@ -1,4 +1,4 @@
-"""TCP listeners by the kernel's tables in ``/proc/net``, for kernels and sandboxes that do not answer sock_diag(7)."""
+"""Lists TCP listeners from the kernel's tables in ``/proc/net``, where sock_diag(7) is not available."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def listening_in(table: Path, *, most: int) -> Iterator[tuple[_Address, int]]:
-    """Yield addresses and ports of the TCP listeners in one of the kernel's tables (proc(5), ``/proc/net/tcp``).
+    """Yield address and port of each TCP listener in a kernel table (proc(5), ``/proc/net/tcp``).
 
-    The kernel lists listeners before connections (``tcp_get_idx`` of net/ipv4/tcp_ipv4.c), so reading ends at the first
-    connection: its cost does not grow with traffic. A kernel without IPv6 has no table of it.
+    The kernel lists listeners before connections (``tcp_get_idx`` of net/ipv4/tcp_ipv4.c), so reading stops at the
+    first connection and its cost does not grow with traffic. A missing table of IPv6 counts as empty.
 
     Raises:
-        OSError: the table cannot be read.
-        ValueError: it is none, or lists more than ``most``.
+        OSError: the table is not readable.
+        ValueError: the table is malformed, or lists more than ``most`` listeners.
     """
     try:
         lines = table.open(encoding="ascii")
@@ -46,7 +46,7 @@ def listening_in(table: Path, *, most: int) -> Iterator[tuple[_Address, int]]:
 
 @lru_cache(maxsize=1024)
 def _address(text: str) -> _Address:
-    """Read an address: words of four bytes, each in the machine's order."""
+    """Parse an address in hex: words of four bytes, each in the machine's byte order."""
     raw = bytes.fromhex(text)
     words = [raw[at : at + 4] for at in range(0, len(raw), 4)]
     return ipaddress.ip_address(b"".join(int.from_bytes(word, _ORDER).to_bytes(4, "big") for word in words))

@@ -1,8 +1,8 @@
 """Handles of an agent that serves one subject at a time.
 
-A handle tells requests apart, but inside one agent process nothing keeps one user's data from another user's request.
-Where ``subjects_at_once`` is 1, a second subject is refused while a request of the first is in progress, or its handle
-lingers. The subject is the pair (iss, sub).
+Handles separate requests, but inside one agent process nothing separates the data of two users. With
+``subjects_at_once: 1`` the sidecar refuses a second subject while a request of the first is in progress, or a handle
+lingers. A subject is the pair (iss, sub).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from sidecar.proxy.journeys.handles import Handles, ServedRequest
 
 
 class OneSubject(Handles):
-    """Handles of the requests of one subject, until none is in progress and none lingers."""
+    """Handles of one subject at a time. The next subject may begin when no request is in progress and none lingers."""
 
     _subject: tuple[str, str] | None = None
-    _in_progress = 0  # counted apart from handles: one may end before its request does
+    _in_progress = 0  # requests, not handles: a handle may end before its request
 
     def open(self, served: ServedRequest) -> str:
-        """Make the handle of a request that starts now.
+        """Make and store the handle of a new request; return it.
 
         Raises:
             Unavailable: SUBJECT_BUSY, the agent serves another subject.
@@ -34,7 +34,7 @@ class OneSubject(Handles):
         return handle
 
     def end(self, handle: str) -> None:
-        """End the handle with its request. An empty one is of a request that was refused."""
+        """End the handle with its request. ``handle`` is empty for a request that was refused before ``open``."""
         if handle:
             self._in_progress -= 1
         super().end(handle)

@@ -1,4 +1,4 @@
-"""Interface of an operation of a protocol above HTTP to the journeys and to what they answer."""
+"""Interface of an operation: the call of a protocol above HTTP that a request asks for."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _Route = TypeVar("_Route", "InboundRoute", "OutboundRoute")
 
 
 class Operation(Protocol):
-    """The operation that a request asks for, as far as it was read. No more than ``max_bytes`` of its body is."""
+    """Operation that a request asks for; empty until ``find``, which reads at most ``max_bytes`` of the body."""
 
     protocol: ClassVar[RouteProtocol]
     key: str
-    grpc: bool  # a call by gRPC
+    grpc: bool  # true: the request is a gRPC call
     max_bytes: int
 
     @property
     def allow(self) -> Collection[str] | None:
-        """The methods that an answer with status 405 names; None: those of the route."""
+        """Methods for the Allow field of a 405; None: those of the route."""
 
     def find(
         self,
@@ -41,14 +41,17 @@ class Operation(Protocol):
         *,
         below: str | None,
     ) -> Journey[_Route]:
-        """Read what the request asks for, and return the route of that operation.
+        """Parse the operation of a request and return the route of that operation.
 
-        ``below`` is the path below that of the interface, empty at it. None: it is not known where that begins, as on
-        the agent's side; the target's own sidecar knows.
+        ``below`` is the path relative to the protocol's endpoint, empty at the endpoint. None: the endpoint's path is
+        unknown, as for outbound calls; the target's own sidecar knows it.
+
+        Raises:
+            Denied: the operation is malformed or not permitted; TOO_LARGE, the body is longer than ``max_bytes``.
         """
 
     def answer(self, error: SidecarError, request_id: str) -> tuple[int, bytes] | None:
-        """Return the status and the body of a refusal, in the protocol's own form; None: it has none."""
+        """Return status and body of a refusal in the protocol's own form; None: it has no such form."""
 
     def grpc_status(self, error: SidecarError, code: int, text: str, request_id: str) -> tuple[int, str, list[Field]]:
-        """Return the code, the message and further fields of a refusal by gRPC."""
+        """Return code, message and additional trailers of a gRPC refusal. ``code`` and ``text`` are the defaults."""

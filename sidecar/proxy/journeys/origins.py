@@ -28,9 +28,9 @@ class _Known:
 
 
 class Origins:
-    """The origins of all outbound routes. ``retire`` is the pool's: it ends the connections of an SVID that is gone.
+    """Origins of all outbound routes. ``retire`` is the pool's; it closes the connections of a replaced SVID.
 
-    ``http2``: calls may go out by HTTP/2, as their route says.
+    ``http2``: calls may use HTTP/2 if their route allows it.
     """
 
     def __init__(
@@ -46,13 +46,14 @@ class Origins:
     def of(
         self, route: OutboundRoute, workload: SpiffeId, bound_to: str | None = None, call: Stream | None = None
     ) -> Origin:
-        """Return the origin of a route, for calls made as ``workload``, with a token that may be bound to our SVID.
+        """Return the origin of a route for a call made as ``workload``.
 
-        ``call`` is the one to make: unless its route says otherwise, it goes out by the version that the agent chose.
+        ``bound_to`` is the SVID's fingerprint in the issued token; None: the token is not bound. ``call`` is the
+        agent's request: with ``http_version: same`` the next hop is called by its version of HTTP.
 
         Raises:
-            Denied: UPSTREAM_IDENTITY, the route wants TLS and pins no peer; CNF_MISMATCH, as ``PinnedOrigins.of``.
-            Unavailable: NOT_READY, we are ``workload`` no more.
+            Denied: UPSTREAM_IDENTITY, the route uses TLS and pins no peer; CNF_MISMATCH, as ``PinnedOrigins.of``.
+            Unavailable: NOT_READY, our identity is no longer ``workload``.
         """
         if self._http2 and call is not None and _by_http2(route, call):
             return self._make(route, workload, bound_to, http2=True)
@@ -69,7 +70,7 @@ class Origins:
         """Return the origin of a route to a host outside the mesh.
 
         Raises:
-            Denied: UPSTREAM_IDENTITY, the authorities that vouch for it cannot be read.
+            Denied: UPSTREAM_IDENTITY, the file of its certificate authorities is not readable.
         """
         trust = self._trusts.get(route.ca_file)
         if trust is None:
@@ -78,7 +79,7 @@ class Origins:
         return self._pinned.of(Address(upstream.scheme, upstream.host, upstream.port), trust)
 
     def tunnel(self, route: ConnectRoute) -> Origin:
-        """Return the far end of a tunnel: no TLS of ours, and no address of a name that only this machine may reach."""
+        """Return the far end of a tunnel, without TLS of ours. A host name must not resolve to a local address."""
         from sidecar.delegation.connect import reachable_by_name
 
         host, port = route.address
@@ -90,11 +91,13 @@ class Origins:
     ) -> Origin:
         upstream = route.upstream
         if route.peer is None:
-            if upstream.scheme != "http":  # settings refuse this; a token in clear text would be the way to notice
+            if (
+                upstream.scheme != "http"
+            ):  # settings refuse this too; without this check a token would leave in clear text
                 raise Denied(Reason.UPSTREAM_IDENTITY, "the route names nobody who must answer")
         else:
             identity = self._source.current
-            if identity is None or identity.spiffe_id != workload:  # another workload would present its token
+            if identity is None or identity.spiffe_id != workload:  # else we would present another workload's token
                 raise Unavailable(Reason.NOT_READY, "the identity that this call was decided for is gone")
         address = Address(upstream.scheme, upstream.host, upstream.port)
         return self._pinned.of(address, route.peer, bound_to=bound_to, http2=http2)
@@ -105,6 +108,6 @@ class Origins:
 
 
 def _by_http2(route: OutboundRoute, call: Stream) -> bool:
-    """Tell if a call offers HTTP/2 to its next hop. A WebSocket has no place there."""
+    """Return True if a call offers HTTP/2 to its next hop. An upgrade, as to WebSocket, needs HTTP/1.1."""
     upgrades = call.head is not None and call.head.upgrade is not None
     return not upgrades and (route.http_version == "2" or (route.http_version == "same" and call.http2))

@@ -1,14 +1,13 @@
 """The outbound journey: the agent calls the next hop.
 
 Theory of operation. The agent speaks plain HTTP on loopback and holds no token, only the handle of the request it is
-serving (or, at an entry, a user's login token). In this order: canonical target -> outbound route -> whose authority
-the call is made on -> what may be asked for -> an issued token from the cache or one exchange -> mTLS to the next hop,
-whose SPIFFE ID the route pins. A call without a request it belongs to is refused, except on a route that only observes:
-there it goes out with its own credential (``observing.py``). Nothing falls back to anything else, and the inbound token
-never leaves.
+serving (or, at an entry, a user's login token). In this order: canonical target -> outbound route -> authority of the
+call (``call_authority.py``) -> plan of the exchange -> an issued token from the cache or one exchange -> mTLS to the
+next hop, whose SPIFFE ID the route pins. A call that belongs to no request is refused, except on a route that only
+observes: there it goes out with its own credential (``features/observing``). There is no fallback, and the inbound
+token never leaves.
 
-Read ``Outbound.journey`` top to bottom. Whose authority a call is made on is found in ``call_authority.py``; a call to
-a host outside the mesh, and a tunnel, goes on in ``outside.py``.
+Read ``Outbound.journey`` top to bottom. ``features/outside`` serves calls to hosts outside the mesh, and tunnels.
 """
 
 from __future__ import annotations
@@ -48,10 +47,11 @@ SUBJECT_METHODS: Final = ("POST",)
 
 
 class Outbound:
-    """Serves the agent's calls. ``clock`` is wall time in seconds; ``own_authorities`` are our listener's names.
+    """Serves the agent's calls. ``clock`` is wall time in seconds.
 
-    ``remote_handles`` asks the other workers for their handles; None: there are none. ``edits`` makes a permitted call
-    the next hop's: ``to_next_hop``, or with transaction tokens.
+    ``own_authorities`` are the Host values of the sidecar's own listener. ``remote_handles`` resolves the handles of
+    other workers; None: this is the only worker. ``edits`` returns the field edits of a permitted call:
+    ``to_next_hop``, or a function that also adds a transaction token.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Outbound:
                     status = yield forwarding
                     break
                 except SidecarError:
-                    # Our SVID was renewed while a connection was opened, and the token is bound to the one before.
+                    # Our SVID was renewed during the dial, and the token is bound to the previous one: exchange again.
                     if again or tokens.usable(issued) or (forwarding is not None and not forwarding.unsent):
                         raise
                     again = True
@@ -217,7 +217,7 @@ class Outbound:
         refuse(stream, error, entry, allow=SUBJECT_METHODS, asked=asked)
 
     def _make_forwarding(self, asked: Operation, way: Way) -> Forwarding:
-        """Make the way to the next hop and back. Raises Denied, as that of its protocol."""
+        """Make the forwarding to the next hop. Raises Denied, as ``OutboundProtocol.forwarding``."""
         protocol: OutboundProtocol = self.features[asked.protocol]
         return protocol.forwarding(asked, way)
 
@@ -238,7 +238,11 @@ class Outbound:
             refuse(stream, error, entry, allow=protocol.methods)
 
     def _tunnel(self, stream: Stream, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[None]:
-        """A CONNECT: an opaque tunnel, on a route of tunnels alone."""
+        """Serve a CONNECT: an opaque tunnel, by a route for tunnels.
+
+        Raises:
+            SidecarError: there is no such route, or as the feature ``outside``.
+        """
         try:
             route = snapshot.policy.outbound.find_tunnel(head.authority)
         except Denied:
@@ -257,7 +261,11 @@ class Outbound:
         snapshot: Snapshot,
         entry: Entry,
     ) -> Journey[None]:
-        """A call that belongs to no request and only passes because its route observes, with its own credential."""
+        """Forward a refused call with its own credential, because its route observes.
+
+        Raises:
+            SidecarError: as the feature ``observing``, ``Origins.of`` or ``Forwarding``.
+        """
         permit = yield from self.features["observing"].call(denied, head, route, snapshot, entry)
         entry.call_out = new_call_id()
         trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
@@ -267,7 +275,7 @@ class Outbound:
         yield Forwarding(self.forwarder, permit, stream, head, entry, origin, target.encode(), edits)
 
     def _ask(self, plan: Plan, tokens: TokenExchange, snapshot: Snapshot, entry: Entry) -> Journey[Issued]:
-        """One exchange, shared with everybody who needs the same token."""
+        """Exchange for a token; concurrent calls that need the same token share one exchange. Raises SidecarError."""
         entry.exchanging()
         try:
             issued: Issued = yield Async(self.tasks, lambda: tokens.exchange(plan, snapshot.policy))

@@ -1,8 +1,8 @@
 """Cache of plans of outbound calls: a repeated call costs a lookup instead of a decision.
 
-A plan is used again only for the same delegation and route objects, under the same policy number, until the token
-expires: of the inputs of ``plan_outbound`` only the time differs then. The authority of a login depends on the time, in
-whole seconds, so a login's plan is used within one second only.
+A plan is reused only for the same delegation and route objects, under the same policy number, until the token expires:
+then the time is the only input of ``plan_outbound`` that differs. The authority of a login depends on the time, in
+whole seconds, so a login's plan is reused only within the same second.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 
 PLAN_BYTES: Final = 768  # of an entry; the delegation's token is extra
-MAX_OF_SECOND: Final = 256  # plans of logins
+MAX_OF_SECOND: Final = 256  # plans of logins cached in one second
 
 
 class Plans(BoundedCache[tuple[str, str], Plan]):
-    """Plans, by token and route; the epoch is the policy's number. The oldest is evicted first.
+    """Plans by token and route; the epoch is the policy's number. The oldest is evicted first.
 
     ``warm_bytes`` is the memory that the native engine adds to each entry.
     """

@@ -1,7 +1,7 @@
-"""Unguessable text from the system's random bits, fetched in blocks.
+"""Unguessable text from the kernel's random bytes, fetched in blocks.
 
-Each bit comes from the kernel and is used once. A system call for each handle would cost as much as a third of the
-whole decision: one block serves a hundred, and is encoded and cut at once.
+Each random bit is used once. A system call per handle would cost a third of a whole decision, so one block serves about
+a hundred handles; it is encoded and cut in one step.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 def texts(chars: int, spell: Callable[[bytes], str]) -> Callable[[], str]:
-    """Make a source of texts of ``chars`` random characters; ``spell`` encodes octets.
+    """Make a function that returns a new text of ``chars`` random characters; ``spell`` encodes octets.
 
-    It is an endless iterator built from parts of the interpreter: no bytecode of ours runs for a text.
+    It consists of the interpreter's own iterators, so a text runs no Python bytecode.
     """
     cut = re.compile(f".{{{chars}}}").findall
     endless = chain.from_iterable(map(cut, map(spell, map(os.urandom, repeat(_BLOCK_BYTES)))))
     in_a_block = len(cut(spell(bytes(_BLOCK_BYTES))))
-    # A forked process must not return the same texts as its parent: it skips the block that they share.
+    # A forked process must not return its parent's texts: it skips the block that both hold.
     os.register_at_fork(after_in_child=lambda: deque(islice(endless, in_a_block), maxlen=0))
     return partial(next, endless)  # calls no method wrapper, unlike ``__next__``
 

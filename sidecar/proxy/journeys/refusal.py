@@ -1,4 +1,4 @@
-"""A refused call's answer: status, fixed text, reason code, request id. Nothing of the request is reflected."""
+"""The answer of a refused call: status, fixed text, reason code, request id. It reflects no part of the request."""
 
 from __future__ import annotations
 
@@ -32,11 +32,10 @@ def refusal(
 ) -> tuple[int, list[Field], bytes]:
     """Make the answer of a refused call: ``(status, fields, body)`` (RFC 9457, RFC 6750 section 3).
 
-    ``scope`` is what the route needs, told with insufficient_scope; ``allow`` the methods a 405 must name,
-    ``human`` the login that the route requires, told where it is lacking (RFC 9470 section 3). ``resource`` is what
-    clients may learn of the route: a challenge says where, and what scopes the call needs (RFC 9728 section 5.1).
-    ``asked`` is the operation that is refused: clients show their users an error of its protocol, with ours in its
-    details.
+    ``scope`` are the scopes that the route needs, for an insufficient_scope challenge. ``allow`` are the methods for a
+    405. ``human`` is the login that the route requires, for a step-up challenge (RFC 9470 section 3). ``resource`` is
+    the route's metadata, which a challenge links (RFC 9728 section 5.1). ``asked`` is the refused operation: if its
+    protocol has an error form, the body has that form, which clients show to their users.
     """
     answer = error.answer
     answered = None if asked is None else asked.answer(error, request_id)
@@ -68,7 +67,7 @@ def refusal(
 def challenge(
     error: SidecarError, scope: Iterable[str], human: Human | None, resource: ProtectedResource | None
 ) -> bytes:
-    """Make the value of ``WWW-Authenticate`` that goes with a refusal. Arguments as of ``refusal``."""
+    """Make the value of ``WWW-Authenticate`` for a refusal. Arguments as for ``refusal``."""
     answer = error.answer
     parts = [] if answer.error is None else [f'error="{answer.error}"', f'error_description="{answer.text}"']
     described = resource is not None and answer.status in {401, 403}

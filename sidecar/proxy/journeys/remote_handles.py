@@ -1,14 +1,14 @@
-"""Handles of the other workers: an agent's call may reach another worker than the one that serves its request.
+"""Handles of other workers: the agent's call may reach a different worker than the one that serves its request.
 
 Theory of operation. A handle begins with the mark of its worker. A worker that receives another worker's handle asks
-that worker, which looks it up among its own and counts the call there: so ``max_calls`` holds however calls are spread,
-and a handle ends with its request everywhere at once. Answers are not cached. The peer's certificates come along, so
-that a call in flight ends with the trust in its peer, whichever worker makes it. A worker that serves a request of a
-route with ``linger_s`` tells the others, where handles of the same chain may linger.
+that worker, which looks the handle up and counts the call. So ``max_calls`` is one limit for all workers, and a handle
+ends with its request everywhere at once. Answers are not cached. They include the peer's certificates, so that a call
+in flight ends with the trust in its peer at any worker. A worker that serves a request of a route with ``linger_s``
+notifies the others, because handles of the same chain may linger there.
 
-Each worker has an inbox, a pair of connected sockets that their parent made before it started any worker. They have no
-name, so no other process can open them; whoever holds a writing end is a worker. A message is one packet. Without an
-answer in time the call is refused: a worker that died took its requests, and their handles, with it.
+Each worker has an inbox, a pair of connected sockets that the parent made before it started any worker. The sockets
+have no name, so no other process can open them; only workers hold the writing ends. A message is one packet. A call
+without an answer in time is refused: the requests and handles of a dead worker are gone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sidecar.proxy.journeys.linger_cache import Chain
 from sidecar.proxy.journeys.revalidation import Guard
 
 TIMEOUT_S: Final = 2.0
-MAX_WAITING_BYTES: Final = 4 * 1024 * 1024  # of packets for one inbox that is full
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024  # of packets queued for one full inbox
 
 _BUFFER_BYTES: Final = 1 << 20  # of one inbox; the kernel may give less
 _MAX_PACKET: Final = 1 << 18  # a token and its claims, and a peer's chain, which TLS bounds at 100 KB
@@ -56,7 +56,7 @@ def new_inbox() -> Inbox:
 
 
 class RemoteRequest:
-    """A request that another worker serves, as ``ServedRequest`` for our own. ``counting`` None: no limit."""
+    """Request in progress at another worker, used like a ``ServedRequest``. ``counting`` None: no limit of calls."""
 
     __slots__ = ("_counting", "call_in", "delegation", "ended_at", "facts", "guard")
 
@@ -71,7 +71,7 @@ class RemoteRequest:
     def count_call(self) -> Counting | None:
         """Return a coroutine function that takes one call from the budget; None: there is no budget.
 
-        Raises (then):
+        The coroutine raises:
             Denied: CALLS_EXHAUSTED, or as ``RemoteHandles.resolve``.
             Unavailable: as ``RemoteHandles.resolve``.
         """
@@ -83,7 +83,7 @@ class _Found(NamedTuple):
     call_in: str | None
     ended_at: float | None
     limited: bool
-    peer: tuple[tuple[bytes, ...], int] | None  # the chain it presented, and the end of its proof
+    peer: tuple[tuple[bytes, ...], int] | None  # its certificate chain, and ``Guard.until``
 
 
 class _Purpose(Enum):
@@ -100,7 +100,7 @@ class _Ask(NamedTuple):
 
 
 class _Request(NamedTuple):
-    """A new request of a chain whose handles may linger at other workers. Nobody answers."""
+    """Notifies a worker of a new request of a chain, to renew its lingering handles. Has no answer."""
 
     chain: Chain
 
@@ -111,9 +111,9 @@ class _Answer(NamedTuple):
 
 
 class RemoteHandles:
-    """Asks the other workers, and answers them. ``number`` is our place among the ``inboxes``.
+    """Asks the other workers, and answers their questions. ``number`` is the index of our inbox in ``inboxes``.
 
-    ``prove`` proves a peer that another worker serves, by its chain and at a time; errors as ``PeerGuard``.
+    ``prove`` verifies the certificate chain of another worker's peer at a time; it raises as ``PeerGuard``.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class RemoteHandles:
         self._waiting_bytes = [0] * len(inboxes)
 
     def open(self) -> None:
-        """Answer from now on."""
+        """Start to answer other workers."""
         asyncio.get_running_loop().add_reader(self._inboxes[self._number].read.fileno(), self._receive)
 
     def close(self) -> None:
@@ -147,41 +147,43 @@ class RemoteHandles:
             loop.remove_writer(inbox.write.fileno())
 
     def owner_of(self, handle: str) -> int | None:
-        """Return the other worker that made a handle; None: no other one did."""
+        """Return the number of the worker that made a handle; None: this worker, or the handle is malformed."""
         if len(handle) != MARKED_CHARS:
             return None
         owner = MARKS.find(handle[0])
         return owner if owner != self._number and 0 <= owner < len(self._inboxes) else None
 
     async def resolve(self, owner: int, handle: str) -> RemoteRequest:
-        """Find the request that a handle of ``owner``'s stands for.
+        """Return the request behind a handle of the worker ``owner``.
 
         Raises:
-            Denied: as ``Handles.resolve``.
-            Unavailable: NOT_READY, its worker does not answer.
+            Denied: as ``Handles.resolve``; NO_REQUEST_CONTEXT, this worker does not trust the request's peer.
+            Unavailable: NOT_READY, that worker does not answer; or as ``Handles.resolve``.
         """
         found = await self._ask(owner, handle, _Purpose.RESOLVE)
         counting = partial(self._ask, owner, handle, _Purpose.COUNT) if found.limited else None
         return RemoteRequest(found, counting, None if found.peer is None else self._guard(*found.peer))
 
     async def find(self, owner: int, handle: str) -> None:
-        """Do nothing if ``owner`` knows a handle, also where it may do nothing more.
+        """Return if the worker ``owner`` knows a handle, even if a re-evaluation refused its request.
 
         Raises:
             Denied: as ``Handles.find``.
-            Unavailable: NOT_READY, its worker does not answer.
+            Unavailable: NOT_READY, that worker does not answer.
         """
         await self._ask(owner, handle, _Purpose.FIND)
 
     def _guard(self, chain: tuple[bytes, ...], until: int) -> Guard:
-        """Prove the peer here, so that a call made here ends with the trust in it."""
+        """Verify the peer at this worker too, so that a call made here ends with the trust in the peer."""
         try:
             return self._prove(chain, until - 1)
         except Denied as error:
             raise Denied(Reason.NO_REQUEST_CONTEXT, f"the handle's peer is not trusted here: {error}") from error
 
     async def _ask(self, owner: int, handle: str, purpose: _Purpose) -> _Found:
-        ask = secrets.token_bytes(_ID_BYTES)  # not a number: an answer to a dead worker must not fit its successor
+        ask = secrets.token_bytes(
+            _ID_BYTES
+        )  # random: an answer to a dead worker must not match a question of its successor
         answer = self._asked[ask] = asyncio.get_running_loop().create_future()
         try:
             self._send(owner, _Ask(ask, self._number, handle, purpose))
@@ -209,7 +211,7 @@ class RemoteHandles:
                 packet = read.recv(_MAX_PACKET)
             except (BlockingIOError, InterruptedError):
                 return
-            message = pickle.loads(packet)  # noqa: S301 - written by a worker: nobody else has the other end
+            message = pickle.loads(packet)  # noqa: S301 - only workers hold the writing end
             if isinstance(message, _Ask):
                 self._send(message.asker, _Answer(message.ask, self._look_up(message)))
             elif isinstance(message, _Request):
@@ -235,7 +237,7 @@ class RemoteHandles:
             asked.set_result(message.answer)
 
     def _send(self, number: int, message: _Ask | _Answer | _Request) -> None:
-        """Write, now or when there is room. With a full queue the packet is dropped: its asker times out."""
+        """Write a packet, now or when the inbox has room. With a full queue, drop it: the asking worker times out."""
         packet = pickle.dumps(message)
         waiting = self._waiting[number]
         if waiting:

@@ -1,7 +1,7 @@
 """Re-evaluates requests and calls in flight against the current snapshot: token, policy, keys, and trust in the peer.
 
-Expiry alone is not a withdrawal: see ``sidecar.delegation.reevaluate``. The same holds for certificates: a peer whose
-SVID has expired is judged at its last second.
+Expiry alone withdraws nothing: see ``sidecar.delegation.reevaluate``. The same holds for certificates: an expired SVID
+is judged as of its last second.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Guard(Protocol):
 
 
 class Served(Protocol):
-    """The request that outbound calls belong to. ``guard`` None: a user's login, with no peer behind it."""
+    """The request that an outbound call belongs to. ``guard`` None: a user's login, which has no peer."""
 
     @property
     def delegation(self) -> Delegation: ...  # noqa: D102
@@ -41,10 +41,10 @@ class Served(Protocol):
 def judge_request(
     permit: Permit, guard: Guard, snapshot: Snapshot, *, method: str, path: str, operation: str | None, now: int
 ) -> None:
-    """Re-evaluate a peer's request: return if it would be permitted now as well. ``operation`` is its key, if any.
+    """Re-evaluate a peer's request: return if it would still be permitted. ``operation`` is its key, if any.
 
     Raises:
-        SidecarError: as the inbound journey's.
+        SidecarError: as the inbound journey.
     """
     judge_peer(guard, now)
     policy = snapshot.policy
@@ -71,12 +71,12 @@ def judge_observed(
     now: int,
     plain_until: int,
 ) -> None:
-    """Re-evaluate a request that only passes because its route observes: return if it would pass now as well.
+    """Re-evaluate a request that passes only because its route observes: return if it would still pass.
 
-    One without TLS passes before ``plain_until``.
+    ``guard`` None: the caller has no TLS; its request passes until ``plain_until``, in wall seconds.
 
     Raises:
-        SidecarError: as the inbound journey's.
+        SidecarError: as the inbound journey.
     """
     from sidecar.delegation.reevaluate_exceptions import observed_again
 
@@ -95,10 +95,10 @@ def judge_observed(
 
 
 def judge_observed_call(permit: ObservedPermit, next_hop: Guard | None, snapshot: Snapshot, now: int) -> None:
-    """Re-evaluate a call of the agent that only passes because its route observes. ``next_hop`` as of ``judge_call``.
+    """Re-evaluate a call that passes only because its route observes. ``next_hop`` as for ``judge_call``.
 
     Raises:
-        SidecarError: as the outbound journey's.
+        SidecarError: as the outbound journey.
     """
     if next_hop is not None:
         judge_peer(next_hop, now)
@@ -108,12 +108,12 @@ def judge_observed_call(permit: ObservedPermit, next_hop: Guard | None, snapshot
 
 
 def judge_served(served: Served, snapshot: Snapshot, now: int) -> None:
-    """Re-evaluate the request behind a handle, trust in its peer included: return if it would be permitted now as well.
+    """Re-evaluate the request behind a handle, and trust in its peer: return if it would still be permitted.
 
-    A removed route, and a user's login, are left to the judgement of the call itself.
+    Returns too for a user's login and for a removed route: the re-evaluation of the call covers them.
 
     Raises:
-        SidecarError: as the inbound journey's.
+        SidecarError: as the inbound journey.
     """
     guard, delegation = served.guard, served.delegation
     if guard is None or delegation.came_by is None:
@@ -142,12 +142,12 @@ def judge_call(
     *,
     operation: str | None = None,
 ) -> None:
-    """Re-evaluate a call to a next hop: return if it would be permitted now as well. ``operation`` is its key, if any.
+    """Re-evaluate a call to a next hop: return if it would still be permitted. ``operation`` is its key, if any.
 
     ``next_hop`` None: not connected, or without TLS.
 
     Raises:
-        SidecarError: as the outbound journey's, or as ``judge_served``.
+        SidecarError: as the outbound journey, or as ``judge_served``.
     """
     if next_hop is not None:
         judge_peer(next_hop, now)
@@ -157,10 +157,10 @@ def judge_call(
 
 
 def judge_outside(permit: OwnPermit | TunnelPermit, served: Served | None, snapshot: Snapshot, now: int) -> None:
-    """Re-evaluate a call or a tunnel to a host outside the mesh: return if it would be permitted now as well.
+    """Re-evaluate a call or a tunnel to a host outside the mesh: return if it would still be permitted.
 
     Raises:
-        SidecarError: as the outbound journey's, or as ``judge_served``.
+        SidecarError: as the outbound journey, or as ``judge_served``.
     """
     if served is not None:
         judge_served(served, snapshot, now)
@@ -173,7 +173,7 @@ def judge_outside(permit: OwnPermit | TunnelPermit, served: Served | None, snaps
 
 
 def judge_peer(guard: Guard, now: int) -> None:
-    """Return if trust in a peer was not withdrawn. Expiry of its certificate, or of an authority, does not count.
+    """Return if the peer is still trusted; expiry of its certificate, or of an authority, is ignored.
 
     Raises:
         Denied: as ``PeerGuard.check``.

@@ -1,7 +1,7 @@
-"""Snapshots: one immutable state of policy, keys, exchange and agent for each request, from first decision to last.
+"""Snapshots: one immutable state of policy, keys, exchange and agent decides a whole request.
 
-A ``Setup`` holds the parts of the settings that may change while the process runs; a reload swaps it whole. A
-``Snapshot`` is that setup for our own SPIFFE ID; there is none without an identity.
+A ``Setup`` holds the settings that may change while the process runs; a reload replaces it as a whole. A ``Snapshot``
+is that setup for our own SPIFFE ID; there is none without an identity.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ MakePolicy = Callable[[SpiffeId, int], Policy]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """The reloadable parts. ``make_policy`` builds a policy for a workload's SPIFFE ID and a running number.
+    """The reloadable settings. ``make_policy`` builds a policy from our SPIFFE ID and a serial number.
 
-    ``exchanges`` are the token services by issuer; ``agent`` is None without inbound calls. Without keys of all
-    ``needed_issuers`` the sidecar is not ready; peers of ``peer_trust_domains`` are verified by their bundles alone.
-    ``observe_until`` is the end of each route that only observes, in seconds since the epoch, and ``plain_until`` that
-    of the port for callers without a sidecar; 0: there is none. ``agent_grpc`` is the agent's own port for gRPC, if it
-    has one.
+    ``exchanges`` are the token services by issuer; ``agent`` is None without inbound calls. The sidecar is ready once
+    it has keys of all ``needed_issuers``. Verifying peers needs the bundles of ``peer_trust_domains``.
+    ``observe_until`` is the end of each route that observes, ``plain_until`` the end of the plaintext port, in seconds
+    since the epoch; 0: no such port. ``agent_grpc`` is the agent's separate port for gRPC, or None.
     """
 
     make_policy: MakePolicy
@@ -52,7 +51,7 @@ class Setup:
     agent_grpc: Origin | None = None
 
     def without_keys(self) -> list[str]:
-        """Return the needed issuers without usable keys: none was ever fetched, or they are too old."""
+        """Return the needed issuers whose keys were never fetched or are too old, sorted."""
         return sorted(issuer for issuer in self.needed_issuers if not self.keys.ready(issuer))
 
     async def wait_for_keys(self, timeout_s: float) -> bool:
@@ -122,9 +121,9 @@ class Snapshot:
 
 
 class Renewal(NamedTuple):
-    """A change of revocations alone: the policy's number ``before`` and ``after``, and the tokens that it ``stops``.
+    """Change of revocations alone: the policy's number ``before`` and ``after``; ``stops`` is true for a revoked token.
 
-    All else that was decided under the number before still holds under the one after.
+    Decisions on other tokens under the number ``before`` stay valid under ``after``.
     """
 
     before: int
@@ -150,15 +149,15 @@ class Snapshots:
         revoked: Callable[[frozenset[str]], InForce] = lambda _own: NOTHING,
         denied: Callable[[], Deny | None] = lambda: None,
     ) -> None:
-        """``revoked`` returns the revocations in force, given the issuers whose token services are ours.
+        """``revoked`` returns the revocations in force, given the issuers of our own token services.
 
-        ``denied`` returns the list of ``deny_file``, which is in force beside that of the settings.
+        ``denied`` returns the deny list of ``deny_file``, which adds to that of the settings; None: there is none.
         """
         self.setup = setup
         self._revoked = revoked
         self._denied = denied
         self.current: Snapshot | None = None
-        self.closed: str | None = None  # the reason to serve no call although everything is there
+        self.closed: str | None = None  # a reason to refuse new calls although the sidecar has an identity
         self._number = 0
 
     def now(self) -> Snapshot:
@@ -190,13 +189,16 @@ class Snapshots:
             self._make(workload)
 
     def change(self, setup: Setup | None = None) -> None:
-        """Put a reloaded ``setup``, or another deny list, in force. Cached decisions end."""
+        """Put a reloaded ``setup``, or a changed deny list, in force. Invalidates cached decisions."""
         self.setup = setup or self.setup
         if self.current is not None:
             self._make(self.current.policy.workload)
 
     def renew(self) -> Renewal | None:
-        """Put the revocations of now in force. Return what caches may carry on by; None: they begin again."""
+        """Put the current revocations in force. Return what caches need to keep entries; None: all entries are invalid.
+
+        None also without an identity. Entries can stay only if the change names tokens alone.
+        """
         before = self.current
         if before is None:
             return None
@@ -206,7 +208,9 @@ class Snapshots:
         if not revoked.only_names_tokens_since(before.policy.deny.revoked):
             return None
 
-        def stops(token: VerifiedToken) -> bool:  # by its own names: orders for workloads are unchanged
+        def stops(
+            token: VerifiedToken,
+        ) -> bool:  # the token's own names are enough: orders for workloads have not changed
             return revoked.kind_of(Use(token, None, NO_NAMES)) is not None
 
         return Renewal(before.policy.number, after.policy.number, stops)

@@ -1,4 +1,4 @@
-"""Credentials of calls that leave the mesh, or that a route only observes: found wherever they are. Pure."""
+"""Finds credentials anywhere in calls that leave the mesh or pass on a route that observes. Pure."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ _NO_CREDENTIALS: Final = frozenset(
 _OWN_PLACE: Final = frozenset({b"delegation-handle"})
 _PROXY_PLACE: Final = frozenset({b"proxy-authorization"})
 _GUESSABLE: Final = frozenset({"basic", "digest", "cookie"})
-_ESCAPED_AGAIN: Final = re.compile(rb"%(?:25)+(?=[0-9A-Fa-f]{2})")  # any number of times
-_UNESCAPED: Final = 3  # times: parts of an escape may be escaped themselves
+_ESCAPED_AGAIN: Final = re.compile(rb"%(?:25)+(?=[0-9A-Fa-f]{2})")  # an escape that was escaped any number of times
+_UNESCAPED: Final = 3  # rounds: parts of an escape may be escaped themselves
 
 
 class Strays(NamedTuple):
-    """Text that may be a handle, and ``longer`` text that may contain one: nothing tells where it begins."""
+    """``alone``: texts with the form of a handle. ``longer``: texts that may contain a handle at any place."""
 
     alone: Collection[str]
     longer: Collection[str]
 
 
 def handle_for_outside(request: Message, *, in_authorization: bool) -> str:
-    """Read the handle of a call to a host outside the mesh: in ``Delegation-Handle``, or in Authorization where it may.
+    """Return the handle of a call to a host outside the mesh, from ``Delegation-Handle``, or from Authorization too.
 
     Raises:
-        Denied: NO_REQUEST_CONTEXT, there is none, or there are two; HEADER_MALFORMED, a doubled Authorization.
+        Denied: NO_REQUEST_CONTEXT, there is none, or there are two; HEADER_MALFORMED, Authorization is repeated.
     """
     own = request.all(b"delegation-handle")
     handles = {value.decode("latin-1") for value in own}
@@ -72,12 +72,12 @@ def handle_for_outside(request: Message, *, in_authorization: bool) -> str:
 
 
 def handle_for_tunnel(request: Message) -> str | None:
-    """Read the handle of a CONNECT: of Bearer, or the password of Basic, in ``Proxy-Authorization``.
+    """Return the handle of a CONNECT from ``Proxy-Authorization``: the Bearer token, or the password of Basic.
 
-    None: that field is absent, so the agent names no request.
+    None: the field is absent, so the call names no request.
 
     Raises:
-        Denied: NO_REQUEST_CONTEXT, the field shows no handle, or shows one as the user's name; HEADER_MALFORMED, it is
+        Denied: NO_REQUEST_CONTEXT, the field has no handle, or has one as user name; HEADER_MALFORMED, the field is
             repeated.
     """
     value = request.one(b"proxy-authorization")
@@ -92,12 +92,15 @@ def handle_for_tunnel(request: Message) -> str | None:
 
 
 def stray_handles(request: Request, *, in_authorization: bool) -> Strays:
-    """Return what may be a handle where a call to a host outside the mesh must not have one."""
+    """Return possible handles in the wrong places of a call to a host outside the mesh.
+
+    Right places are Delegation-Handle and, with ``in_authorization``, Authorization.
+    """
     return _handles_outside(request, {b"delegation-handle", b"authorization"} if in_authorization else _OWN_PLACE)
 
 
 def stray_handles_of_tunnel(request: Request) -> Strays:
-    """Return what may be a handle where a CONNECT must not have one: anywhere but in Proxy-Authorization."""
+    """Return possible handles of a CONNECT anywhere except in Proxy-Authorization."""
     return _handles_outside(request, _PROXY_PLACE)
 
 
@@ -110,13 +113,13 @@ def _handles_outside(request: Request, places: Collection[bytes]) -> Strays:
             texts.append(decoded_basic(value))
     runs = {run.decode("ascii") for text in texts for run in RUN.findall(text) if len(run) >= HANDLE_CHARS}
     alone, longer = set(filter(HANDLE.fullmatch, runs)), {run for run in runs if len(run) > HANDLE_CHARS}
-    if longer:  # of another worker, perhaps, which could not be asked for every part of a text
+    if longer:  # may contain another worker's handle; asking that worker about every substring would cost too much
         alone.update(shown for shown in handles_of(request) if any(shown in run for run in longer))
     return Strays(alone, longer)
 
 
 def issuers_shown(request: Request) -> set[str]:
-    """Return the issuers of all tokens in a call, in its target and in any field."""
+    """Return the issuers of all tokens in the target and the fields of a call."""
     found: set[str] = set()
     for text in (request.target, *request.values):
         found |= issuers_in(text.decode("latin-1")) | issuers_in(_unescaped(text).decode("latin-1"))
@@ -129,8 +132,8 @@ def issuers_shown(request: Request) -> set[str]:
 def own_credentials(request: Message) -> list[tuple[str, bytes | None]]:
     """Return kind and secret of each credential of the agent's own.
 
-    Of a password (Basic) and of cookies there is no secret to name: it could be guessed from its name. Of a field that
-    only looks like a credential by its name neither: its value may be another one for each call.
+    The secret is None for Basic, Digest and cookies, because a fingerprint of a guessable secret reveals it. It is None
+    too for a field that resembles a credential only by its name, because its value may change with each call.
 
     Raises:
         Denied: HEADER_MALFORMED, a field of credentials is repeated.
@@ -151,7 +154,7 @@ def _kind_and_secret(name: bytes, value: bytes) -> tuple[str, bytes | None]:
 
 
 def _unescaped(text: bytes) -> bytes:
-    """Return the text behind percent-escapes, also of those that were escaped again; nothing where there are none."""
+    """Return the text with percent-escapes decoded, even if escaped repeatedly; empty if there are none."""
     if b"%" not in text:
         return b""
     for _ in range(_UNESCAPED):

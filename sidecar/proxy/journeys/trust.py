@@ -1,8 +1,7 @@
-"""Ends connections whose other end is no longer trusted: a change of trust reaches idle connections too.
+"""Closes connections whose peer is no longer trusted, idle ones too.
 
-Every request is judged by the trust at its time, and every forwarding is watched (``watch``). Connections are left: an
-idle one ends at the next look, one in use after the request in progress. An expired certificate is a reason too, and
-cuts no request.
+``watch`` re-evaluates requests and forwardings; this module closes the connections. An idle connection closes at the
+next look, a connection in use after its request in progress. A peer whose certificate has expired is treated alike.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Final, Protocol
 from sidecar.errors import Denied, Unavailable
 from sidecar.identity.tls import guard_of
 
-_AT_A_TIME: Final = 8  # after a change of bundles each look costs 0.3 ms, and requests need the event loop too
+_AT_A_TIME: Final = 8  # connections per event-loop iteration: after a change of bundles each check costs 0.3 ms
 
 
 class Connection(Protocol):
@@ -23,17 +22,17 @@ class Connection(Protocol):
     transport: asyncio.Transport
 
     def end_unused(self) -> None:
-        """End now if no request is in progress, else as soon as that is over."""
+        """Close now if no request is in progress, else after the request."""
 
 
 class TrustWatch:
-    """Looks at the connections of one process. ``wall`` is the wall clock, in seconds."""
+    """Checks the connections of one process. ``wall`` is the wall clock, in seconds."""
 
     def __init__(self, *, wall: Callable[[], float]) -> None:
         self._wall = wall
 
     async def look(self, connections: Iterable[Connection]) -> None:
-        """End every TLS connection whose peer would be refused now."""
+        """Close every TLS connection whose peer would be refused now."""
         for number, connection in enumerate(tuple(connections), 1):
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)

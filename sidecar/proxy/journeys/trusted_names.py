@@ -4,8 +4,8 @@ To an agent the sidecar *is* that proxy: it connects from loopback, which many s
 field of such a name could make the agent serve another path, method, scheme, host, client or user than the sidecar
 judged, so none is forwarded to an agent or a mesh peer. Pure, and evaluated once for each distinct head.
 
-The list is grouped by purpose and names readers of each group. Patterns cover variants: every name that ends like a
-client's address is one. Names are in lower case.
+The list is grouped by purpose; each group names software that reads its fields. Patterns cover variants, such as every
+name with the ending of a client's address. Names are in lower case.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Final
 
 # CGI, WSGI, Rack and PHP fold "-" and other punctuation into "_", so that two names become one variable: gunicorn took
 # the path from `SCRIPT_NAME`, Spring Cloud Function the function from `spring.cloud.function.definition`, WebSphere the
-# user from `$WSRU`. RFC 9110 section 16.3.2.1 advises letters, digits and hyphens, and that is all that passes.
+# user from `$WSRU`. RFC 9110 section 16.3.2.1 advises letters, digits and hyphens; only such names pass.
 _PLAIN: Final = re.compile(rb"[a-z0-9-]+")
-# Tools choose the rest of these names, as of their arguments. On a route of MCP they are compared with the message.
+# The rest of such a name is a tool's argument. On a route of MCP the field is compared with the message.
 _TOOL_ARGUMENT: Final = re.compile(rb"mcp-param-[a-z0-9_-]+")
 
 _EXACT: Final = frozenset(
     {
         # Path: CGI variables, mod_wsgi, Flask's ReverseProxied, Catalyst, Mojolicious, Home Assistant, Traefik, Posit.
-        # WebDAV's second path, that of COPY and MOVE (RFC 4918 section 10.3), is decided on by nobody.
+        # `Destination` is the second path of WebDAV's COPY and MOVE (RFC 4918 section 10.3), which no route judges.
         b"base-url",
         b"destination",
         b"path-info",
@@ -63,7 +63,7 @@ _EXACT: Final = frozenset(
         b"x-http-host-override",
         b"x-real-host",
         b"x-real-port",
-        # Client: besides those by their ends. HTTP_CLIENT_IP is Rails'.
+        # Client, besides the endings below. HTTP_CLIENT_IP is Rails'.
         b"client-ip",
         b"true-client-ip",
         b"x-cluster-client",
@@ -84,13 +84,13 @@ _EXACT: Final = frozenset(
         b"x-userinfo",
         # Function: Dapr calls the application of this name.
         b"dapr-app-id",
-        # Environment: httpoxy sets HTTP_PROXY of whatever a CGI program calls.
+        # Environment: httpoxy sets HTTP_PROXY for the requests of a CGI program.
         b"proxy",
     }
 )
 
 _BEGINNINGS: Final = (
-    # What was asked for, and by whom, before a proxy changed it: everybody.
+    # The original request before a proxy changed it: read by most software.
     b"forwarded",
     b"x-forward",
     b"x-original-",
@@ -149,7 +149,7 @@ _BEGINNINGS: Final = (
     b"x-nextjs-",
     b"x-now-",
     b"x-react-router-",
-    # User, as gateways that log people in tell it: WebSEAL (iv-), Oracle's, SiteMinder (sm-), ShinyProxy (x-sp-user).
+    # User, from gateways with a login: WebSEAL (iv-), Oracle's, SiteMinder (sm-), ShinyProxy (x-sp-user).
     b"iv-",
     b"kubeflow-",
     b"oam-",
@@ -180,7 +180,7 @@ _BEGINNINGS: Final = (
     b"x-sp-user",
     b"x-vouch-",
     b"x-webauth-",
-    # The client's certificate: RFC 9440, Envoy, Tomcat's SSLValve, nginx and Apache by custom.
+    # The client's certificate: RFC 9440, Envoy, Tomcat's SSLValve; by convention nginx and Apache.
     b"client-cert",
     b"ssl-",
     b"x-client-cert",
@@ -192,7 +192,7 @@ _BEGINNINGS: Final = (
     b"x-spiffe-",
     b"x-ssl-",
     b"x-tls-client-",
-    # Function: Spring Cloud (CVE-2022-22963), if a proxy behind us writes hyphens for its dots.
+    # Function: Spring Cloud (CVE-2022-22963), if a proxy behind the sidecar turns its dots into hyphens.
     b"spring-cloud-function-",
 )
 
@@ -211,7 +211,7 @@ _ENDINGS: Final = (
 
 
 def is_trusted_name(name: bytes) -> bool:
-    """Tell whether a server may trust a field of this (lower-case) name as its proxy's, or read it as another field."""
+    """Return True if a server may trust a field of this (lower-case) name as its proxy's, or misread the name."""
     if _TOOL_ARGUMENT.fullmatch(name):
         return False
     return name in _EXACT or name.startswith(_BEGINNINGS) or name.endswith(_ENDINGS) or not _PLAIN.fullmatch(name)

@@ -1,17 +1,17 @@
 """Watches every forwarding from its first byte to its last: none outlives its authority.
 
-Theory of operation. A forwarding is a request from its first forwarded byte to its last. It starts in ``young``; one
-that ends before the next tick costs no more than that. Each tick moves the others into a timer wheel by their next
-deadline (``deadlines``). After a change of policy, keys, trust or our own identity each forwarding is judged again, by
-the code that judged it first, and ends if it would be refused now, with the reason in its record. A request that waited
-for keys or a token is judged again when it begins. Handles are judged at their next use.
+Theory of operation. A forwarding is a request between its first and its last forwarded byte. It starts in ``young``, so
+a forwarding that ends before the next tick costs one insertion in a set. Each tick moves the others into a timer wheel
+by their next deadline (``deadlines``). After a change of policy, keys, trust or our own identity, each forwarding is
+re-evaluated by the code that judged it first; if it would be refused now, it ends with that reason in its record. A
+request that waited for keys or a token is re-evaluated before its first byte. Handles are re-evaluated at their next
+use.
 
-Our own identity: if it was withdrawn, everything ends after ``DENIED_S``, because SPIRE denies an identity for a tenth
-of a second while it signs it again under another authority. If it has expired, everything ends after
-``IDENTITY_GRACE_S``.
+Our own identity: after a withdrawal everything ends within ``DENIED_S``, not at once, because SPIRE denies an identity
+for a tenth of a second while another authority signs it. After its expiry everything ends within ``IDENTITY_GRACE_S``.
 
-The work is done in slices of ``TURN_S``, one per event-loop iteration. A bug in one forwarding costs only
-that one: it is cut, and its record says ``internal``.
+The work is done in slices of ``TURN_S``, one per event-loop iteration. A bug in one forwarding cuts that forwarding
+alone, and its record says ``internal``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log: Final = logging.getLogger("sidecar.watch")
 DENIED_S: Final = 0.5
 IDENTITY_GRACE_S: Final = 10.0
 TURN_S: Final = 0.005
-_CLOCK_SET_S: Final = 1.0  # a step of the wall clock that moves the ends of tokens and certificates
+_CLOCK_SET_S: Final = 1.0  # smallest step of the wall clock that counts as setting it
 _NEVER: Final = float("inf")
 
 
@@ -44,23 +44,23 @@ class Watched(Timed, Protocol):
     def direction(self) -> Direction: ...  # noqa: D102
 
     def live(self) -> None:
-        """Apply the limits of its kind, as far as that is known."""
+        """Apply the limits of the forwarding's kind, once its kind is known."""
         ...
 
     def judge(self, now: int) -> None:
-        """Return if it would be permitted by the current snapshot. Raises ``SidecarError``."""
+        """Return if the current snapshot would permit the forwarding. Raises ``SidecarError``."""
         ...
 
     def withdraw(self, error: SidecarError, *, begun: bool) -> None:
-        """Note for its record that it would be refused now. ``begun``: its first byte has gone upstream."""
+        """Note in the record that a re-evaluation refuses the request. ``begun``: its first byte has gone upstream."""
         ...
 
     def end(self, error: SidecarError) -> None:
-        """End it in a way that both peers understand; it then calls ``forget``, perhaps a moment later."""
+        """End the forwarding as its protocol requires. It calls ``forget`` when it has ended, perhaps later."""
         ...
 
     def cut_off(self, error: SidecarError) -> None:
-        """Close both connections at once; the record says ``error``."""
+        """Close both connections at once and record ``error``."""
         ...
 
 
@@ -98,22 +98,22 @@ class Watch:
         return len(self.young) + len(self._old)
 
     def count(self) -> Mapping[str, int]:
-        """Count the long answers and tunnels of each direction."""
+        """Return the number of unfinished answers and of tunnels in each direction."""
         found = Counter(one.direction for one in self._all() if one.answered_at is not None)
         return {"inbound": found["inbound"], "outbound": found["outbound"]}
 
     @property
     def endless(self) -> int:
-        """The number of forwardings that do not finish by themselves."""
+        """The number of forwardings without a natural end, such as event streams."""
         return sum(one.endless for one in self._all())
 
     # --- for forwardings: one begins by adding itself to ``young``
 
     def admit(self, one: Watched) -> None:
-        """Judge a forwarding whose decision waited for something, before its first byte.
+        """Re-evaluate a forwarding before its first byte, because its journey has waited since the decision.
 
         Raises:
-            SidecarError: it would be refused now.
+            SidecarError: the forwarding would be refused now.
         """
         try:
             self.snapshots.now()
@@ -123,7 +123,7 @@ class Watch:
             raise
 
     def touch(self, one: Watched) -> None:
-        """Place it again: its next deadline may have changed."""
+        """Have the next tick compute the forwarding's deadline again."""
         self._old.discard(one)
         self._wheel.drop(one)
         self.young.add(one)
@@ -137,11 +137,11 @@ class Watch:
     # --- for the server
 
     def drain(self, within_s: float) -> None:
-        """End, when all else has or after ``within_s``, the forwardings that do not finish by themselves."""
+        """End endless forwardings once all others have ended, at the latest after ``within_s`` seconds."""
         self._gives_way_at = self.monotonic() + within_s
 
     def notice(self) -> None:
-        """Detect a change of policy, keys, trust or our own identity."""
+        """Detect a change of policy, keys, trust or our own identity, and have every forwarding re-evaluated."""
         snapshot, identity = self.snapshots.current, self._source.current
         keys = 0 if snapshot is None else snapshot.keys.generation
         denied = self._source.state is State.DENIED
@@ -173,7 +173,7 @@ class Watch:
                     turn_ends_at = self.monotonic() + TURN_S
 
     def steps(self, in_flight: int) -> Iterator[None]:
-        """Do the work that is due, one forwarding a step."""
+        """Do the work that is due; yield after each forwarding."""
         self.notice()
         self._follow_clock()
         yield from self._give_way(in_flight)
@@ -192,15 +192,15 @@ class Watch:
         return [*self.young, *self._old]
 
     def _place(self, one: Watched) -> None:
-        """Put it into the wheel at its next deadline, or end it."""
+        """Put a forwarding into the wheel at its next deadline, or end it if that has passed."""
         passed = self.monotonic()
         try:
             one.live()
             end = end_of(one, wall=self.wall(), passed=passed)
-        except Exception:  # noqa: BLE001  what cannot be watched may not go on
+        except Exception:  # noqa: BLE001  a forwarding that cannot be watched must not go on
             self._cut(one)
             return
-        if end is None or one in self.young:  # its answer has begun at this look: it is placed at the next tick
+        if end is None or one in self.young:  # ``live`` saw its answer begin: the next tick places it
             return
         if end.left_s <= 0:
             self._end(one, end.error(begun=one.answered_at is not None))
@@ -243,24 +243,24 @@ class Watch:
         try:
             one.judge(int(self.wall()))
         except SidecarError as error:
-            if error.reason is not Reason.NOT_READY:  # reported in a moment, for all forwardings
+            if error.reason is not Reason.NOT_READY:  # our identity is gone: handled for all forwardings together
                 self._withdraw(one, error)
-        except Exception:  # noqa: BLE001  what cannot be judged may not go on
+        except Exception:  # noqa: BLE001  a forwarding that cannot be judged must not go on
             self._cut(one)
 
     def _withdraw(self, one: Watched, error: SidecarError) -> None:
-        """End a forwarding that would be refused now, and note that for its record."""
+        """End a forwarding that a re-evaluation refuses, and note the reason in its record."""
         one.withdraw(error, begun=True)
         self._end(one, error)
 
     def _end(self, one: Watched, error: SidecarError) -> None:
         try:
             one.end(error)
-        except Exception:  # noqa: BLE001  it must end all the same
+        except Exception:  # noqa: BLE001  the forwarding must end in any case
             self._cut(one)
 
     def _cut(self, one: Watched) -> None:
-        """Cut a forwarding after a bug, which is logged here."""
+        """Cut a forwarding after a bug, and log the bug."""
         _log.exception("a forwarding failed")
         self.forget(one)
         try:

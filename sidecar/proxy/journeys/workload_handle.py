@@ -1,8 +1,8 @@
-"""The workload handle: opens calls that the agent makes for itself, outside of any request.
+"""The workload handle: the agent's credential for calls of its own, outside any request.
 
-A handle is a keyed hash of the number of its period. All workers have the same key, so each knows the handle of every
-period: none has to be asked, and a handle outlives the worker that gave it out. The key is made at the start and is
-never written. A handle counts in its own period and for ``OVERLAP_S`` of the next one.
+A handle is a keyed hash of the number of its period. All workers share the key, so each one computes the handle of
+every period without asking another worker, and a handle outlives the worker that delivered it. The key is made at the
+start and never written to disk. A handle is valid in its own period and for ``OVERLAP_S`` of the next one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ SECRET_BYTES: Final = 32
 
 
 class Shown(NamedTuple):
-    """A handle as the agent gets it: refused in ``expires_in`` seconds."""
+    """A handle as delivered to the agent; it is refused after ``expires_in`` seconds."""
 
     handle: str
     expires_in: int
 
 
 class WorkloadHandle:
-    """The handles of all periods of ``rotate_s``. ``monotonic`` is the machine's clock, which all workers share."""
+    """Computes the handle of each period of ``rotate_s`` seconds. All workers read the same ``monotonic`` clock."""
 
     def __init__(self, secret: bytes, rotate_s: float, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._secret = secret
@@ -45,12 +45,12 @@ class WorkloadHandle:
         return self._rotate_s - self._at()[1]
 
     def accepts(self, handle: str) -> bool:
-        """Tell if a handle counts now. The comparison takes the same time wherever the two differ."""
+        """Return True if a handle is valid now. Compares in constant time."""
         shown = handle.encode("utf-8", "replace")
         return any(hmac.compare_digest(shown, one.encode("ascii")) for one in self.in_force())
 
     def in_force(self) -> Iterator[str]:
-        """Return the handles that count now."""
+        """Yield the handles that are valid now."""
         period, into_s = self._at()
         yield self._of(period)
         if into_s < self._overlap_s:
