@@ -1,7 +1,6 @@
-"""The admin socket: status and chains for the operator alone.
+"""The admin socket: status and chains for the operator alone, read-only.
 
-A Unix socket of mode 0600: the kernel lets only our own user (and root) connect, and the agent is another user. It is
-read-only.
+A Unix socket of mode 0600: the kernel admits only the sidecar's own user and root. The agent runs as another user.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ Document = Callable[[], Awaitable[dict[str, Any]]]
 
 
 class UnansweredError(Exception):
-    """There is no document now. The text says why."""
+    """The document is not available now; the text says why."""
 
 
 def admin_pages(status: Document, chains: Document) -> Pages:
-    """``GET /status`` and ``GET /chains``, both JSON; 503 with a line where a document raises ``UnansweredError``."""
+    """Return the pages ``GET /status`` and ``GET /chains`` in JSON; 503 if a document raises ``UnansweredError``."""
 
     def answering(document: Document) -> Make:
         async def answer() -> Page:
@@ -55,10 +54,10 @@ class AdminSocket:
         self._ours: tuple[int, int] | None = None
 
     async def open(self) -> None:
-        """Start to listen. A socket that a killed sidecar left behind is replaced.
+        """Start to listen; replace a socket that a killed sidecar left behind.
 
         Raises:
-            OSError: something else is there, another process listens there, or the directory is not ours to write.
+            OSError: the path is no socket, another process listens there, or the directory is not writable.
         """
         listening = unix_socket.bind(self._path, mode=_MODE, what="the admin socket")
         self._ours = unix_socket.inode(self._path)
@@ -70,7 +69,7 @@ class AdminSocket:
             raise
 
     async def close(self) -> None:
-        """Stop, and remove the socket if it is still ours."""
+        """Stop listening, and remove the socket unless another process has replaced it."""
         if self._server is not None:
             self._server.close()
         await self._site.close()

@@ -1,7 +1,7 @@
 """Watches the agent's port, so that a dead agent is reported before a call fails.
 
 An open connection to the agent proves that it listens. Without one, the watch connects and closes at once, like a
-kubelet's TCP probe. Until the agent has listened once, it counts as starting, and nothing is reported.
+kubelet's TCP probe. Until its first success the agent counts as starting, and nothing is reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _log: Final = logging.getLogger("sidecar")
 
 
 class AgentWatch:
-    """State of one agent. ``up`` is None before it has listened once, or if the settings name no agent."""
+    """State of the agent. ``up`` is None until it has listened once, and if the settings name no agent."""
 
     def __init__(self, pool: UpstreamPool, agent: Callable[[], Origin | None]) -> None:
         self.up: bool | None = None
@@ -28,13 +28,13 @@ class AgentWatch:
         self._agent = agent
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Call ``look`` every ``LOOK_S`` until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
             await self.look()
 
     async def look(self) -> None:
-        """Look once."""
+        """Update ``up``; log each change between up and down."""
         agent = self._agent()
         if agent is None:
             self.up = None

@@ -8,10 +8,12 @@ from typing import Annotated, Final
 
 from sidecar.identity.handshake_queue import MOST_CONNECTIONS
 
-RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
-MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
-_ENDS: Final = 4  # two listeners, and a proxied request has two ends
-_RESERVED_FOR_PEERS: Final = 1024  # or half, where there are fewer: connections of proven peers
+RESERVED_DESCRIPTORS: Final = (
+    64  # for upstream connections, keys, STS and sink, which must work when peers use the rest
+)
+MAX_CONNECTIONS: Final = 8192  # of one listener, even with more descriptors: each may cost 100 KiB
+_ENDS: Final = 4  # descriptors per connection: two listeners, two ends of each request
+_RESERVED_FOR_PEERS: Final = 1024  # connections of proven peers; at most half of all
 _ONE_PEERS_SHARE: Final = 0.75
 
 
@@ -19,14 +21,13 @@ _ONE_PEERS_SHARE: Final = 0.75
 class ConnectionLimits:
     """Limits on concurrent connections: in all, per source address, per SPIFFE ID.
 
-    If not set, ``max_connections`` is as many as the process's descriptors allow, at most 8192, and
-    ``max_per_address`` and ``max_per_peer`` are three quarters of that. At a limit a new connection evicts one that
-    has been idle for ``idle_s``, is slow with a head, or reads nothing of its answer for two seconds. Handshakes never
-    take more than half of the connections, regardless of ``max_handshakes``. As many requests of HTTP/2 may be in
-    progress as connections, in all and of a peer: each may need a connection of its own upstream. At most
-    ``max_waiting_per_peer`` answers to a SPIFFE ID may wait for it, as each may hold a thread of the agent. Connections
-    before their handshake leave half of ``max_connections``, or 1024, to others; if the process has enough spare
-    descriptors, they do not count at all.
+    By default, ``max_connections`` follows from the process's descriptors, at most 8192, and ``max_per_address`` and
+    ``max_per_peer`` are three quarters of it. At a limit, a new connection evicts one that has been idle for
+    ``idle_s``, is slow with a head, or has read nothing of its answer for two seconds. Handshakes use at most half of
+    the connections, regardless of ``max_handshakes``. The limits on connections also limit the requests of HTTP/2 in
+    progress, because each may need its own upstream connection. At most ``max_waiting_per_peer`` answers may wait for
+    one SPIFFE ID to read them, because each may hold a thread of the agent. Connections before their handshake leave
+    1024 of ``max_connections``, or half, to others; with enough spare descriptors they do not count at all.
     """
 
     max_connections: Annotated[
@@ -53,27 +54,27 @@ class ConnectionLimits:
 
     @property
     def total(self) -> int:
-        """The number of connections."""
+        """Limit of connections in all."""
         return self.max_connections or _descriptor_budget()
 
     @property
     def per_address(self) -> int:
-        """The number of connections from one source address."""
+        """Limit of connections from one source address."""
         return min(self.max_per_address or self._one_share, self.total)
 
     @property
     def per_peer(self) -> int:
-        """The number of connections of one SPIFFE ID."""
+        """Limit of connections of one SPIFFE ID."""
         return min(self.max_per_peer or self._one_share, self.total)
 
     @property
     def before_handshake(self) -> int:
-        """The number of connections before and in their handshake."""
+        """Limit of connections before and in their handshake."""
         return max(1, self.total // 2, self.total - _RESERVED_FOR_PEERS, min(self._spare, MOST_CONNECTIONS))
 
     @property
     def spare_descriptors(self) -> bool:
-        """True: connections before their handshake take descriptors that none of ``total`` needs."""
+        """True if there are enough descriptors for ``total`` connections and, besides, those before their handshake."""
         return self._spare > self.total
 
     @property
@@ -87,12 +88,12 @@ class ConnectionLimits:
 
 
 def _descriptor_budget() -> int:
-    """A quarter of the descriptors without the reserve: there are two listeners, and a proxied request has two ends."""
+    """Return the connections that the descriptors allow: ``_ENDS`` for each, without the reserve."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, min(MAX_CONNECTIONS, (soft - reserve()) // _ENDS))
 
 
 def reserve() -> int:
-    """Return the number of descriptors that peers cannot have."""
+    """Return the number of descriptors that connections of callers must leave free."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(RESERVED_DESCRIPTORS, soft // 4)

@@ -1,7 +1,7 @@
 """The connections of one listener, indexed by source address and by SPIFFE ID.
 
-Collects the facts about them for ``sidecar.admission``, which decides, and evicts the one that it chooses. A search
-examines a bounded sample in rotation: its cost does not depend on how many connections there are (ADR 0033).
+Collects facts about connections for ``sidecar.admission``, which decides, and evicts the connection that it chooses. A
+search examines a bounded sample in rotation, so its cost does not grow with the number of connections (ADR 0033).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from sidecar.wire.stream import RequestHandler
 
 _LOOK_AGAIN_S: Final = 0.02
 _LOOKED_AT: Final = 64  # connections in one search, 3 us each
-_EVICTED_PER_S: Final = 250  # each that comes in its place costs a handshake, 1.5 ms
+_EVICTED_PER_S: Final = 250  # the new connection costs a handshake, 1.5 ms
 _EVICTED_AT_ONCE: Final = 64
 _LOOKED_AT_WHEN_SHORT: Final = 256  # connections in one search while memory is short; half may end, 50 us each
-_ANSWER_HELD: Final = 64 * 1024  # bytes of an answer before its source has to wait
-_HEAD_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
-_HANDSHAKES_FOR_A_HEAD: Final = 4  # or so many times as long as the handshake took: the peer, or the machine, is slow
-_STUCK_S: Final = 2.0  # without taking anything of an answer
-_SLOW_S: Final = 30.0  # after the last answer that a peer with too many left unread
+_ANSWER_HELD: Final = 64 * 1024  # bytes of an answer before its source is paused
+_HEAD_S: Final = 0.1  # to complete a head while other connections wait for admission
+_HANDSHAKES_FOR_A_HEAD: Final = 4  # a head may take 4 times its handshake, if longer: the peer or the machine is slow
+_STUCK_S: Final = 2.0  # without reading anything of an answer
+_SLOW_S: Final = 30.0  # a peer counts as slow after it left too many answers unread
 _PROVEN: Final = "spiffe://"
-_HOLD_S: Final = 3.0  # after the last was admitted: long enough to tell a stuck answer from a slow one
+_HOLD_S: Final = 3.0  # after the last admission: long enough to tell a stuck answer from a slow one
 
 
 class ConnectionTable(Connections[Any]):
-    """The connections of one listener. One that a peer has too many of is given to ``shed``, which says so.
+    """The connections of one listener. Those above a peer's limit are handed to ``shed``, which refuses their requests.
 
-    ``on_made`` is told the address of each, and returns how long its handshake took.
+    ``on_made`` is called with the address of each new connection and returns the seconds that its handshake took.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class ConnectionTable(Connections[Any]):
         self._streams: Counter[Hashable] = Counter()  # by group
         self._max_waiting = limits.max_waiting_per_peer
         self._waiting: defaultdict[Hashable, set[Answered]] = defaultdict(set)  # by SPIFFE ID
-        self._slow_until: dict[Hashable, float] = {}  # of peers that had too many
+        self._slow_until: dict[Hashable, float] = {}  # of peers that left too many answers unread
         self._shed = shed
         self._owners: dict[CallerConnection, _Owner] = {}
         self._all: Rotation[CallerConnection] = Rotation()
         self._hosts: dict[str, Rotation[CallerConnection]] = {}
-        self._peers: dict[str, Rotation[CallerConnection]] = {}  # by SPIFFE ID, or by address where there is none
+        self._peers: dict[str, Rotation[CallerConnection]] = {}  # by SPIFFE ID, else by address
         self._look_again_at = 0.0
         self._evictions = EvictionRate(per_s=_EVICTED_PER_S, at_once=_EVICTED_AT_ONCE)
         self._admitted_at = 0.0
@@ -72,11 +72,11 @@ class ConnectionTable(Connections[Any]):
 
     @property
     def of_one_host(self) -> bool:
-        """True if all come from one source address."""
+        """True if all connections come from one source address."""
         return len(self._hosts) == 1
 
     def add(self, connection: CallerConnection) -> None:
-        """Add a connection. Its handshake is over, so its peer is known, and may have too many."""
+        """Add a connection after its handshake. Over its peer's limit, evict one of the peer's or shed this one."""
         super().add(connection)
         self._holding.apply(connection.transport)
         address = _address_of(connection)
@@ -102,7 +102,7 @@ class ConnectionTable(Connections[Any]):
             self._admitted_at = self.clock()
 
     def discard(self, connection: CallerConnection) -> None:
-        """Forget a connection."""
+        """Remove a connection."""
         owner = self._owners.pop(connection, None)
         if owner is not None:
             self._all.discard(connection)
@@ -115,12 +115,12 @@ class ConnectionTable(Connections[Any]):
         super().discard(connection)
 
     def group_of(self, connection: CallerConnection) -> Hashable:
-        """Return the peer whose connections share one turn: its SPIFFE ID, or its address where it has none."""
+        """Return the key of fair scheduling: the peer's SPIFFE ID, else its address."""
         owner = self._owners.get(connection)
         return "" if owner is None else owner.group
 
     def begin_stream(self, group: Hashable) -> bool:
-        """Count a request of HTTP/2. At most as many may be in progress as connections: each may need one upstream."""
+        """Count a request of HTTP/2; return False at the limit. The limits are those of connections."""
         per_peer = self._max_waiting if self._is_slow(group) else self._per_peer
         if self._streams.total() >= self._max_streams or self._streams[group] >= per_peer:
             return False
@@ -128,13 +128,16 @@ class ConnectionTable(Connections[Any]):
         return True
 
     def end_stream(self, group: Hashable) -> None:
-        """Count the end of such a request."""
+        """Count the end of a request of HTTP/2."""
         self._streams[group] -= 1
         if not self._streams[group]:
             del self._streams[group]
 
     def begin_waiting(self, group: Hashable, answer: Answered) -> bool:
-        """Count an answer that a proven peer does not read; only connections limit those of other peers."""
+        """Count an answer that a proven peer does not read. Return False if the peer has too many; it is slow then.
+
+        Answers to callers without a SPIFFE ID are not limited here, only by their connections.
+        """
         waiting = self._waiting[group]
         if answer in waiting or not str(group).startswith(_PROVEN):
             return True
@@ -147,16 +150,16 @@ class ConnectionTable(Connections[Any]):
         return True
 
     def end_waiting(self, group: Hashable, answer: Answered) -> None:
-        """Stop counting an answer: its peer reads it."""
+        """Stop counting an answer: its peer reads again, or the answer has ended."""
         self._waiting[group].discard(answer)
 
     def note_unread(self, group: Hashable) -> None:
-        """Limit a slow peer for another ``_SLOW_S``: it has left one more answer unread."""
+        """Limit a slow peer for another ``_SLOW_S``, because it left one more answer unread."""
         if self._is_slow(group):
             self._slow_until[group] = self.clock() + _SLOW_S
 
     def sheds(self, group: Hashable) -> bool:
-        """Tell if a slow peer has more requests in progress than answers may wait for it."""
+        """Return True if a slow peer has more than ``max_waiting_per_peer`` requests in progress."""
         if not self._is_slow(group):
             return False
         some = self._peers.get(str(group))
@@ -164,7 +167,7 @@ class ConnectionTable(Connections[Any]):
         return max(self._streams[group], len(busy)) > self._max_waiting
 
     def _is_slow(self, group: Hashable) -> bool:
-        """Tell if a peer had too many unread answers lately."""
+        """Return True if a peer left too many answers unread within the last ``_SLOW_S``."""
         until = self._slow_until.get(group)
         if until is None:
             return False
@@ -174,9 +177,9 @@ class ConnectionTable(Connections[Any]):
         return False
 
     def first_to_evict(self, host: str | None = None) -> CallerConnection | None:
-        """Find the connection to evict for another one, of one source address or of all.
+        """Return the connection to evict for a new one, of one source address or of all; None: none may be evicted.
 
-        A search of all that found none is not repeated within ``_LOOK_AGAIN_S``.
+        After a search of all connections without a result, returns None for ``_LOOK_AGAIN_S``.
         """
         if host is not None:
             own = self._hosts.get(host)
@@ -190,15 +193,15 @@ class ConnectionTable(Connections[Any]):
         return found
 
     def evict(self, connection: CallerConnection) -> None:
-        """End a connection for another one."""
+        """End a connection in favour of a new one."""
         self._evictions.spend(self.clock())
         connection.give_way(Unavailable(Reason.OVERLOADED, "evicted for another connection"))
 
     def evictable_soon(self, *, patiently: bool = True) -> bool:
-        """Return True if a connection that cannot be evicted yet can be soon, so that a new one had better wait.
+        """Return True if some connection becomes evictable soon, so that a new one should wait.
 
-        A head arrives soon, or its connection may be evicted. ``patiently``: for ``_HOLD_S`` after the last one was
-        admitted, the same holds for a connection between requests and for an answer that is not taken.
+        That is a connection whose head is due. With ``patiently``, for ``_HOLD_S`` after the last admission, it is also
+        a connection between requests, or with an unread answer.
         """
         now = self.clock()
         until = self._admitted_at + _HOLD_S if patiently else 0.0
@@ -212,16 +215,15 @@ class ConnectionTable(Connections[Any]):
         return False
 
     def hold(self, *, little: bool) -> None:
-        """Buffer little of each answer, or as much as usual again."""
+        """Set the buffer of each answer to a ``little``, or back to normal."""
         self._holding.change((one.transport for one in self), little=little)
 
     def relieve_memory(self, *, slow_ones: bool = False) -> None:
-        """Memory is short: end the longer waiting half of the idle connections, and of those that take no answer.
+        """While memory is short, end idle connections and unread answers: the half that has waited longest.
 
-        Half of them, so that no more go than must: the next look comes soon. Of a connection with other requests only
-        those go whose answer is not taken. A search examines
-        ``_LOOKED_AT_WHEN_SHORT``, so that requests do not wait for it. ``slow_ones``: also those that take an answer
-        more slowly than it comes.
+        Half of them, because the next look comes soon. On a connection with several requests, only the requests with an
+        unread answer end. A call examines ``_LOOKED_AT_WHEN_SHORT`` connections, so that requests do not wait for it.
+        ``slow_ones``: also end answers that their peer reads more slowly than they arrive.
         """
         now = self.clock()
         some = self._all.next(_LOOKED_AT_WHEN_SHORT)
@@ -236,7 +238,7 @@ class ConnectionTable(Connections[Any]):
             connection.give_way_stuck(latest, error)
 
     def _first_of(self, among: Rotation[CallerConnection]) -> CallerConnection | None:
-        """Find the connection to evict: of the result of the last search while it is fresh, or of a new search."""
+        """Return the connection to evict, from the last search while that is fresh, else from a new search."""
         now = self.clock()
         if not self._evictions.allows(now):
             return None
@@ -256,7 +258,7 @@ class ConnectionTable(Connections[Any]):
         while among.found:
             first = among.found[-1]
             for one in self._evictable((first,), now, stuck_s=_STUCK_S) if first in self._owners else ():
-                # Unread bytes in its socket: the delay is ours.
+                # With unread bytes in its socket, the delay is ours: keep it for another ``idle_s``.
                 if now - one.evictable_since > self._idle_s or not unread(first.transport):
                     return first
             among.found.pop()
@@ -284,12 +286,12 @@ class ConnectionTable(Connections[Any]):
         return tenure_of(activity, idle_s=self._idle_s, stuck_s=stuck_s)
 
     def _is_below_share(self, connection: CallerConnection) -> bool:
-        """Return True if its peer has fewer connections than the average of all peers."""
+        """Return True if the connection's peer has fewer connections than the average peer."""
         return len(self._peers[self._owners[connection].group]) * len(self._peers) < len(self)
 
 
 class _Owner(NamedTuple):
-    """The source of a connection. ``peer``: its SPIFFE ID, "" without one. ``head_s``: the time for a head."""
+    """Owner of a connection. ``peer``: its SPIFFE ID, "" without one. ``head_s``: seconds to complete a head."""
 
     host: str
     peer: str
@@ -297,12 +299,12 @@ class _Owner(NamedTuple):
 
     @property
     def group(self) -> str:
-        """All connections that compete as one's own."""
+        """Key of the connections that share limits and turns: the SPIFFE ID, else the address."""
         return self.peer or self.host
 
 
 class _Evictable(NamedTuple):
-    """A connection that may be evicted; the least one is evicted first."""
+    """A connection that may be evicted; the smallest tuple is evicted first."""
 
     below_share: bool
     since: float

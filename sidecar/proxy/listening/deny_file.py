@@ -1,8 +1,8 @@
 """The deny list of ``deny_file``: read in this process when its file changes, and in force at once.
 
-No interpreter is started, and no other reload comes first, so the list is in force within seconds even on a busy
-machine. A file that cannot be used changes nothing: the earlier list stays in force until it is fixed. A sidecar that
-has not read a list yet serves no call.
+Unlike a reload of the settings it needs no child process and waits for no other reload, so a new list is in force
+within seconds even on a busy machine. While the file is invalid, the earlier list stays in force. Until the first list
+is read, the sidecar refuses all calls.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _LOG: Final = logging.getLogger("sidecar.deny")
 
 
 class DenyFile:
-    """Follows one file, or none. ``after_change`` is called for a new list, ``after_refusal`` for a refused file.
+    """Follows one file, or none. Calls ``after_change`` for a new list, ``after_refusal`` for an invalid file.
 
-    ``deny`` is the list in force, None before the first. ``sha256`` is that of its file, for comparison with
-    ``sha256sum``. ``error`` is the reason why the current file is not in force.
+    ``deny`` is the list in force; None: none was read yet. ``sha256`` is the digest of its file, as ``sha256sum``
+    prints it. ``error`` says why the current file is not in force; None: it is.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class DenyFile:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="deny")
 
     def missing(self) -> list[str]:
-        """Return the reason why no call may be served yet; empty once there is a list."""
+        """Return the reason why the sidecar is not ready; empty if a list is in force or no file is configured."""
         return [f"deny_file: {self.error}"] if self.path is not None and self.deny is None else []
 
     async def run(self) -> None:
@@ -70,12 +70,12 @@ class DenyFile:
             self._reader.shutdown(wait=False, cancel_futures=True)
 
     async def read(self, path: Path | None) -> Callable[[], None]:
-        """Read another file, or none. Return a function that puts its list in force and follows it.
+        """Read another file, or none. Return a function that puts its list in force and follows that file.
 
-        Until that is called, nothing changes.
+        Nothing changes until the caller calls that function.
 
         Raises:
-            DenyListError: it cannot be used.
+            DenyListError: the file is not readable or invalid.
         """
         if path == self.path:
             return lambda: None
@@ -99,7 +99,7 @@ class DenyFile:
         self.after_change()
 
     async def look(self) -> None:
-        """Read the file if it has changed, and put it in force or refuse it."""
+        """Read the file if it has changed, and put its list in force or report its error."""
         async with self._looking:
             path = self.path
             if path is None:
@@ -123,7 +123,7 @@ class DenyFile:
             if document is None and error is not None:
                 self._seen = None
             elif document is not None:
-                # Two writes within one tick of the file system's clock have one fingerprint: read once more.
+                # Two writes within one tick of the file system's clock have the same fingerprint: read again.
                 self._settled, self._seen = seen == self._seen, seen
             if error is not None:
                 self._refuse(error)
@@ -131,10 +131,10 @@ class DenyFile:
                 self._put_in_force(deny, document)
 
     async def _read(self, path: Path, known: object) -> tuple[object, bytes | None]:
-        """Call ``_content_of`` in the thread for it. Raises DenyListError."""
+        """Call ``_content_of`` in the reader's thread. Raises DenyListError if it fails."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reader, _content_of, path, known)
-        except (OSError, MemoryError, RuntimeError) as error:  # the last: no thread can be started
+        except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: cannot start a thread
             why = (isinstance(error, OSError) and error.strerror) or str(error) or "no memory is left"
             from sidecar.delegation.deny_list import DenyListError
 
@@ -191,5 +191,5 @@ def _content_of(path: Path, known: object) -> tuple[object, bytes | None]:
 
 
 def fingerprint_of(found: os.stat_result) -> object:
-    """Return a value that changes with the file, except for two writes within one tick of the clock."""
+    """Return a value that changes with every write to the file, except a second one within one tick of the clock."""
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

@@ -27,15 +27,15 @@ from sidecar.wire.stream import RequestHandler, Stream
 
 _OVERFLOW_PER_RESERVE: Final = 4
 _HANDSHAKES_WHEN_SHORT: Final = 8  # short event-loop iterations, so that memory is read in time
-_LEAST_CONNECTIONS: Final = 8  # served however short memory is: a sidecar without connections is useless
-DRAIN_GRACE_S: Final = 1.0  # for requests that were sent before their caller could know that we stop
-_CLOSING_S: Final = 86400.0  # the connection itself judges how fast its peer takes the rest; the loop would at 30 s
-_LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cut
+_LEAST_CONNECTIONS: Final = 8  # served even while memory is short: a sidecar without connections is useless
+DRAIN_GRACE_S: Final = 1.0  # for requests that were sent before their caller learned that we stop
+_CLOSING_S: Final = 86400.0  # the connection has a time limit of its own; asyncio's would cut it after 30 s
+_LAST_WORDS_S: Final = 0.5  # to send a refusal before the connection is cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSettings(ConnectionLimits):
-    """An address to listen at, and limits. ``shared``: several workers listen at this address."""
+    """Address of a listener, and its limits. ``shared``: several workers listen at this address."""
 
     host: str
     port: int
@@ -44,11 +44,11 @@ class ListenerSettings(ConnectionLimits):
 
 
 class Listener:
-    """Accepts connections for one handler. ``shed`` serves those above the limit: it only says that we are overloaded.
+    """Accepts connections for one handler. ``shed`` refuses the requests on connections above the limit.
 
-    ``refused_connections`` is told of connections that were closed before their handshake was over. ``closes_at`` is
-    the end of the listener, in wall seconds. ``door``: strangers connect, with TLS, and prove nothing by it.
-    ``connection`` makes the connections: of HTTP/1.1, or of the version that each caller chooses.
+    ``refused_connections`` is called for each connection closed before the end of its handshake. ``closes_at`` is the
+    end of the listener, in wall seconds. ``door``: callers use TLS without a client certificate. ``connection`` is the
+    class of the connections: for HTTP/1.1 alone, or for the version that each caller chooses.
     """
 
     def __init__(
@@ -104,53 +104,53 @@ class Listener:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port it listens on; the port is the real one where 0 was asked for."""
+        """Host and port of the listener; for port 0, the port that the system chose."""
         return self._acceptor.address
 
     @property
     def ended(self) -> bool:
-        """True once its end has come: nobody of ours listens there again."""
+        """True once the listener has closed for good, at ``closes_at`` or by ``end``."""
         return self._ended
 
     @property
     def max_connections(self) -> int:
-        """The number of connections served at once. Above it, callers are told that we are overloaded."""
+        """Limit of connections served at once. Requests on connections above it are refused as overloaded."""
         return self._max_connections
 
     def open(self) -> None:
         """Bind and start to accept.
 
         Raises:
-            OSError: the address is taken or not ours.
+            OSError: the address is in use, or does not belong to this host.
         """
         self._acceptor.open()
 
     def open_until_end(self, now: float) -> None:
-        """Bind and start to accept, unless its end has come. Errors as ``open``."""
+        """Bind and start to accept, unless ``closes_at`` has passed. Raises as ``open``."""
         if now < self._closes_at and not self._ended:
             self.open()
 
     def close_at_end(self, now: float) -> None:
-        """Stop accepting once its end has come; idle connections are closed, others after their answer."""
+        """Call ``end`` if ``closes_at`` has passed."""
         if now >= self._closes_at:
             self.end()
 
     def end(self) -> None:
-        """Stop accepting for good, if it has an end at all; connections as of ``close_at_end``."""
+        """Stop accepting for good, if ``closes_at`` is set. Close idle connections now, others after their answer."""
         if self._closes_at < inf and not self._ended:
             self._ended = True
             self.close()
             self.connections.drain(0.0)
 
     def close(self) -> None:
-        """Stop accepting. Connections stay."""
+        """Stop accepting. Open connections stay."""
         self._acceptor.close()
 
     def tighten(self, *, at_once: bool) -> None:
-        """Memory is short: serve no more connections than there are now, and one less with each that ends.
+        """While memory is short, lower the limit to the connections there are now; call it again as they end.
 
-        Idle ones are evicted, and answers that are not taken; ``at_once``: also answers that are taken slowly.
-        Connections above the limit are told that we are overloaded.
+        Evict idle connections and unread answers; ``at_once``: also answers that their peer reads slowly. Requests on
+        connections above the limit are refused as overloaded.
         """
         limit = self._limit
         self.brace()
@@ -158,28 +158,27 @@ class Listener:
         self._limit = max(min(_LEAST_CONNECTIONS, self._max_connections), min(limit, self._held))
 
     def brace(self) -> None:
-        """Memory may be short soon: keep the limit, run fewer handshakes at a time, and buffer less of each answer."""
+        """While memory is nearly short, run fewer handshakes at a time and buffer less of each answer."""
         self._limit = self._max_connections
         self._handshakes.hold_to(_HANDSHAKES_WHEN_SHORT)
         self.connections.hold(little=True)
 
     def relax(self) -> None:
-        """Memory is no longer short: restore all limits."""
+        """Restore all limits: memory is no longer short."""
         self._handshakes.hold_to(None)
         self.connections.hold(little=False)
         self._limit = self._max_connections
 
     def leave(self) -> None:
-        """Go on accepting, but make each answer the last on its connection."""
+        """Keep accepting, but close each connection after its answer."""
         self.connections.drain(DRAIN_GRACE_S)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Stop accepting and let every request being served end. Return True if all ended in time.
+        """Stop accepting and finish the requests in progress. Return True if all ended within ``timeout_s``.
 
-        Idle connections stay for a grace period: a request that was sent before its caller could know is served, and
-        its answer says that it is the last. Requests that wait behind another are served for half of the time. A peer
-        that was sent everything and does not read the end of it is waited for, and is not a failure; nor is an idle one
-        when the time is over.
+        Idle connections stay open for a grace period, because a request may be on its way; its answer is the last on
+        the connection. Pipelined requests are served for half of the time. Idle connections at the end of the time, and
+        peers that do not read the end of a complete answer, are no failure.
         """
         grace_s = min(DRAIN_GRACE_S, timeout_s / 2)
         self._acceptor.finish()
@@ -194,7 +193,7 @@ class Listener:
         return await self._emptied(min(_LAST_WORDS_S, left_s / 2))
 
     async def abort(self) -> None:
-        """End everything now, and wait until each request has closed its record."""
+        """End all requests and connections now, and wait until each request has closed its record."""
         self.close()
         await self._handshakes.close()
         for connection in self.connections:
@@ -267,7 +266,7 @@ class Listener:
 
 
 class _Candidates:
-    """Finds what may be evicted."""
+    """Finds handshakes and connections to evict, for ``sidecar.admission``."""
 
     def __init__(self, handshakes: HandshakeQueue, connections: ConnectionTable) -> None:
         self.handshake = handshakes.first_to_evict
@@ -276,9 +275,9 @@ class _Candidates:
 
 
 class ShedHandler:
-    """Serves connections above the limit: an answer, so that callers know, and a record.
+    """Refuses the requests on connections above the limit, with an answer and a record each.
 
-    ``unproven`` limits the records, where callers prove no identity.
+    ``unproven`` limits the rate of records of callers without a proven identity; None: callers prove theirs.
     """
 
     def __init__(self, log: AccessLog, direction: Direction, unproven: UnprovenRecords | None = None) -> None:
@@ -287,10 +286,10 @@ class ShedHandler:
         self._unproven = unproven
 
     def on_request(self, exchange: Stream) -> None:
-        """Refuse as overloaded and close: the caller's next connection may be admitted."""
+        """Refuse a request as overloaded and close the connection: the caller's next one may be admitted."""
         error = Unavailable(Reason.OVERLOADED)
         refuse_unread(self._log, self._direction, exchange, error, hang_up=True, unproven=self._unproven)
 
     def on_refused(self, exchange: Stream, error: SidecarError) -> None:
-        """Refuse an invalid request with its own reason."""
+        """Refuse an invalid request with the reason of ``error``."""
         refuse_unread(self._log, self._direction, exchange, error, unproven=self._unproven)

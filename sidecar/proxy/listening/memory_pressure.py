@@ -1,8 +1,8 @@
-"""Memory pressure of the process: *nearly short*, *short* and *hardly any*, judged before memory runs out. Pure.
+"""Levels of memory pressure: *nearly short*, *short* and *hardly any*. Pure.
 
-A process without memory can no longer refuse anything: a C library or the kernel ends it. So it is *short* while some
-memory is left. Hysteresis: it is short above 80 %, and until use falls below 70 %, or stays below 80 % for a while,
-because a flood may leave memory in pieces that are never given back.
+A process without memory can no longer shed load: a C library or the kernel ends it. So *short* begins while some memory
+is left. Hysteresis: enter *short* above 80 %; leave it below 70 %, or after a while below 80 %, because a flood may
+leave fragmented memory that never returns to the system.
 """
 
 from __future__ import annotations
@@ -17,21 +17,19 @@ NEARLY_SHORT_ABOVE: Final = 0.6  # of the limit
 ENOUGH_BELOW: Final = 0.7
 SHORT_ABOVE: Final = 0.8
 ROOM_BELOW: Final = 0.95
-CALM_LOOKS: Final = 100  # below the first mark in a row, before it ends
-HARDLY_ANY_ABOVE: Final = (
-    0.85  # the rest goes fast: one event-loop iteration may read 256 KiB for each answer in flight
-)
+CALM_LOOKS: Final = 100  # readings in a row below ``SHORT_ABOVE`` that end *short*
+HARDLY_ANY_ABOVE: Final = 0.85  # one event-loop iteration may read 256 KiB for each answer in flight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryLimits:
     """Limits on the caches of one process, in MiB. A token counts in each cache that holds it.
 
-    In verdicts and permits together it counts once. ``max_verdicts_mib`` bounds verified tokens of peers, and as much
-    again those of logins; ``max_permits_mib`` bounds permits (earlier decisions), which also use what verdicts leave
-    free, and as much again plans of outbound calls; ``max_issued_mib`` bounds tokens issued for outbound calls;
-    ``max_handles_mib`` bounds handles that outlive their request and those of logins, of which one subject has at most
-    ``max_handles_per_subject``.
+    Verdicts and permits share their tokens: there it counts once. ``max_verdicts_mib`` bounds the verified tokens of
+    peers, and separately those of logins. ``max_permits_mib`` bounds permits (earlier decisions), which may also use
+    the space that verdicts leave free, and separately the plans of outbound calls. ``max_issued_mib`` bounds tokens
+    issued for outbound calls. ``max_handles_mib`` bounds lingering handles and handles of logins; one subject has at
+    most ``max_handles_per_subject`` of the latter.
     """
 
     max_handles_mib: Annotated[
@@ -44,9 +42,9 @@ class MemoryLimits:
 
 
 class Memory:
-    """Memory in use, against ``limit_bytes``. ``read`` returns the bytes in use; None if they are unknown now.
+    """Memory use and its limit. ``read`` returns the bytes in use; None if they are unknown now.
 
-    ``enforced``: the kernel ends a process that uses more, with all its children.
+    ``enforced``: the kernel enforces ``limit_bytes`` on this process and its children, and kills above it.
     """
 
     def __init__(self, limit_bytes: int, read: Callable[[], int | None], *, enforced: bool = False) -> None:
@@ -58,7 +56,7 @@ class Memory:
         self._calm_looks = 0
 
     def has_room(self, size: int) -> bool:
-        """Return True if a child process may take ``size`` bytes for a while, by the last reading."""
+        """Return True if a child process may use ``size`` bytes for a while, according to the last reading."""
         return not self.enforced or self.used_bytes + size <= self.limit_bytes * ROOM_BELOW
 
     @property
@@ -68,11 +66,11 @@ class Memory:
 
     @property
     def nearly_short(self) -> bool:
-        """True if memory is short, or may become so at once."""
+        """True if memory is short, or may become short within one event-loop iteration."""
         return self.short or self.used_bytes > self.limit_bytes * NEARLY_SHORT_ABOVE
 
     def look(self) -> bool:
-        """Read the use and return True if memory is short. An unknown use changes nothing."""
+        """Read the use and return True if memory is short. While the use is unknown, the level stays."""
         used = self._read()
         if used is not None:
             self.used_bytes = used

@@ -1,4 +1,4 @@
-"""Refusals of the last minutes, computed from counts since the start, for ``sidecar status``."""
+"""Counts of refusals in the last minutes, from counters since the start, for ``sidecar status``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLE_S: Final = 60.0
 
 
 def refused(metrics: Metrics) -> dict[str, int]:
-    """Count each reason since the start, requests and handshakes together, the most frequent first."""
+    """Return the refusals since the start by reason, of requests and handshakes together, the most frequent first."""
     counts: Counter[str] = Counter()
     for (_, _, decision, reason), count in metrics.requests.items():
         if reason != OK and decision != "observed_deny":
@@ -25,7 +25,7 @@ def refused(metrics: Metrics) -> dict[str, int]:
 
 
 class RecentCounts:
-    """Differences of growing counts over the last ``WINDOW_S``. ``clock`` is monotonic seconds."""
+    """Growth of counters over the last ``WINDOW_S``. ``clock`` is monotonic seconds."""
 
     def __init__(self, count: Callable[[], Mapping[str, int]], clock: Callable[[], float]) -> None:
         self._count = count
@@ -41,7 +41,7 @@ class RecentCounts:
             self._samples.popleft()
 
     def counts(self) -> dict[str, int]:
-        """The counts since the oldest sample, which is at most ``WINDOW_S`` + ``SAMPLE_S`` old."""
+        """Return the growth of each counter since the oldest sample, at most ``WINDOW_S`` + ``SAMPLE_S`` old."""
         before = self._samples[0][1]
         grown = {name: count - before.get(name, 0) for name, count in self._count().items()}
         return {name: count for name, count in grown.items() if count}

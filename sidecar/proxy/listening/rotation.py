@@ -1,4 +1,4 @@
-"""Rotation through members, a few at a time: each search continues where the last one ended."""
+"""Round-robin over members: each search examines a few and continues where the last search ended."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class Rotation(Generic[T]):
-    """Members in rotation. ``found``: the matches of the last search, the best at the end, made at ``looked_at``.
+    """Members in rotation. ``found``: matches of the last search, at ``looked_at``; the best is the last.
 
-    ``fruitless``: members examined in a row without a match. At ``len`` and above, no member matches.
+    ``fruitless``: members examined in a row without a match; once it reaches ``len``, no member matches.
     """
 
     __slots__ = ("_members", "found", "fruitless", "looked_at")
@@ -27,7 +27,7 @@ class Rotation(Generic[T]):
         return len(self._members)
 
     def add(self, member: T) -> None:
-        """Add a member behind all others."""
+        """Add a member at the end."""
         self._members[member] = None
 
     def discard(self, member: T) -> None:
@@ -35,7 +35,7 @@ class Rotation(Generic[T]):
         self._members.pop(member, None)
 
     def next(self, most: int) -> tuple[T, ...]:
-        """Return the next members, at most ``most``, each once, and move them behind all others."""
+        """Return the next members, at most ``most``, each once, and move them to the end."""
         some = tuple(islice(self._members, most))
         for member in some:
             self._members.move_to_end(member)

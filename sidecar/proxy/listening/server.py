@@ -1,8 +1,9 @@
 """One running sidecar: its start, its readiness and its stop.
 
-Start: probe first (it must say why we are not ready), then identity and keys, then, once everything is there, the two
-listeners. Stop: unready at once, no new connections, requests in flight finish, then everything closes. Before that it
-may be told to leave: it goes on serving, unready, and each answer tells its caller to use another replica.
+Start: probe first, because it reports why the sidecar is not ready; then identity and keys; then, once nothing is
+missing, the listeners. Stop: unready at once, no new connections, requests in flight finish, then everything closes.
+*Leaving* may come before the stop: the sidecar serves on, unready, and each answer tells its caller to reconnect, to
+another replica.
 """
 
 from __future__ import annotations
@@ -55,11 +56,11 @@ _TICKS_PER_SWEEP: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Everything a sidecar is made of; made by ``assembly``.
+    """The parts of a sidecar, made by ``assembly``.
 
-    ``listeners`` in the order in which they close, inbound before outbound, each with the pool at the same place of
-    ``pools``. ``remote_handles`` None: this is the only worker. ``addresses`` are those that the settings have us
-    listen on, the probe listener's included. ``memory`` None: nothing limits it. ``agent`` None: nobody is served.
+    ``listeners`` are in the order in which they close, inbound before outbound, with their pools in the same order.
+    ``addresses`` are the listening addresses in the settings, including the probe's. None means, for
+    ``remote_handles``: this is the only worker; for ``memory``: there is no limit; for ``agent``: no inbound side.
     """
 
     source: IdentitySource
@@ -86,7 +87,7 @@ class Parts:
 
 
 class Server:
-    """Runs the parts. ``ready`` is set once, when the listeners open."""
+    """Runs the parts of a sidecar. ``ready`` is set when the listeners open, and stays set."""
 
     def __init__(self, parts: Parts, *, wall: Callable[[], float] = time.time) -> None:
         self.parts = parts
@@ -111,11 +112,11 @@ class Server:
 
     @property
     def draining(self) -> bool:
-        """True once it has been told to stop."""
+        """True once the sidecar stops."""
         return self._draining
 
     def leave(self) -> None:
-        """Go on serving until told to stop, but tell callers with each answer to use another replica."""
+        """Serve on until the stop, but close each inbound connection after its answer."""
         if not self._leaving:
             self._leaving = True
             _log.info("leaving: callers are told to use other replicas")
@@ -124,7 +125,7 @@ class Server:
                     listener.leave()
 
     async def cut(self) -> None:
-        """End the requests in progress now, or as soon as it is told to stop: there is no time to drain."""
+        """Skip the drain: end the requests in progress at the stop, or now if the sidecar is stopping already."""
         self._drain_s = 0.0
         if self._draining:
             for listener in self.parts.listeners:
@@ -136,7 +137,7 @@ class Server:
         return self.parts.log.metrics
 
     def _show_metrics(self) -> None:
-        """Let a scrape ask the parts that know."""
+        """Connect the metrics that a scrape reads from the parts."""
         parts, metrics = self.parts, self.metrics
         metrics.lacking = self.missing
         metrics.streams = parts.watch.count
@@ -154,7 +155,7 @@ class Server:
         metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
 
     def missing(self) -> list[str]:
-        """Return the reasons why the sidecar is not ready, in words for the operator; empty if it is."""
+        """Return the reasons why the sidecar is not ready, as texts for the operator; empty if it is ready."""
         parts = self.parts
         lacking: list[str] = []
         if self._draining:
@@ -180,8 +181,10 @@ class Server:
 
     def _own_addresses(self) -> Iterator[tuple[str, int]]:
         ended = {listener.address for listener in self.parts.listeners if listener.ended}
-        yield from (address for address in self.parts.addresses if address not in ended)  # others may listen there now
-        if self.ready.is_set():  # the system chose a port where 0 was asked for
+        yield from (
+            address for address in self.parts.addresses if address not in ended
+        )  # another process may listen there now
+        if self.ready.is_set():  # for port 0, the system has chosen the port
             yield from (listener.address for listener in self.parts.listeners if not listener.ended)
 
     def _look_for_ways_round(self) -> None:
@@ -189,12 +192,12 @@ class Server:
         self.parts.snapshots.closed = self.bypass.refusal
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Serve until ``stop`` is set, then drain. Return True if all ended in order.
+        """Serve until ``stop`` is set, then drain.
 
-        That is: every request in time, no part early, and every record written.
+        Return True if every request ended in time, no part ended early and every record was written.
 
         Raises:
-            OSError: a listener's address is taken or not ours.
+            OSError: a listener's address is in use, or does not belong to this host.
             PartEndedError: a part has ended by itself; requests in progress are cut.
         """
         parts = self.parts
@@ -227,20 +230,20 @@ class Server:
         return in_time and self.background.error is None and not parts.log.unwritten
 
     def room_for(self, size: int) -> bool:
-        """Return True if another process of ours may take ``size`` bytes for a while."""
+        """Return True if a child process may use ``size`` bytes for a while."""
         return self._shortage is None or self._shortage.room_for(size)
 
     def start_key_updates(self, setup: Setup) -> asyncio.Future[None]:
-        """Start to fetch a setup's keys whenever they are due. Handles of withdrawn ones are judged at once."""
+        """Start to fetch a setup's keys whenever they are due. Each fetch that changes them causes a re-evaluation."""
         setup.keys.after_fetch = self.parts.watch.notice
         return self.background.start("issuer keys", setup.keys.run())
 
     async def _wait_until_ready(self, stop: asyncio.Event) -> bool:
-        """Return True once everything is there; False if told to stop before, or if a part has ended."""
+        """Return True once nothing is missing; False if ``stop`` is set before, or a part has ended."""
         while not stop.is_set() and self.background.error is None:
             self._look_for_ways_round()
             lacking = [reason for reason in self.missing() if not reason.startswith("listeners")]
-            if not lacking and self.parts.log.settled:  # the first record has arrived, so the sink takes them
+            if not lacking and self.parts.log.settled:  # the first record is written, so the sink works
                 return True
             self._say(lacking)
             await asyncio.sleep(_POLL_S)
@@ -262,7 +265,7 @@ class Server:
         deadline = time.monotonic() + self._drain_s
         self.parts.watch.drain(self._drain_s / 2)
         in_time = True
-        for listener in self.parts.listeners:  # outbound last: an agent may have to call out to finish a request
+        for listener in self.parts.listeners:  # outbound last: the agent may need calls to finish a request
             in_time = await listener.drain(max(0.0, deadline - time.monotonic())) and in_time
         return in_time
 
@@ -304,7 +307,7 @@ class Server:
         self.parts.caches.sweep()
         for listener in self.parts.listeners:
             listener.close_at_end(self._wall())
-            if not listener.door:  # nobody proves an identity there
+            if not listener.door:  # callers of the door prove no identity
                 await self.trust.look(listener.connections)
         for pool in self.parts.pools:
             await self.trust.look(pool.connections)
@@ -313,7 +316,7 @@ class Server:
         return self.parts.snapshots.setup.exchanges.open_circuits()
 
     def _agent_up(self) -> bool | None:
-        """None also while we leave: the agent may stop first then."""
+        """Return the state of the agent; None too while leaving or stopping, when the agent may stop first."""
         watch = self.parts.agent
         return None if watch is None or self._draining or self._leaving else watch.up
 
@@ -374,7 +377,7 @@ class Server:
         self._trusted = trusted
 
     def _say(self, lacking: list[str]) -> None:
-        """Log the missing parts, once for each change."""
+        """Log and record the reasons in ``lacking``, once per change."""
         if lacking == self._said:
             return
         was_ready = not self._said

@@ -1,4 +1,4 @@
-"""The settings that a sidecar runs by, for its status."""
+"""State of the settings in force, for the status document."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from sidecar.errors import Problem
 
 @dataclass(slots=True, kw_only=True)
 class SettingsState:
-    """The current settings: the ``number`` of the file's version since the start, and its content.
+    """Summary of the settings in force. ``number`` counts the accepted versions of the file since the start.
 
-    ``refused_at`` and ``problems`` describe the last file that was refused, until a later one is accepted.
+    ``refused_at`` and ``problems`` describe the last refused file, until a later one is accepted. Times are seconds
+    since the epoch.
     """
 
     loaded_at: int

@@ -1,11 +1,11 @@
 """Load shedding while memory is short: first caches, then lingering handles, then connections.
 
-If caches and lingering handles free too little, no more connections are accepted, idle ones are closed, and then
-answers that their peer does not take: up to a MiB each. With hardly any memory left, a slow peer gets no more time:
-some answers are cut, or the kernel ends the process.
+If caches and lingering handles free too little, new connections are refused, and idle connections and unread answers
+(up to a MiB each) are cut. With hardly any memory left, answers to slow readers are cut too: otherwise the kernel ends
+the process.
 
-While memory is nearly short no connection is closed: less of each answer is buffered, and fewer handshakes run at a
-time. Otherwise a flood fills the rest within one event-loop iteration, before the next reading.
+While memory is nearly short, each answer gets a smaller buffer and fewer handshakes run at a time; connections stay.
+Otherwise a flood could use the rest within one event-loop iteration, before the next reading.
 
 Memory is read four times a second, and more often while it is nearly short; requests never read it.
 """
@@ -33,9 +33,9 @@ _MIB: Final = 1024 * 1024
 
 
 class Shortage:
-    """Reads ``memory`` and tells listeners and pools. ``give`` returns freed memory to the system.
+    """Reads ``memory`` and adjusts caches, listeners and pools. ``give`` returns freed memory to the system.
 
-    ``prepare`` is called when memory is nearly short for the first time, so that large allocations can be given back.
+    ``prepare`` is called once, when memory is first nearly short: later large allocations can then be returned.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Shortage:
         self._looks = itertools.count()
 
     async def run(self) -> None:
-        """Read and act until cancelled."""
+        """Call ``look`` periodically until cancelled."""
         while True:
             self.look()
             await asyncio.sleep(_URGENT_S if self._memory.nearly_short else TICK_S)
 
     def room_for(self, size: int) -> bool:
-        """Return True if another process may take ``size`` bytes now; shed caches and lingering handles for it."""
+        """Return True if a child process may use ``size`` bytes; evict from caches and handles if necessary."""
         memory = self._memory
         memory.look()
         for handles in (False, True):
@@ -75,11 +75,11 @@ class Shortage:
         return memory.has_room(size)
 
     def look(self) -> None:
-        """Read once, and act on it."""
+        """Read the memory use once, and act on it."""
         memory = self._memory
         was_short = memory.short
         if memory.look() or (memory.nearly_short and next(self._looks) % _LOOKS_PER_GIFT == 0):
-            self._give()  # some milliseconds: freed memory counts as used until then
+            self._give()  # some milliseconds; freed memory counts as used until it is returned
             memory.look()
         for handles in (False, True):
             if memory.short and self._caches.shed(memory.limit_bytes, handles=handles):

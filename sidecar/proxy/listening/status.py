@@ -1,7 +1,7 @@
 """The status document of a sidecar, for its operator: JSON, made on request.
 
-It holds no secret: no token, no handle, no key, no query. Texts that a caller chose go through ``escape``, which masks
-tokens and makes control characters visible.
+It contains no secret: no token, no handle, no key, no query. ``escape`` masks tokens in texts that a caller chose, and
+makes control characters visible.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _problem(problem: Problem) -> Json:
 
 
 def _deny_unmatched(parts: Parts) -> list[Json]:
-    """Return rows of the deny list in force that can match nothing."""
+    """Return the rows of the deny list in force that can never match."""
     snapshot = parts.snapshots.current
     if snapshot is None:
         return []
@@ -149,7 +149,7 @@ def _issuers(parts: Parts) -> list[Json]:
 
 
 def _logins(parts: Parts) -> Json | None:
-    """None where users log in for no route."""
+    """Return the counts of pending logins; None if no route needs a login and none is pending."""
     snapshot, features = parts.snapshots.current, parts.features
     routes = () if snapshot is None else snapshot.policy.outbound.routes
     with_logins = any(route.token == "login" for route in routes)  # noqa: S105 - a kind
@@ -166,7 +166,7 @@ def _logins(parts: Parts) -> Json | None:
 
 
 def _door(parts: Parts) -> Json | None:
-    """None without a door. ``error`` says why the certificate that lies there is not the one in use."""
+    """Return the state of the door; None: there is no door. ``error``: why the certificate file is not in use."""
     snapshot, certificate = parts.snapshots.current, parts.door
     entry = None if snapshot is None else snapshot.policy.entry
     if certificate is None or entry is None or entry.door is None:
@@ -180,7 +180,7 @@ def _door(parts: Parts) -> Json | None:
 
 
 def _memory(parts: Parts) -> Json | None:
-    """None if nothing limits it."""
+    """Return memory use and limit; None: there is no limit."""
     memory = parts.memory
     if memory is None:
         return None
@@ -188,7 +188,7 @@ def _memory(parts: Parts) -> Json | None:
 
 
 def _exchanges(parts: Parts) -> list[Json]:
-    """List the token services, each with the last exchange that it refused."""
+    """Return a row for each token service, with its last refused exchange and its endpoints."""
     return [
         {
             "issuer": issuer,
@@ -213,7 +213,7 @@ def _exchanges(parts: Parts) -> list[Json]:
 
 
 def _agent(parts: Parts) -> Json | None:
-    """None without an inbound side."""
+    """Return the agent's address and state; None: there is no inbound side."""
     agent = parts.snapshots.setup.agent
     if agent is None or parts.agent is None:
         return None
@@ -221,7 +221,7 @@ def _agent(parts: Parts) -> Json | None:
 
 
 def _upstreams(parts: Parts, now: int) -> list[Json]:
-    """List the upstreams to which the last attempt to connect failed, the newest first."""
+    """Return a row for each upstream whose last connection attempt failed, newest first."""
     return [
         {
             "direction": listener.direction,

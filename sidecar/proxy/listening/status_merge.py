@@ -1,7 +1,7 @@
 """Merges the status documents of several workers into one of the same form, with a row for each worker. Pure.
 
-Counts are added up. Of the states that each worker has for itself the worst is shown, so that trouble of one worker is
-trouble of all: the identity that is missing or ends first, the oldest settings, the oldest key set.
+Counts are added up. Of states that differ by worker the worst is shown, so that one worker's trouble is visible: the
+identity that is missing or expires first, the oldest settings, the oldest key set.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _SUMMED: Final = {
 
 
 def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, restarts: int, stopping: bool) -> Json:
-    """Merge ``rows``, the document of each worker by its number; None if it gave none. At least one gave one.
+    """Merge ``rows``, the document of each worker by its number; None: that worker did not answer, but one did.
 
-    ``run`` and ``pid`` of each are in ``workers``; the document's own ``run`` is None.
+    ``run`` and ``pid`` of each worker are in ``workers``; the merged document's own ``run`` is None.
     """
     there = [row for row in rows.values() if row is not None]
     first = there[0]
@@ -49,7 +49,7 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
             (row["settings"] for row in there), key=lambda one: (one["refused_at"] is None, one["loaded_at"])
         ),
         "requests": _summed([row["requests"] for row in there], "requests"),
-        "logins": None,  # they need one process
+        "logins": None,  # settings with logins allow one process only
         "streams": _summed([row["streams"] for row in there], "streams"),
         "listeners": _listeners([row["listeners"] for row in there]),
         "door": _door([row.get("door") for row in there]),
@@ -74,7 +74,10 @@ def merge_chains(documents: Sequence[Json]) -> Json:
 
 
 def missing_of(rows: Mapping[int, Sequence[str] | None]) -> list[str]:
-    """Return the reasons why workers are not ready; one that all share is listed once."""
+    """Return the reasons why workers are not ready; a reason of all workers is listed once, without numbers.
+
+    A value of ``rows`` is None if that worker did not answer.
+    """
     lacking: list[str] = []
     told = {number: ["does not answer"] if words is None else words for number, words in rows.items()}
     for number, words in told.items():
@@ -128,7 +131,7 @@ def _issuers(several: Sequence[Sequence[Json]]) -> list[Json]:
 
 
 def _revocations(several: Sequence[Sequence[Json]]) -> list[Json]:
-    """Take the worst row of each issuer's list."""
+    """Return the worst row of each issuer's list."""
     worst: dict[str, Json] = {}
     for row in sorted((row for rows in several for row in rows), key=_list_badness):
         worst[row["issuer"]] = row
@@ -136,7 +139,7 @@ def _revocations(several: Sequence[Sequence[Json]]) -> list[Json]:
 
 
 def _deny_file(several: Sequence[Json | None]) -> Json | None:
-    """Return the worst row; while workers have different lists, that of the oldest list."""
+    """Return the worst row: one with an error, else that of the oldest list."""
     return max(
         (one for one in several if one is not None),
         key=lambda one: (one["error"] is not None, -(one["in_force_at"] or 0), one["age_s"]),
@@ -158,7 +161,7 @@ def _badness(issuer: Json) -> tuple[bool, bool, int]:
 
 
 def _agent_badness(agent: Json | None) -> int:
-    """Order the agent's states: gone, not seen yet, there."""
+    """Return the rank of the agent's state, the worst first: down, not seen yet, up."""
     return 2 if agent is None or agent["up"] else 1 if agent["up"] is None else 0
 
 
@@ -173,18 +176,18 @@ def _listeners(several: Sequence[Sequence[Json]]) -> list[Json]:
 
 
 def _door(several: Sequence[Json | None]) -> Json | None:
-    """Return the door of the worker that has trouble with it, else of any: all follow the same files."""
+    """Return the door of a worker with an error, else of any worker: all follow the same files."""
     doors = [one for one in several if one is not None]
     return max(doors, key=lambda one: one["error"] is not None, default=None)
 
 
 def _bypass(several: Sequence[Json]) -> Json:
-    """Merge the findings: all workers read the same listeners, one perhaps a moment later."""
+    """Return the worst finding: all workers list the same listeners, though not at the same time."""
     return max(several, key=lambda one: (one["refused"], len(one["listeners"]), one["error"] is not None))
 
 
 def _memory(several: Sequence[Json | None]) -> Json | None:
-    """Take the worker with the least memory left."""
+    """Return the row of the worker with the least memory left."""
     there = [one for one in several if one is not None]
     return max(there, key=lambda one: (one["short"], one["used_bytes"] / one["limit_bytes"]), default=None)
 
@@ -210,7 +213,7 @@ def _exchange(one: Json, other: Json) -> Json:
 
 
 def _endpoints(rows: Sequence[Json]) -> list[Json]:
-    """Take the worst row of each endpoint."""
+    """Return the worst row of each endpoint."""
     worst: dict[str, Json] = {}
     for row in rows:
         known = worst.get(row["url"])
@@ -224,7 +227,7 @@ def _endpoint_badness(endpoint: Json) -> tuple[bool, int]:
 
 
 def _records(several: Sequence[Json]) -> Json:
-    """Merge the states of one sink: any worker's trouble, the largest backlog, and the least room seen."""
+    """Merge the states of one sink: any worker's trouble, the largest backlog, the least free space."""
     trouble = next((one["trouble"] for one in several if one["trouble"] is not None), None)
     behind = max(several, key=lambda one: int(one["waiting_bytes"]))
     fullest = min(several, key=lambda one: (one["free_bytes"] is None, one["free_bytes"]))

@@ -1,8 +1,7 @@
-"""Memory in use and its limit: of this process from ``/proc``, of its cgroup from the kernel's own count.
+"""Reads memory use and its limit: of this process from ``/proc``, or of its cgroup from the kernel's counters.
 
-Memory that the kernel can reclaim without ending us does not count: pages of files are read again when needed. A
-cgroup's count includes socket buffers and all processes in it, as the kernel counts before it ends one; so every worker
-reads the whole of it.
+Memory that the kernel can reclaim, such as pages of files, does not count. A cgroup's counter includes socket buffers
+and all its processes, as does the kernel's limit, so every worker compares the whole cgroup with it.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from sidecar.proxy.listening.memory_pressure import Memory
 _STATM: Final = Path("/proc/self/statm")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
-_ABSURD: Final = 1 << 50  # version 1 writes no limit as a number near 2**63
+_ABSURD: Final = 1 << 50  # bytes; version 1 shows "no limit" as a number near 2**63
 _MIB: Final = 1024 * 1024
 
 
 def memory_of(max_mib: int | None, *, processes: int) -> Memory | None:
-    """Return the memory of one of so many ``processes`` of a sidecar; None if nothing limits it.
+    """Return the memory and limit of one of a sidecar's ``processes``; None: there is no limit.
 
-    ``max_mib`` limits all of them together, each has its share; None: the limit of their cgroup.
+    ``max_mib`` limits all of them together and is divided among them; None: the limit of their cgroup applies.
     """
     if max_mib is not None:
         return Memory(max_mib * _MIB // processes, own_bytes)
@@ -34,16 +33,16 @@ def memory_of(max_mib: int | None, *, processes: int) -> Memory | None:
 
 
 def own_bytes(statm: Path = _STATM) -> int | None:
-    """Return the resident bytes of this process that no file backs; None if they cannot be read."""
+    """Return the resident bytes of this process that no file backs; None if they are not readable."""
     try:
         _, resident, shared, *_ = statm.read_text().split()
         return (int(resident) - int(shared)) * resource.getpagesize()
-    except (OSError, ValueError):  # out of descriptors, or no such system
+    except (OSError, ValueError):  # no free descriptor, or no ``/proc``
         return None
 
 
 def file_bytes(statm: Path = _STATM) -> int | None:
-    """Return the resident bytes of files that this process has mapped; None if they cannot be read."""
+    """Return the resident bytes of files that this process has mapped; None if they are not readable."""
     try:
         return int(statm.read_text().split()[2]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):
@@ -59,7 +58,7 @@ class Cgroup:
     limit_bytes: int
 
     def used_bytes(self) -> int | None:
-        """Return the bytes in use that the kernel cannot reclaim; None if they cannot be read."""
+        """Return the bytes in use that the kernel cannot reclaim; None if they are not readable."""
         try:
             current = int((self.folder / _CURRENT[self.version]).read_text())
             lines = (line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
@@ -81,9 +80,9 @@ _LIMITS: Final = {
 
 
 def find_cgroup(membership: Path = _MEMBERSHIP, cgroups: Path = _CGROUPS) -> Cgroup | None:
-    """Find the cgroup with the lowest limit: ours or one around it. None if none has a limit, or cannot be read.
+    """Return the cgroup with the lowest limit: ours or an ancestor. None: none has a limit, or none is readable.
 
-    In a container the path is often that of the host, and our own cgroup is mounted as the root of the tree.
+    In a container the path is often the host's, while our own cgroup is mounted as the root of the tree.
     """
     try:
         rows = [line.split(":", 2) for line in membership.read_text().splitlines()]
@@ -101,14 +100,14 @@ def find_cgroup(membership: Path = _MEMBERSHIP, cgroups: Path = _CGROUPS) -> Cgr
 def _limited(root: Path, path: str, *, version: int) -> Iterator[Cgroup]:
     """Yield the cgroups with a limit, from the root to ``path``."""
     parts = [part for part in PurePosixPath(path).parts if part != "/"]
-    if ".." in parts:  # of a namespace outside ours
+    if ".." in parts:  # the cgroup lies outside our cgroup namespace
         parts = []
     for depth in range(len(parts) + 1):
         folder = root.joinpath(*parts[:depth])
         for name in _LIMITS[version]:
             try:
                 limit = int((folder / name).read_text())
-            except (OSError, ValueError):  # "max": none
+            except (OSError, ValueError):  # no such file, or "max": no limit
                 continue
             if 0 < limit < _ABSURD:
                 yield Cgroup(folder=folder, version=version, limit_bytes=limit)

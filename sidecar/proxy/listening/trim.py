@@ -1,8 +1,8 @@
-"""Gives freed memory back to the system once a burst is over. Pure.
+"""Returns freed memory to the system after a burst. Pure.
 
-The C library keeps freed memory for the next allocation, even if none comes for hours: after 3,000 connections a
-process that needs 38 MiB kept 100. Giving it back takes about 0.2 ms for each MiB, so it happens after much was freed,
-or after less once allocation rests; under steady load freed memory is reused anyway.
+The C library keeps freed memory for later allocations, even for hours: after 3,000 connections a process that needs
+38 MiB kept 100. Returning it takes about 0.2 ms per MiB, so it happens once much was freed, or less while allocation
+rests. Under steady load, freed memory is reused anyway.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from sidecar.proxy.listening.system_memory import file_bytes
 
 AFTER_BYTES: Final = 8 * MIB
 AT_REST_AFTER_BYTES: Final = MIB
-IDLE_LOOKS: Final = 10  # seconds without a request; the next one maps its code again, in about half a millisecond
+IDLE_LOOKS: Final = 10  # seconds without a request; the next request maps its code again, in about half a millisecond
 IDLE_FILE_BYTES: Final = 8 * MIB  # an idle sidecar uses five
 _RESTING_BYTES: Final = 64 * 1024  # allocation moves less than this from one look to the next
 
 
 class Trim:
-    """Follows ``allocated``, the C library's own count. ``give`` returns free memory to the system.
+    """Decides when to return memory, by ``allocated``, the C library's count of bytes. ``give`` returns free memory.
 
-    ``forget`` unmaps code: once allocation rests after it has moved by ``AT_REST_AFTER_BYTES``, by many connections
-    that came or left; and once in each time without requests, if more than ``IDLE_FILE_BYTES`` of files are resident.
-    ``requests`` counts those so far.
+    ``forget`` unmaps unused code. It is called when allocation rests after a move of ``AT_REST_AFTER_BYTES`` up or
+    down; and once in each idle period, if more than ``IDLE_FILE_BYTES`` of mapped files are resident. ``requests``
+    returns the number of requests so far.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Trim:
         self._requests_before = 0
         self._idle_looks = 0
         self._at_last_forgotten: int | None = None
-        self._furthest = 0  # from there, since
+        self._furthest = 0  # largest distance from ``_at_last_forgotten`` since then
         self._most = 0
         self._last = 0
 
     def look(self) -> None:
-        """Give memory back if allocation has fallen by ``AFTER_BYTES`` below its peak since the last time.
+        """Return memory if allocation is ``AFTER_BYTES`` below its peak since the last return. Call it once a second.
 
         At rest, ``AT_REST_AFTER_BYTES`` are enough: otherwise the last 8 MiB of a burst would stay for good.
         """

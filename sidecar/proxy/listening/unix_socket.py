@@ -1,4 +1,4 @@
-"""Listening Unix sockets: bound under a name that may be left from a killed process, and removed at the end."""
+"""Listening Unix sockets: replaces one left behind by a killed process, and removes its own at the end."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 
 def bind(path: Path, *, mode: int, what: str) -> socket.socket:
-    """Bind a socket that only those can connect to whom ``mode`` lets. One that nobody listens at is replaced.
+    """Bind a socket at ``path`` with the permissions ``mode``; replace a socket without a listener.
 
     Raises:
-        OSError: something else is there, another process listens there, or the directory is not ours to write. The
-            text begins with ``what`` it is.
+        OSError: the path is no socket, another process listens there, or the directory is not writable. The text begins
+            with ``what``, the name of the socket.
     """
     _clear(path, what)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.setblocking(False)  # noqa: FBT003 - the call's own signature
-        os.fchmod(listening.fileno(), mode)  # before it has a name, so that others can never connect
+        os.fchmod(listening.fileno(), mode)  # before the socket has a name, so that nobody else can connect in between
         listening.bind(str(path))
-        path.chmod(mode)  # the process's umask has taken bits away
+        path.chmod(mode)  # bind applied the process's umask
     except OSError as error:
         listening.close()
         raise OSError(error.errno, f"{what} {path}: {os.strerror(error.errno or 0)}") from None
@@ -30,7 +30,7 @@ def bind(path: Path, *, mode: int, what: str) -> socket.socket:
 
 
 def inode(path: Path) -> tuple[int, int] | None:
-    """Return what identifies the file behind a name; None if there is none."""
+    """Return device and inode number of a path; None: there is no file, or it is not accessible."""
     try:
         status = path.lstat()
     except OSError:
@@ -39,16 +39,16 @@ def inode(path: Path) -> tuple[int, int] | None:
 
 
 def remove(path: Path, ours: tuple[int, int] | None) -> None:
-    """Remove the socket if it is still ``ours``."""
+    """Remove the socket if it is still ``ours``, as ``inode`` returned after ``bind``."""
     if ours is not None and inode(path) == ours:
         path.unlink(missing_ok=True)
 
 
 def _clear(path: Path, what: str) -> None:
-    """Remove a socket without a listener.
+    """Remove a socket that has no listener; do nothing if the path is free.
 
     Raises:
-        OSError: EADDRINUSE, it is not a socket, or a process listens.
+        OSError: EADDRINUSE, the path is no socket, or a process listens there.
     """
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -62,6 +62,6 @@ def _clear(path: Path, what: str) -> None:
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
-        except BlockingIOError:  # its queue is full, so a process listens
+        except BlockingIOError:  # its accept queue is full, so a process listens
             pass
     raise OSError(errno.EADDRINUSE, f"{what} {path}: another process listens there")
