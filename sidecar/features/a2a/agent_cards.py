@@ -1,10 +1,10 @@
 """Agent cards of A2A: copies that the sidecar fetches itself, checks, and serves with addresses of the mesh.
 
-Theory of operation. A card is public among the workloads that may call, so no token is asked for it. Therefore nothing
-of such a request goes on: neither to an agent (invariant 2), nor to a next hop (invariant 3). What is served is a copy
-of ours, fetched by a request that is always the same, from the agent or by mTLS from the next hop that the route pins.
-A copy is used for ``FRESH_S`` and then fetched again when somebody asks; a failure is repeated to all for ``FAILED_S``.
-So callers cause one fetch of a path at a time, and at most one in such a time.
+Theory of operation. A card is public among the workloads that may call, so a request for it needs no token. Therefore
+no part of such a request is forwarded, neither to an agent (invariant 2) nor to a next hop (invariant 3). The sidecar
+serves a copy instead. It fetches the copy by a constant request, from the agent, or by mTLS from the next hop that the
+route pins. A copy is fresh for ``FRESH_S``; a failed fetch is answered with its error for ``FAILED_S``. So callers
+cause at most one fetch of a card in that time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sidecar.wire.upstream_errors import StaleConnection
 FRESH_S: Final = 30.0
 FAILED_S: Final = 1.0
 _TIMEOUT_S: Final = 5.0
-_MAX_KEPT: Final = 64  # cards: paths come from the settings; those of an SVID or an agent that is gone are evicted
+_MAX_KEPT: Final = 64  # cards; settings bound the paths, so only cards of replaced SVIDs and agents are evicted
 _NOT_THERE: Final = frozenset({404, 405, 410})
 _FIELDS: Final[tuple[Field, ...]] = (
     (b"content-type", b"application/json"),
@@ -51,14 +51,14 @@ _log: Final = logging.getLogger("sidecar")
 
 
 class _Kept(NamedTuple):
-    """A card, or the reason why there is none, until a time of ``monotonic``."""
+    """A card or the error of its fetch, valid ``until`` a monotonic time."""
 
     found: AgentCard | SidecarError
     until: float
 
 
 class AgentCards:
-    """The copies of cards behind one side of a sidecar. ``monotonic`` is in seconds."""
+    """Copies of the cards of one direction: the agent's, or those of next hops. ``monotonic`` is in seconds."""
 
     def __init__(self, pool: UpstreamPool, tasks: Tasks, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._pool = pool
@@ -70,11 +70,11 @@ class AgentCards:
     def serve_peer(
         self, stream: Stream, head: Request, path: str, peer: SpiffeId, policy: Policy, agent: Origin, entry: Entry
     ) -> Journey[None]:
-        """Answer a peer that asks for the agent's card: any that a route of this card lists, with a token or without.
+        """Answer a peer's request for the agent's card, with or without a token, if a route of the card lists the peer.
 
         Raises:
-            Denied: METHOD_REFUSED, POLICY_DENIED or REVOKED, NO_ROUTE (the agent has none there), CARD_REFUSED.
-            Unavailable: the agent gave no answer.
+            Denied: METHOD_REFUSED, POLICY_DENIED or REVOKED, NO_ROUTE (the agent has no card there), CARD_REFUSED.
+            Unavailable: the fetch from the agent failed.
         """
         entry.op = CARD
         routes = policy.inbound.cards[path]
@@ -92,11 +92,11 @@ class AgentCards:
     def serve_agent(
         self, stream: Stream, head: Request, target: CanonicalTarget, route: OutboundRoute, origin: Origin, entry: Entry
     ) -> Journey[None]:
-        """Answer the agent that asks for the card of a next hop. No handle is needed: it is nobody's authority.
+        """Answer the agent's request for a next hop's card. It needs no handle: a card gives no authority.
 
         Raises:
-            Denied: METHOD_REFUSED, NO_ROUTE, CARD_REFUSED; or as of a connection to the next hop.
-            Unavailable: likewise.
+            Denied: METHOD_REFUSED, NO_ROUTE, CARD_REFUSED; or the next hop's identity is refused.
+            Unavailable: the fetch from the next hop failed.
         """
         entry.op = CARD
         _require_method(head)
@@ -109,10 +109,10 @@ class AgentCards:
         return card
 
     async def get(self, origin: Origin, path: str) -> AgentCard:
-        """Return the copy of a card, or fetch it, once for all who wait for it.
+        """Return the copy of a card; fetch it if it is not fresh. Concurrent callers share one fetch.
 
         Raises:
-            SidecarError: NO_ROUTE, CARD_REFUSED, or as of a connection.
+            SidecarError: NO_ROUTE, CARD_REFUSED, or the connection failed.
         """
         key = origin.key, path
         kept = self._kept.get(key)
@@ -120,7 +120,7 @@ class AgentCards:
             flight = self._flights.get(key)
             if flight is None:
                 flight = self._flights[key] = asyncio.get_running_loop().create_future()
-                self._tasks.start(self._fetch(origin, path, flight))  # its callers may leave, and it goes on
+                self._tasks.start(self._fetch(origin, path, flight))  # it continues if its callers leave
             kept = await asyncio.shield(flight)
         if isinstance(kept.found, SidecarError):
             raise type(kept.found)(kept.found.reason, kept.found.detail)
@@ -137,7 +137,7 @@ class AgentCards:
             found = error if not isinstance(error, StaleConnection) else Unavailable(error.reason, error.detail)
         except TimeoutError:
             found = Unavailable(Reason.UPSTREAM_TIMEOUT, "the card did not arrive in time")
-        except Exception:  # noqa: BLE001  as in a journey: the bug stays visible, and its callers are told
+        except Exception:  # noqa: BLE001  as in a journey: log the bug, fail the waiting requests
             _log.exception("the fetch of a card failed")
         finally:
             del self._flights[key]
@@ -174,12 +174,17 @@ class AgentCards:
 
 
 def is_card_of_next_hop(target: CanonicalTarget) -> bool:
-    """Tell if a call asks for a card: by one of two paths, so that nothing of the agent's is in the fetch of it."""
+    """Return True if a call asks for a card: its path is one of two constants, so the fetch repeats no agent input."""
     return target.path in CARD_PATHS
 
 
 def rewritten_for_peer(card: AgentCard, route: InboundRoute, policy: Policy, head: Request) -> dict[str, object]:
-    """Return the agent's card as a peer gets it. Raises Denied: CARD_REFUSED."""
+    """Return the agent's card with addresses for a peer.
+
+    Raises:
+        Denied: CARD_REFUSED, the card is signed and the route does not rewrite signed cards, no address for it is
+            known, or as ``AgentCard.rewritten``.
+    """
     _require_unsigned(card, rewrites=route.a2a.rewrite_signed)
     origin = route.a2a.card_url or (f"https://{head.authority}" if head.authority else None)
     if origin is None:
@@ -193,16 +198,21 @@ def rewritten_for_peer(card: AgentCard, route: InboundRoute, policy: Policy, hea
 
 
 def rewritten_for_agent(card: AgentCard, route: OutboundRoute, head: Request) -> dict[str, object]:
-    """Return the card of a next hop as the agent gets it. Raises Denied: CARD_REFUSED."""
+    """Return the card of a next hop with addresses for the agent.
+
+    Raises:
+        Denied: CARD_REFUSED, the card is signed and the route does not rewrite signed cards, or as
+            ``AgentCard.rewritten``.
+    """
     _require_unsigned(card, rewrites=route.a2a.rewrite_signed)
     prefix = (route.prefix or "").rstrip("/")
-    by_grpc = head.authority if route.a2a.grpc and not prefix else None  # its clients send no prefix
+    by_grpc = head.authority if route.a2a.grpc and not prefix else None  # clients of gRPC send no path prefix
     start = f"http://{head.authority}{prefix}"
     return card.rewritten(lambda path: f"{start}{path}", mesh=False, grpc=lambda _version: by_grpc)
 
 
 def note_signature(card: AgentCard, entry: Entry) -> None:
-    """Note that the signature of a card was dropped."""
+    """Note in the record that a card has lost its signature."""
     if card.signed:
         entry.detail = "the signature of the card was dropped"
 

@@ -1,6 +1,6 @@
-"""Answers of A2A that are read on their way: extended cards, lists of tasks, and tasks that begin.
+"""Answers of A2A that the sidecar parses or changes: extended cards, lists of tasks, and new tasks.
 
-All else of an answer passes as it comes. Of these operations an answer without content coding is asked for.
+Other answers pass unchanged. For these operations the sidecar requests an answer without content coding.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from sidecar.wire.message import Edits, Field, Response, is_event_stream, new_ed
 EXTENDED_CARD: Final = "GetExtendedAgentCard"
 _JSON: Final = frozenset({b"application/json", b"application/a2a+json"})
 NOT_ASKED_FOR: Final = ASKED_FOR | {b"grpc-accept-encoding"}
-_ROOM: Final = 4096  # around a card, in an answer of JSON-RPC
+_ROOM: Final = 4096  # bytes of JSON-RPC around a card
 
 _CODES: Final = frozenset(map(str, Reason))
 
 
 def is_identity(head: Response) -> bool:
-    """Tell if an answer has no content coding."""
+    """Return True if an answer has no content coding."""
     return all(value.strip().lower() == b"identity" for value in head.all(b"content-encoding"))
 
 
 def not_encoded(edits: Edits) -> Edits:
-    """Return the edits of a request whose answer is read: it must not be encoded."""
+    """Return edits that also drop the fields which ask for a coded, partial or conditional answer."""
     return edits._replace(passes=without(edits.passes, NOT_ASKED_FOR))
 
 
 def unencoded(way: Way) -> Way:
-    """Return the way of a request whose answer is read."""
+    """Return ``way`` with the edits of ``not_encoded``."""
     return way._replace(edits=not_encoded(way.edits))
 
 
 def note_refusal(answer: Response | None, entry: Entry) -> None:
-    """Note that the next hop's sidecar refused a call, where the status of its answer does not say so.
+    """Note in the record that the next hop's sidecar refused a call, if the answer's status is a success.
 
-    The record takes a known code into its detail, and nothing else that another workload says of itself.
+    The detail has the reason only if it is one of ours: another workload's text stays out of the record.
     """
     if answer is None or answer.status >= 300 or not (stated := answer.all(b"delegation-reason")):
         return
@@ -65,9 +65,9 @@ def note_refusal(answer: Response | None, entry: Entry) -> None:
 
 
 class CardForwarding(HeldForwarding):
-    """A request for an extended card. The card is held whole, and goes on as ``rewrite`` makes it.
+    """A request for an extended card. Buffers the card and forwards the result of ``rewrite``.
 
-    An answer that is an error passes as it is. One that cannot be read is refused: CARD_REFUSED.
+    An error answer passes unchanged. An unreadable answer is refused: CARD_REFUSED.
     """
 
     __slots__ = ("_asked", "_rewrite")
@@ -78,7 +78,7 @@ class CardForwarding(HeldForwarding):
         self._rewrite = rewrite
 
     def holds(self, head: Response) -> bool:
-        """Hold what may be a card."""
+        """Return True if the answer may contain a card. Raises Denied, as ``HeldForwarding.holds``."""
         if head.status >= 300:
             return False
         if not is_identity(head):
@@ -86,7 +86,7 @@ class CardForwarding(HeldForwarding):
         return not self._grpc or _holds_messages(head, self._refused)
 
     def made_again(self, document: bytes) -> bytes:
-        """Write the card again."""
+        """Return the answer with its card rewritten; an error of JSON-RPC unchanged. Raises Denied, CARD_REFUSED."""
         if self._grpc:
             return rewritten_by_grpc(document, self._made, first_version=self._asked.first_version)
         try:
@@ -112,21 +112,21 @@ class CardForwarding(HeldForwarding):
 
 
 def _holds_messages(head: Response, refused: Reason) -> bool:
-    """Tell if an answer to a call of gRPC has messages. Raises Denied: it succeeds, and is not one of gRPC."""
+    """Return True if an answer to a gRPC call is gRPC. Raises Denied (``refused``) if it is not, and has a success."""
     if not is_grpc(head) and head.status < 300:
         raise Denied(refused, "the answer is not one of gRPC")
     return is_grpc(head)
 
 
 def _has_failed(fields: Iterable[Field]) -> bool:
-    """Tell if these fields say that a call of gRPC has failed."""
+    """Return True if these fields contain a ``grpc-status`` other than 0."""
     return any(name == b"grpc-status" and value != b"0" for name, value in fields)
 
 
 class TaskListForwarding(HeldForwarding):
-    """A request for a list of tasks, which goes on without those that its reader may not see, as ``cut`` makes it.
+    """A request for a list of tasks. Buffers the list; ``cut`` removes the tasks that its reader may not see.
 
-    What cannot be read is refused, since it could list anything: LIST_UNREADABLE.
+    An unreadable answer is refused, because it could list any task: LIST_UNREADABLE.
     """
 
     __slots__ = ("_cut",)
@@ -136,12 +136,12 @@ class TaskListForwarding(HeldForwarding):
         self._cut = cut
 
     def rewrite(self, head: Response) -> Edits:
-        """Edits to the answer's fields."""
+        """Return the edits to the answer's fields; drop those that describe the uncut content."""
         passes, names, values = super().rewrite(head)
         return new_edits((without(passes, OF_OTHER_CONTENT), names, values))
 
     def holds(self, head: Response) -> bool:
-        """Hold what may be a list."""
+        """Return True if the answer may contain a list. Raises Denied, as ``HeldForwarding.holds``."""
         if not is_identity(head):
             raise Denied(Reason.LIST_UNREADABLE, "the list is encoded, though identity was asked for")
         if self._grpc:
@@ -154,12 +154,12 @@ class TaskListForwarding(HeldForwarding):
         return False
 
     def made_again(self, document: bytes) -> bytes:
-        """Return the list that the reader may see."""
+        """Return the list cut for its reader."""
         return self._cut(document)
 
 
 class TaskForwarding(Forwarding):
-    """A message to the agent. The answer passes as it comes, and ``making`` is told what it shows."""
+    """A message to the agent. The answer passes unchanged; ``making`` binds the tasks and contexts in it."""
 
     __slots__ = ("_grpc", "_making", "_reader")
 
@@ -170,7 +170,7 @@ class TaskForwarding(Forwarding):
         self._reader: AnswerReader | GrpcAnswerReader | None = None
 
     def begin(self, waiter: Waiter) -> None:
-        """Send the message."""
+        """Bind the message's new contexts, then send it. Raises as ``Forwarding.begin``."""
         self._making.begin()
         try:
             super().begin(waiter)
@@ -179,31 +179,31 @@ class TaskForwarding(Forwarding):
             raise
 
     def done(self, error: SidecarError | None) -> None:
-        """The journey goes on."""
+        """Stop watching and resume the journey; after an error, release the contexts bound at the start."""
         if error is not None:
-            self._making.fail()  # what was shown before stays
+            self._making.fail()  # bindings from the begun answer stay
         super().done(error)
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
-        """Give the answer, and read it."""
+        """Parse the whole answer and pass it back."""
         self._begin(head)
         self._read(data)
         self._read_end()
         super().on_whole_response(head, data)
 
     def on_response(self, head: Response, data: bytes) -> None:
-        """Begin the answer, and to read it."""
+        """Begin to parse the answer and to pass it back."""
         self._begin(head)
         self._read(data)
         super().on_response(head, data)
 
     def on_response_data(self, data: bytes) -> None:
-        """Pass content back, and read it."""
+        """Parse content and pass it back."""
         self._read(data)
         super().on_response_data(data)
 
     def on_response_end(self) -> None:
-        """End the answer."""
+        """Parse and pass back the end of the answer."""
         self._read_end()
         if self._grpc and _has_failed(getattr(self._upstream, "trailers", ())):
             self._making.fail()

@@ -1,4 +1,4 @@
-"""A2A on both sides: copies of agent cards, and tasks that exist for whoever they were made for."""
+"""A2A in both directions: serves copies of agent cards, and binds tasks to the principals that began them."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ if TYPE_CHECKING:
 
 
 class Feature:
-    """A2A. ``bindings`` are the tasks and contexts of the whole sidecar."""
+    """A2A. ``bindings`` are the tasks and contexts of the process."""
 
     def __init__(self, features: Features) -> None:
         self.bindings = TaskBindings(features.clock)
 
     def inbound(self, side: Inbound) -> A2aInbound:
-        """Return the part in front of the agent."""
+        """Return the inbound protocol."""
         return A2aInbound(AgentCards(side.forwarder.pool, side.tasks), self.bindings)
 
     def outbound(self, side: Outbound) -> A2aOutbound:
-        """Return the part behind the agent."""
+        """Return the outbound protocol."""
         return A2aOutbound(AgentCards(side.forwarder.pool, side.tasks), side)
 
 
 class A2aInbound(InboundSide):
-    """A2A in front of the agent, whose ``cards`` the sidecar serves."""
+    """Inbound A2A. The sidecar serves the agent's ``cards``."""
 
     def __init__(self, cards: AgentCards, bindings: TaskBindings) -> None:
         self._cards = cards
         self._bindings = bindings
 
     def new_operation(self) -> A2aOperation:
-        """Return the operation of a request that is not read yet."""
+        """Return an empty operation; its ``find`` reads the request."""
         return A2aOperation()
 
     def answers(self, target: CanonicalTarget, policy: Policy) -> bool:
-        """Tell if a card is asked for."""
+        """Return True for the path of a card."""
         return target.path in policy.inbound.cards
 
     def answer(
@@ -69,18 +69,18 @@ class A2aInbound(InboundSide):
         snapshot: Snapshot,
         entry: Entry,
     ) -> Journey[None]:
-        """Answer with the agent's card."""
-        assert peer is not None  # noqa: S101 - for the type only: of a caller without TLS no card is asked for here
+        """Answer with the agent's card. Raises SidecarError, as ``AgentCards.serve_peer``."""
+        assert peer is not None  # noqa: S101 - for the type only: callers without TLS get no card
         agent = snapshot.require_agent()
         yield from self._cards.serve_peer(stream, head, target.path, peer, snapshot.policy, agent, entry)
 
     def forwarding(self, operation: A2aOperation, _session: None, way: Way, policy: Policy) -> Forwarding:
-        """Make the way to the agent and back. Raises Denied, as ``forwarding_of``."""
+        """Make the forwarding to the agent. Raises Denied, as ``forwarding_of``."""
         return forwarding_of(way, operation, self._bindings, policy)
 
 
 class A2aOutbound(OutboundSide):
-    """A2A behind the agent, to whom the sidecar serves the ``cards`` of next hops."""
+    """Outbound A2A. The sidecar serves the ``cards`` of next hops to the agent."""
 
     methods = CARD_METHODS
 
@@ -89,11 +89,11 @@ class A2aOutbound(OutboundSide):
         self._origins = side.origins
 
     def new_operation(self) -> A2aOperation:
-        """Return the operation of a call that is not read yet."""
+        """Return an empty operation; its ``find`` reads the call."""
         return A2aOperation()
 
     def answers(self, target: CanonicalTarget) -> bool:
-        """Tell if a card is asked for."""
+        """Return True for the path of a card."""
         return is_card_of_next_hop(target)
 
     def answer(
@@ -105,12 +105,12 @@ class A2aOutbound(OutboundSide):
         snapshot: Snapshot,
         entry: Entry,
     ) -> Journey[None]:
-        """Answer with the next hop's card."""
+        """Answer with the next hop's card. Raises SidecarError, as ``Origins.of`` and ``AgentCards.serve_agent``."""
         origin = self._origins.of(route, snapshot.policy.workload)
         yield from self._cards.serve_agent(stream, head, target, route, origin, entry)
 
     def forwarding(self, operation: A2aOperation, way: Way) -> Forwarding:
-        """Make the way to the next hop and back; an extended card is written again on its way."""
+        """Make the forwarding to the next hop; that of an extended card rewrites the card."""
         if operation.key != EXTENDED_CARD:
             return Forwarding(*way)
         permit, head = way.permit, way.head
@@ -119,5 +119,5 @@ class A2aOutbound(OutboundSide):
         return CardForwarding(way, operation, lambda card: rewritten_for_agent(card, route, head))
 
     def note_answer(self, answer: Response | None, entry: Entry) -> None:
-        """Note that the next hop's sidecar refused the call."""
+        """Note in the record that the next hop's sidecar refused the call."""
         note_refusal(answer, entry)

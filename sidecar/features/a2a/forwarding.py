@@ -1,4 +1,4 @@
-"""The way of a request of A2A to the agent and back: what it names is checked, and some answers are read."""
+"""Chooses the forwarding of an A2A request to the agent, after a check of the tasks and contexts that it names."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from sidecar.proxy.journeys.forward import Forwarding, Way
 
 
 def forwarding_of(way: Way, asked: A2aOperation, bindings: TaskBindings, policy: Policy) -> Forwarding:
-    """Return the forwarding of a request of A2A.
+    """Return the forwarding of an A2A request to the agent.
 
-    An observed request is nobody's: it makes no task its own, and sees none that is somebody's.
+    An observed request has no proven user: it binds no task, and sees no task of others.
 
     Raises:
-        Denied: TASK_UNKNOWN, CONTEXT_UNKNOWN; the request is refused then, although its token permits it.
+        Denied: as ``TaskBindings.check``; the request is refused although its token permits it.
     """
     permit, head, entry = way.permit, way.head, way.entry
-    assert isinstance(permit, Permit | ObservedPermit)  # noqa: S101 - for the type only: it is in front of the agent
+    assert isinstance(permit, Permit | ObservedPermit)  # noqa: S101 - for the type only: inbound permits are of these types
     route = permit.route
     assert isinstance(route, InboundRoute)  # noqa: S101 - likewise
     principal = principal_of(permit)
@@ -43,7 +43,7 @@ def forwarding_of(way: Way, asked: A2aOperation, bindings: TaskBindings, policy:
         raise
     if proven:
         entry.detail = noted
-    if asked.key == EXTENDED_CARD and principal.peer:  # without TLS no address of the card leads anywhere
+    if asked.key == EXTENDED_CARD and principal.peer:  # a caller without TLS could not use the card's addresses
         return CardForwarding(way, asked, lambda card: rewritten_for_peer(card, route, policy, head))
     if asked.key == LISTS:
 
@@ -69,7 +69,7 @@ def forwarding_of(way: Way, asked: A2aOperation, bindings: TaskBindings, policy:
 
 
 def principal_of(permit: Permit | ObservedPermit) -> Principal:
-    """Return for whom a request makes tasks, and whose tasks it may name."""
+    """Return the principal of a request, who owns the tasks that it begins; without a user for an observed request."""
     if isinstance(permit, Permit):
         return Principal(permit.token.issuer, permit.token.subject, permit.peer)
     return Principal("", "", permit.peer or "")

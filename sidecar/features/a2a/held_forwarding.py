@@ -1,4 +1,4 @@
-"""Streams a request whose answer is held whole, and goes on as a subclass makes it."""
+"""Forwards a request and buffers its whole answer, so that a subclass can rewrite the content."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _OF_CODING: Final = frozenset({GRPC_CODING})
 
 
 class HeldForwarding(Forwarding):
-    """A request whose answer is collected, up to ``max_bytes``, before any of it goes on.
+    """A request whose answer is buffered, up to ``max_bytes``, and rewritten by a subclass.
 
-    An answer that cannot be made again is refused for the reason ``refused``. Answers that the subclass does not hold
-    pass as they come. ``grpc``: an answer may be one of gRPC, whose status follows it. One without content has no
-    message to make again. A compressed message is decompressed, up to ``max_bytes`` too.
+    An answer that cannot be rewritten is refused with the reason ``refused``. Answers that the subclass does not hold
+    pass unchanged. ``grpc``: the answer is gRPC, with its status in trailers; without content there is no message to
+    rewrite. A compressed message is decompressed, up to ``max_bytes`` too.
     """
 
     __slots__ = ("_grpc", "_held", "_held_head", "_max_bytes", "_refused")
@@ -32,18 +32,18 @@ class HeldForwarding(Forwarding):
         self._max_bytes = max_bytes
         self._refused = refused
         self._held = bytearray()
-        self._held_head: Response | None = None  # of an answer that is held
+        self._held_head: Response | None = None  # set while the answer is buffered
 
     @abstractmethod
     def holds(self, head: Response) -> bool:
-        """Tell if an answer is held. Raises Denied, it cannot be made again."""
+        """Return True to buffer and rewrite the answer. Raises Denied if it should be rewritten and cannot be."""
 
     @abstractmethod
     def made_again(self, document: bytes) -> bytes:
-        """Return what goes on in place of the content of an answer. Raises Denied, it cannot be read."""
+        """Return the content that replaces ``document``. Raises Denied if the document is not readable."""
 
     def rewrite(self, head: Response) -> Edits:
-        """Edits to the answer's fields. What is made again is not compressed."""
+        """Return the edits to the answer's fields; drop ``grpc-encoding``, because rewritten messages are plain."""
         edits = super().rewrite(head)
         if self._held_head is None or not self._grpc:
             return edits
@@ -51,7 +51,7 @@ class HeldForwarding(Forwarding):
         return new_edits((without(passes, _OF_CODING), names, values))
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
-        """Give the answer as it is made again."""
+        """Rewrite the answer if it is held, and pass it back."""
         if self._begins(head):
             self._held += data
             self.on_response_end()
@@ -59,7 +59,7 @@ class HeldForwarding(Forwarding):
             super().on_whole_response(head, data)
 
     def on_response(self, head: Response, data: bytes) -> None:
-        """Hold the answer."""
+        """Begin to buffer the answer if it is held, else to pass it back."""
         if self._begins(head):
             self.unfinished(head)
             self.on_response_data(data)
@@ -67,7 +67,7 @@ class HeldForwarding(Forwarding):
             super().on_response(head, data)
 
     def on_response_data(self, data: bytes) -> None:
-        """Hold more of it, up to the limit."""
+        """Buffer content up to the limit, or pass it back."""
         if self._over:
             return
         if self._held_head is None:
@@ -78,14 +78,14 @@ class HeldForwarding(Forwarding):
             self._refuse(self._held_head, "the answer is too long")
 
     def on_response_end(self) -> None:
-        """Give the answer as it is made again."""
+        """Rewrite the buffered answer and pass it back."""
         if self._over:
             return
         head = self._held_head
         if head is None:
             super().on_response_end()
             return
-        upstream, self._upstream = self._upstream, None  # it may serve another request already
+        upstream, self._upstream = self._upstream, None  # the connection may serve another request already
         trailers = getattr(upstream, "trailers", ())
         try:
             body = b"" if self._grpc and not self._held else self.made_again(self._plain(head))

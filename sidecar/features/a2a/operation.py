@@ -37,14 +37,14 @@ _STATUS_NAMES: Final = {  # google.rpc.Code, by HTTP status
     413: "INVALID_ARGUMENT",
     504: "DEADLINE_EXCEEDED",
 }
-# Codes of gRPC: SDKs know an error of A2A by its code and its ErrorInfo together, as that of Go does.
+# Codes of gRPC: some SDKs, such as Go's, recognise an error of A2A by its code and its ErrorInfo together.
 _GRPC_CODES: Final = {Reason.TASK_UNKNOWN: 5, Reason.CONTEXT_UNKNOWN: 3}  # NOT_FOUND, INVALID_ARGUMENT
 
 
 class A2aOperation(Operation):
-    """The operation of a request of A2A. ``named`` are the tasks and contexts that it names.
+    """Operation of an A2A request. ``named`` are the tasks and contexts that the request names.
 
-    ``first_page``: of a list; the request has no token of a page. ``first_version``: 0.3.
+    ``first_page``: a request for a list has no page token. ``first_version``: the request uses A2A 0.3.
     """
 
     __slots__ = ("first_page", "first_version", "named", "task")
@@ -85,7 +85,7 @@ class A2aOperation(Operation):
             if head.method != "POST":
                 raise MessageRefused("JSON-RPC is sent by POST")
             message = yield from self._read_message(stream, head, route)
-            a2a.check_version(fields, query)  # once the answer can have the message's id
+            a2a.check_version(fields, query)  # after the message's id is known, for the answer
             self.key = a2a.operation_of(message)
             self.named = tasks_named(self.key, message, None, parameters)
             self.first_page = a2a.is_first_page(message.params.items())
@@ -110,11 +110,15 @@ class A2aOperation(Operation):
         route: InboundRoute | OutboundRoute,
         versions: Iterable[str],
     ) -> Journey[None]:
-        """Read a call by gRPC: its path names the operation, wherever the interface of the other bindings is."""
+        """Read a gRPC call. Its path names the operation, independently of the endpoint of the other bindings.
+
+        Raises:
+            Denied: as ``find``; METHOD_REFUSED, not POST.
+        """
         self.grpc, self.json_rpc = True, False
         if head.method != "POST":
             raise Denied(Reason.METHOD_REFUSED, "calls of gRPC use POST")
-        self.first_version = a2a_grpc.is_first_version(target.path)  # its refusals have another form
+        self.first_version = a2a_grpc.is_first_version(target.path)  # first: 0.3 has another form of refusals
         call = a2a_grpc.call_of_path(target.path, target.query)
         a2a_grpc.check_version(versions, call.version)
         a2a_grpc.check_media(head.all(b"content-type"), (*head.all(b"grpc-encoding"), *head.all(b"content-encoding")))
@@ -129,9 +133,9 @@ class A2aOperation(Operation):
     # --- refusals
 
     def answer(self, error: SidecarError, request_id: str) -> tuple[int, bytes]:
-        """Return the status and the body of a refusal.
+        """Return status and body of a refusal.
 
-        The official clients read an error of JSON-RPC under 200 alone, and agents answer so.
+        The official clients read an error of JSON-RPC only with status 200, which agents use too.
         """
         if not self.json_rpc:
             return error.answer.status, orjson.dumps(self._rest_error(error, request_id))
@@ -140,14 +144,17 @@ class A2aOperation(Operation):
         return status, orjson.dumps(self._rpc_error(error, request_id))
 
     def grpc_status(self, error: SidecarError, code: int, text: str, request_id: str) -> tuple[int, str, list[Field]]:
-        """Return the error of A2A where its clients look for it: in the details, or in 0.3 in the message."""
+        """Return code, message and additional trailers of a gRPC refusal.
+
+        A2A's error is in the details, where clients of 1.0 look for it; clients of 0.3 look in the message.
+        """
         known = a2a_error(error)
         if known is None:
             return code, text, []
         code = _GRPC_CODES.get(error.reason, code)
         if self.first_version:
             text = f"{known.name}: {text}"
-        # Of 0.3, Go's SDK reads PERMISSION_DENIED without an ErrorInfo as that, and with one as an internal error.
+        # Go's SDK for 0.3 takes PERMISSION_DENIED with an ErrorInfo for an internal error.
         if error.reason in _GRPC_CODES or not self.first_version:
             return code, text, [(b"grpc-status-details-bin", _grpc_details(code, text, known, error, request_id))]
         return code, text, []
@@ -160,9 +167,9 @@ class A2aOperation(Operation):
         return [_error_info(error, request_id)]
 
     def _rest_error(self, error: SidecarError, request_id: str) -> dict[str, object]:
-        """Return the error of HTTP+JSON in A2A 1.0 (section 11.6): a ``google.rpc.Status``.
+        """Return the error body of HTTP+JSON: a ``google.rpc.Status`` (A2A 1.0 section 11.6).
 
-        The official clients of 0.3 look for the name of an error (Python) or its code (JavaScript) beside it.
+        For 0.3 it also has the error's name, which the official Python client reads, and its code, for JavaScript.
         """
         status, known = error.answer.status, a2a_error(error)
         body: dict[str, object] = {

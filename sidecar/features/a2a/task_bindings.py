@@ -1,10 +1,10 @@
-"""Bindings of A2A tasks and contexts to whoever they were made for: those that this process saw.
+"""Bindings of A2A tasks and contexts to the principals that began them, as far as this process saw it.
 
-Theory of operation. An id is no secret that holds: it stands in logs, and in messages between agents. A task that was
-seen when it was made is bound to the subject, its issuer and the peer; to everybody else it does not exist. So is a
-context, which the agent makes or its first sender chooses. Nothing is refused for want of room: an older binding is
-given up, of the same principal if it has its share, else of the peer that has the most. So a peer that fills a table
-loses its own. An id that is not known here passes, unless the route is strict.
+Theory of operation. Ids are not secret: logs and messages between agents contain them. A task that this process saw
+begin is bound to subject, issuer and peer; for everyone else it does not exist. The same holds for a context, which the
+agent creates or its first sender chooses. A full table evicts an old binding instead of refusing a request: one of the
+same principal if that has its share, else one of the peer with most bindings. So a peer that fills the table loses its
+own bindings. An unknown id passes, unless the route is strict.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from sidecar.errors import Denied, Reason
 
 _Key: TypeAlias = bytes
 
-MAX_BOUND: Final = 16_384  # tasks, and as many contexts
+MAX_BOUND: Final = 16_384  # tasks, and separately contexts
 MAX_OF_ONE: Final = MAX_BOUND // 16
-BOUND_S: Final = 86_400.0  # since it was made, or its principal named it
-_COST: Final = 896  # bytes of a binding, with its places in three orders: 860 if each is of another user
+BOUND_S: Final = 86_400.0  # since its principal last named it
+_COST: Final = 896  # bytes of a binding in its three dictionaries: 860 measured with one user each
 _SWEPT_AT_ONCE: Final = 1024
 UNSEEN: Final = "names a task that was not seen made here"
 UNSEEN_CONTEXT: Final = "names a context that was not seen here"
 
 
 class Principal(NamedTuple):
-    """The user that something is for, and the workload that had it made. An observed request has no proven user."""
+    """Owner of a task or context: the user, and the peer that acts for the user. Without a user if observed."""
 
     issuer: str
     subject: str
@@ -39,18 +39,18 @@ class Principal(NamedTuple):
 class _Bound(NamedTuple):
     principal: Principal
     until: float
-    firm: bool  # False: it may be released
+    firm: bool  # False: ``release`` may remove it
 
 
 class Bindings:
-    """The bindings of one process, of one kind. ``clock`` is wall time in seconds."""
+    """Bindings of tasks, or of contexts, in this process. ``clock`` is wall time in seconds."""
 
-    hits = misses = 0  # not a cache: what is unknown passes, or is refused
+    hits = misses = 0  # not a cache: an unknown id passes, or is refused
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.evicted = 0
         self._clock = clock
-        self._bound: OrderedDict[_Key, _Bound] = OrderedDict()  # the longest unnamed first
+        self._bound: OrderedDict[_Key, _Bound] = OrderedDict()  # least recently named first
         self._of: dict[Principal, OrderedDict[_Key, None]] = {}
         self._at: dict[str, OrderedDict[_Key, None]] = {}  # by peer
 
@@ -60,9 +60,9 @@ class Bindings:
         return len(self._bound) * _COST
 
     def bind(self, name: str, principal: Principal, *, firm: bool = True) -> bool:
-        """Bind what was just made. Return if it is new: what is bound already stays whose it is.
+        """Bind an id to a principal. Return True if the id is new; never rebind an id of another principal.
 
-        A binding that is not ``firm`` may be released, until its principal binds it again.
+        ``firm`` false: ``release`` may undo it, until the same principal binds it with ``firm``.
         """
         key = _key(name)
         bound = self._find(key)
@@ -82,15 +82,15 @@ class Bindings:
         return True
 
     def owner(self, name: str) -> Principal | None:
-        """Return whom something was made for; None: it is not known here."""
+        """Return the principal to whom an id is bound; None: the id is unknown."""
         bound = self._find(_key(name))
         return None if bound is None else bound.principal
 
     def are_of(self, names: Iterable[str], principal: Principal, reason: Reason) -> bool:
-        """Tell if all are bound to a principal, and renew them; else some are not known here.
+        """Return True if all ids are bound to ``principal``, False if some are unknown. Renew the known ones.
 
         Raises:
-            Denied: ``reason``, one is another's.
+            Denied: ``reason``, an id is bound to another principal.
         """
         known = True
         for name in names:
@@ -105,14 +105,14 @@ class Bindings:
         return known
 
     def release(self, name: str, principal: Principal) -> None:
-        """Undo a binding of this principal that is not firm."""
+        """Remove the binding of an id if it belongs to ``principal`` and is not firm."""
         key = _key(name)
         bound = self._find(key)
         if bound is not None and bound.principal == principal and not bound.firm:
             self._drop(key)
 
     def sweep(self, now: float) -> None:
-        """Free bindings that are over."""
+        """Free expired bindings, a bounded number per call."""
         for _ in range(_SWEPT_AT_ONCE):
             key = next(iter(self._bound), None)
             if key is None or self._bound[key].until > now:
@@ -120,7 +120,7 @@ class Bindings:
             self._drop(key)
 
     def shed(self, to_bytes: int) -> None:
-        """Evict the oldest bindings until no more than ``to_bytes`` are left."""
+        """Evict the least recently named bindings until at most ``to_bytes`` are left."""
         while self.bytes > to_bytes and self._bound:
             self._evict(next(iter(self._bound)))
 
@@ -152,21 +152,25 @@ class Bindings:
 
 
 class TaskBindings:
-    """The tasks and the contexts of one process."""
+    """Bindings of the tasks and of the contexts of this process."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.tasks = Bindings(clock)
         self.contexts = Bindings(clock)
 
     def check(self, named: Named, principal: Principal, *, strict: bool) -> str | None:
-        """Return if a principal may name these. The text, if any, is for the record: some are not known here.
+        """Check that a principal may use the tasks and contexts that its request names.
+
+        Return a note for the record if some are unknown here, else None.
 
         Raises:
-            Denied: TASK_UNKNOWN or CONTEXT_UNKNOWN, one is another's, or, if ``strict``, not known; or no task is
-                named where one is needed. OPERATION_MALFORMED, two places name its task, and disagree.
+            Denied: TASK_UNKNOWN or CONTEXT_UNKNOWN, one belongs to another principal; with ``strict`` also if one is
+                unknown, or a required task is not named. OPERATION_MALFORMED, two members name different tasks.
         """
         seen = self.tasks.are_of(named.tasks, principal, Reason.TASK_UNKNOWN)
-        self.tasks.are_of(named.beside, principal, Reason.TASK_UNKNOWN)  # one may be of a configuration, and unknown
+        self.tasks.are_of(
+            named.beside, principal, Reason.TASK_UNKNOWN
+        )  # may be unknown: one may come from a configuration
         if named.differs:
             raise Denied(Reason.OPERATION_MALFORMED, "two members name the task of this request, and disagree")
         seen = seen and not (named.about_one and not named.tasks)
@@ -179,7 +183,10 @@ class TaskBindings:
         return "; ".join(noted) or None
 
     def may_see(self, task: str, context: str | None, principal: Principal, *, strict: bool) -> bool:
-        """Tell if a principal may see a task in a list: its own, or an unknown one that is in no other's context."""
+        """Return True if a principal may see a task in a list: its own, or an unknown task outside others' contexts.
+
+        ``strict``: only its own.
+        """
         owner = self.tasks.owner(task)
         if owner is None and not strict and context is not None:
             owner = self.contexts.owner(context)
@@ -187,11 +194,11 @@ class TaskBindings:
 
 
 class Making:
-    """Binds what one message makes. ``named`` has passed ``check``.
+    """Binds the tasks and contexts that one message begins. ``named`` has passed ``TaskBindings.check``.
 
-    A context that its sender chose is bound from the start: others must not write into it before it is answered. It is
-    released if there is no answer, or it is an error, or about another context: whoever only knows the id of somebody's
-    context, from before a restart, does not keep its user out once the agent has refused.
+    A context that the sender chose is bound before the message is sent, so that others cannot write into it meanwhile.
+    The binding is released if the answer fails, is missing or is about another context. So a sender that learned the
+    id of another user's context, bound before a restart, cannot lock that user out.
     """
 
     def __init__(self, bindings: TaskBindings, named: Named, principal: Principal) -> None:
@@ -201,14 +208,15 @@ class Making:
         self._chosen: list[str] = []
 
     def begin(self) -> None:
-        """Bind the contexts that nobody named before."""
+        """Bind the message's contexts that are unknown here, not firmly."""
         contexts = self._bindings.contexts
         self._chosen = [one for one in self._named.contexts if contexts.bind(one, self._principal, firm=False)]
 
     def show(self, shown: Shown) -> None:
-        """Bind what the answer shows.
+        """Bind the task and context of an answer, unless they are not new.
 
-        A task that the message only refers to is not new. Nor may a context be, if it refers to one that is not known.
+        A task that the message itself names is not new. A context that it does not name may be old, too, unless all
+        tasks that the message names belong to the principal.
         """
         named, bindings, principal = self._named, self._bindings, self._principal
         if shown.failed:
@@ -224,7 +232,7 @@ class Making:
             bindings.tasks.bind(shown.task, principal)
 
     def fail(self) -> None:
-        """Release the contexts that were bound at the start."""
+        """Release the contexts that ``begin`` has bound."""
         for context in self._chosen:
             self._bindings.contexts.release(context, self._principal)
         self._chosen = []

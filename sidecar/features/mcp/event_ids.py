@@ -1,6 +1,6 @@
-"""Ids of server-sent events (WHATWG HTML section 9.2), changed as they pass. Pure.
+"""Rewrites the ids of server-sent events (WHATWG HTML section 9.2) in a stream. Pure.
 
-Nothing else of a stream changes or waits: only a line that is not complete and may still be one of an id is held.
+The rest of a stream passes unchanged and at once. Only an incomplete line that may be an id is held back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from sidecar.delegation.mcp_session import BOUND_BEFORE, MAX_ID
 from sidecar.errors import Denied, Reason
 
-MAX_AT_ONCE: Final = 2048  # ids in one read of 64 KB, each of which costs a MAC; no message of MCP has 32 bytes
+MAX_AT_ONCE: Final = 2048  # ids in one read of 64 KB, each costs a MAC; every message of MCP is longer than 32 bytes
 
 _ID: Final = re.compile(rb"(?:\A|(?<=[\r\n]))id: ?+([^\r\n]+)(?=[\r\n])")
 _END: Final = re.compile(rb"[\r\n]")
@@ -21,7 +21,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 class EventIds:
-    """Passes a stream with each id as ``bind`` returns it."""
+    """Filter of one stream that replaces each event id by the result of ``bind``."""
 
     __slots__ = ("_at_once", "_begun", "_bind", "_held", "_line_begins")
 
@@ -33,10 +33,10 @@ class EventIds:
         self._at_once = 0
 
     def passed(self, data: bytes) -> bytes:
-        """Return what may pass with ``data``. A line of an id that is never completed does not pass.
+        """Feed ``data`` and return the bytes to pass on. A line of an id that never ends is never passed on.
 
         Raises:
-            Denied: UPSTREAM_BAD_RESPONSE, an id is too long, or there are too many at once.
+            Denied: UPSTREAM_BAD_RESPONSE, an id is too long, or ``data`` has more than ``MAX_AT_ONCE`` ids.
         """
         text, self._held = self._held + data, b""
         self._at_once = 0
@@ -72,6 +72,6 @@ class EventIds:
 
 def _check(event: bytes) -> None:
     before = _BOUND_BEFORE.match(event)
-    assert before is not None  # noqa: S101 - for the type only: it matches nothing, too
+    assert before is not None  # noqa: S101 - for the type only: it matches an empty text, too
     if len(event) - before.end() > MAX_ID:
         raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "the id of an event is too long")

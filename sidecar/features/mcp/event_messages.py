@@ -1,7 +1,7 @@
-"""Messages in a stream of server-sent events (WHATWG HTML section 9.2), changed one by one as they pass. Pure.
+"""Rewrites the messages in a stream of server-sent events (WHATWG HTML section 9.2). Pure.
 
-An event passes when it is complete, byte for byte unless its message changes. A rest that is no complete event at the
-end of the stream is dropped, as its reader would drop it.
+Each complete event passes, byte for byte unless its message changes. An incomplete event at the end of the stream is
+dropped, as every reader would drop it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from sidecar.errors import Denied, Reason
 _END: Final = re.compile(rb"(?:\A|\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n|\Z))")  # of an event: an empty line
 _LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\n|\r)")
 _BOM: Final = b"\xef\xbb\xbf"
-_LONGEST_END: Final = 3  # bytes of an end that may be here already
+_LONGEST_END: Final = 3  # bytes of an incomplete ``_END`` that earlier data may end with
 
 
 class EventMessages:
-    """Passes events of at most ``max_bytes``, with their messages as ``change`` returns them: on one line."""
+    """Filter of one stream: replaces each message by ``change(message)``, one line. ``max_bytes`` limits an event."""
 
     __slots__ = ("_begun", "_change", "_held", "_max_bytes")
 
@@ -30,7 +30,7 @@ class EventMessages:
         self._begun = False
 
     def passed(self, data: bytes) -> bytes:
-        """Return the events that are complete with ``data``.
+        """Feed ``data`` and return the events that are complete now.
 
         Raises:
             Denied: LIST_UNREADABLE, an event is too long; or as ``change``.
@@ -49,7 +49,7 @@ class EventMessages:
         return b"".join(passed)
 
     def rest(self) -> bytes:
-        """Return the last event, if it is complete now that nothing follows: its last line feed may be missing."""
+        """Return the last event at the end of the stream, if a carriage return ends it; else nothing."""
         return self.passed(b"\n") if self._held.endswith(b"\r") else b""
 
     def _event(self, event: bytes) -> bytes:
@@ -65,11 +65,11 @@ class EventMessages:
             return event
         others = [line + end for line, end in lines if _data_of(line) is None]
         first = lines[0][1]
-        # A carriage return before a line feed would be one end with it, and the event would lose its own.
+        # A carriage return and the next line's feed would read as one line end: the event would lose its empty line.
         return b"data: " + changed + (b"\n" if first == b"\r" else first) + b"".join(others)
 
 
 def _data_of(line: bytes) -> bytes | None:
-    """Return the value of a line that holds data; None if it holds none."""
+    """Return the value of a ``data`` line; None for other lines."""
     name, _, value = line.partition(b":")
     return value.removeprefix(b" ") if name == b"data" else None

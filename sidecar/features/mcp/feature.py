@@ -1,4 +1,4 @@
-"""MCP on both sides: sessions that belong to their holders, and lists cut to what their readers may call."""
+"""MCP in both directions: binds sessions to their holders, and removes operations that the reader may not call."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ if TYPE_CHECKING:
 
 
 class Feature:
-    """MCP. ``session_ids`` are those of the whole sidecar."""
+    """MCP. ``session_ids`` binds the session ids of the whole sidecar."""
 
     def __init__(self, features: Features) -> None:
         self.session_ids = SessionIds(features.session_key)
 
     def inbound(self, _side: object) -> McpInbound:
-        """Return the part in front of the agent."""
+        """Return the inbound protocol."""
         return McpInbound(self.session_ids)
 
     def outbound(self, _side: object) -> McpOutbound:
-        """Return the part behind the agent."""
+        """Return the outbound protocol."""
         return McpOutbound()
 
 
 class McpInbound(InboundSide):
-    """MCP in front of the agent: each request goes on in a session."""
+    """Inbound MCP: finds the session of each request."""
 
     def __init__(self, session_ids: SessionIds) -> None:
         self._session_ids = session_ids
 
     def new_operation(self) -> McpOperation:
-        """Return the operation of a request that is not read yet."""
+        """Return an empty operation; its ``find`` reads the request."""
         return McpOperation()
 
     def open(self, operation: McpOperation, head: Request, permit: Permit | ObservedPermit, now: int) -> RequestSession:
-        """Find the session of a permitted request. Raises Denied, as ``session_of``."""
+        """Return the session of a permitted request. Raises Denied, as ``session_of``."""
         return session_of(self._session_ids, operation, head, permit, now)
 
     def forwarding(self, operation: McpOperation, session: RequestSession, way: Way, _policy: Policy) -> McpForwarding:
-        """Make the way to the agent and back."""
+        """Make the forwarding to the agent."""
         return forwarding_of(way, session, operation)
 
 
 class McpOutbound(OutboundSide):
-    """MCP behind the agent: the target's own sidecar knows the sessions."""
+    """Outbound MCP, without sessions: the target's own sidecar knows them."""
 
     def new_operation(self) -> McpOperation:
-        """Return the operation of a call that is not read yet."""
+        """Return an empty operation; its ``find`` reads the call."""
         return McpOperation()

@@ -1,4 +1,4 @@
-"""Streams a request of MCP to the agent and its answer back, in the session that both ends call by another id."""
+"""Forwards an MCP request and its answer, and translates between the peer's bound session id and the agent's own."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sidecar.wire.message import Edits, Response, is_event_stream
 
 
 class McpForwarding(Forwarding):
-    """A request in a ``session``. An answer whose session is unusable is refused.
+    """An MCP request in a ``session``. Refuses an answer with an invalid session id.
 
-    Ids of events are bound to the session, so that a stream is resumed in it alone.
+    Event ids are bound to the session, so that no other session can resume its stream.
     """
 
     __slots__ = ("_answer_edits", "_event_ids", "_listens", "_session")
@@ -33,17 +33,17 @@ class McpForwarding(Forwarding):
 
     @property
     def endless(self) -> bool:
-        """Tell if it does not finish by itself: a stream by GET, or one of subscriptions (MCP 2026-07-28)."""
+        """True if the forwarding has no natural end: a stream by GET, or of subscriptions (MCP 2026-07-28)."""
         return super().endless or (self._listens and self.response is not None and is_event_stream(self.response))
 
     def rewrite(self, head: Response) -> Edits:
-        """Edits to the answer's fields."""
+        """Return the edits to the answer's fields, with the peer's id of the session."""
         super().rewrite(head)
         return self._answer_edits
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
-        """Give the answer."""
-        self._upstream = None  # it may serve another request already
+        """Pass a whole answer back."""
+        self._upstream = None  # the connection may serve another request already
         if not self._is_usable(head):
             return
         event_ids = self._session.event_ids() if is_event_stream(head) else None
@@ -57,7 +57,7 @@ class McpForwarding(Forwarding):
         super().on_whole_response(head, data)
 
     def on_response(self, head: Response, data: bytes) -> None:
-        """Begin the answer."""
+        """Begin to pass the answer back."""
         if not self._is_usable(head):
             return
         event_ids = self._session.event_ids() if is_event_stream(head) else None
@@ -70,7 +70,7 @@ class McpForwarding(Forwarding):
             self.on_response_data(data)
 
     def on_response_data(self, data: bytes) -> None:
-        """Pass content back, with ids of events as the peer knows them."""
+        """Pass content back, with bound event ids."""
         if self._event_ids is not None:
             try:
                 data = self._event_ids.passed(data)

@@ -1,7 +1,7 @@
-"""Streams a request for a list of MCP, whose answer holds only what its reader may call.
+"""Forwards a request for an MCP list, and removes operations that the reader may not call from the answer.
 
-An answer in JSON is collected, up to a limit; of a stream one event is. What cannot be read is refused, since it could
-list anything. The agent is asked for an answer without content coding.
+The sidecar buffers an answer in JSON, or one event of a stream, up to a limit. It refuses an unreadable answer, because
+that could list any operation. It requests an answer without content coding.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from sidecar.proxy.journeys.forward import Way
 from sidecar.proxy.journeys.headers import without
 from sidecar.wire.message import Edits, Response, is_event_stream, new_edits
 
-_LISTING: Final = FILTERED | {mcp.STREAM}  # a stream that is resumed repeats answers
+_LISTING: Final = FILTERED | {mcp.STREAM}  # a resumed stream repeats answers
 
 
 def forwarding_of(way: Way, session: RequestSession, asked: McpOperation) -> McpForwarding:
-    """Return the forwarding of a request of MCP: one that cuts lists, where its route says so."""
+    """Return the forwarding of an MCP request; that of a list cuts the list, if the route has ``filter_lists``."""
     permit = way.permit
     if isinstance(permit, Permit | ObservedPermit):
         route = permit.route
@@ -39,12 +39,12 @@ def forwarding_of(way: Way, session: RequestSession, asked: McpOperation) -> Mcp
 
 
 def is_cut(route: InboundRoute, asked: McpOperation) -> bool:
-    """Tell if the answer to a message holds only what its reader may call."""
+    """Return True if the answer to a message must be cut: it may be a list, and the route has ``filter_lists``."""
     return route.filter_lists and asked.key in _LISTING
 
 
 class ListForwarding(McpForwarding):
-    """A request for a list, or for a stream in which one may be repeated. ``max_bytes`` are held of its answer."""
+    """A request for a list, or for a stream that may repeat a list. Buffers at most ``max_bytes`` of the answer."""
 
     __slots__ = ("_asked", "_collected", "_events", "_max_bytes", "_reader")
 
@@ -67,13 +67,13 @@ class ListForwarding(McpForwarding):
         self._events: EventMessages | None = None
 
     def rewrite(self, head: Response) -> Edits:
-        """Edits to the answer's fields."""
+        """Return the edits to the answer's fields; drop those that describe the uncut content."""
         passes, names, values = super().rewrite(head)
         return new_edits((without(passes, OF_OTHER_CONTENT), names, values))
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
-        """Give what the reader may call."""
-        self._upstream = None  # it may serve another request already
+        """Cut a whole answer and pass it back."""
+        self._upstream = None  # the connection may serve another request already
         try:
             if data and _is_readable(head):
                 data = self._events_of(data) if is_event_stream(head) else self._cut(data)
@@ -85,7 +85,7 @@ class ListForwarding(McpForwarding):
         super().on_whole_response(head, data)
 
     def on_response(self, head: Response, data: bytes) -> None:
-        """Begin: a stream at once, JSON when it is complete."""
+        """Begin to pass a stream back, or to buffer an answer in JSON."""
         try:
             readable = _is_readable(head)
         except SidecarError as error:
@@ -104,7 +104,7 @@ class ListForwarding(McpForwarding):
             self.on_response_data(data)
 
     def on_response_data(self, data: bytes) -> None:
-        """Pass complete events on, or collect."""
+        """Pass complete events back, or buffer JSON."""
         if self._over:
             return
         if self._collected is not None:
@@ -123,7 +123,7 @@ class ListForwarding(McpForwarding):
                 super().on_response_data(passed)
 
     def on_response_end(self) -> None:
-        """Give what was collected, or end the stream."""
+        """Cut the buffered JSON and pass it back, or end the stream."""
         self._upstream = None
         if self._collected is not None and self.response is not None:
             self.on_whole_response(self.response, bytes(self._collected))
@@ -161,7 +161,7 @@ class ListForwarding(McpForwarding):
         self._finish(error)
 
     def _end_events(self, error: SidecarError) -> None:
-        """End a stream that has begun by an event that says why, where its reader waits for one."""
+        """Cut a stream that has begun; if the request has an id, first send an event that answers it with ``error``."""
         if self._asked.message_id is not None:
             self._stream.send_data(self._asked.event(error, self._entry.request_id))
             self._stream.send_end()
@@ -169,10 +169,10 @@ class ListForwarding(McpForwarding):
 
 
 def _is_readable(head: Response) -> bool:
-    """Tell if an answer may hold a list, in a form that can be cut.
+    """Return True if an answer may contain a list and can be cut; False if it cannot contain one.
 
     Raises:
-        Denied: LIST_UNREADABLE, it may hold one in another form.
+        Denied: LIST_UNREADABLE, the answer may contain a list and cannot be cut.
     """
     if any(value.strip().lower() != b"identity" for value in head.all(b"content-encoding")):
         raise Denied(Reason.LIST_UNREADABLE, "the answer is encoded, though identity was asked for")

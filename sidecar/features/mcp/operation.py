@@ -1,4 +1,4 @@
-"""Operations of MCP: a message by POST, and the stream and the end of a session."""
+"""Operations of MCP: a message (POST), the stream of a session (GET) and its end (DELETE)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CODES: Final = {Reason.OPERATION_MALFORMED: -32600, Reason.PROTOCOL_VERSION: -3
 
 
 class McpOperation(Operation):
-    """The operation of a request of MCP. ``stateless``: of a revision without sessions."""
+    """Operation of an MCP request. ``stateless``: the request uses a revision without sessions."""
 
     __slots__ = ("_posts_alone", "stateless")
 
@@ -37,7 +37,7 @@ class McpOperation(Operation):
 
     @property
     def allow(self) -> Collection[str] | None:
-        """POST, where clients of every revision work without a stream."""
+        """POST alone if the request has no session, because only sessions have GET and DELETE; else None."""
         return ("POST",) if self._posts_alone else None
 
     def _read(
@@ -76,7 +76,7 @@ class McpOperation(Operation):
         return self.code or _CODES.get(error.reason) or super()._rpc_code(error)
 
 
-@lru_cache(maxsize=64)  # by the names of a head, of which a client has few sets
+@lru_cache(maxsize=64)  # a client sends few different sets of names
 def _params(names: tuple[bytes, ...]) -> list[tuple[str, int]]:
-    """Return the rest of the names of ``Mcp-Param-*``, and their places."""
+    """Return name and index of each ``Mcp-Param-*`` field, without that prefix."""
     return [(name[len(_PARAM) :].decode("latin-1"), at) for at, name in enumerate(names) if name.startswith(_PARAM)]

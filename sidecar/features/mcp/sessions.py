@@ -1,8 +1,8 @@
-"""Sessions of MCP between a peer and the agent: the peer shows and gets bound ids, the agent its own.
+"""Sessions of MCP between a peer and the agent: the peer uses bound ids, the agent its own ids.
 
-Only the answer to ``initialize`` opens a session. Any other answer may name that of its request alone: an agent that
-names another one by mistake hands nobody's session to somebody else. MCP 2026-07-28 has no sessions, so the field ends
-here in both directions.
+Only the answer to ``initialize`` opens a session. In any other answer only the id of the request's own session passes,
+so an agent cannot hand one peer's session to another peer by mistake. MCP 2026-07-28 has no sessions: for it the field
+is removed in both directions.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _NEEDS_ONE: Final = frozenset({mcp.DELETE, mcp.RESPONSE})
 
 
 class RequestSession:
-    """The session of one request, if it names one, and the holder of one that it opens.
+    """Session that a request names or opens. ``shown`` is the peer's id of it; ``by`` the holder of a new session.
 
-    ``resumed`` is the agent's id of the event after which a stream goes on, if the request names one.
+    ``resumed`` is the agent's id of the event after which a stream resumes, or None. ``ends``: the request ends the
+    session.
     """
 
     __slots__ = ("_ends", "_ids", "_opener", "_resumed", "_route", "_shown", "session")
@@ -54,30 +55,30 @@ class RequestSession:
         self.session = session
 
     def to_agent(self, edits: Edits) -> Edits:
-        """Return the edits with the agent's own id of the session, in place of what the peer shows."""
+        """Return the edits with the agent's ids of session and event in place of the peer's."""
         passes, names, values = edits
         for name, value in self.shown_to_agent():
             names, values = (*names, name), (*values, value)
         return new_edits((without(passes, REPLACED), names, values))
 
     def shown_to_agent(self) -> list[Field]:
-        """Return the fields by which the agent knows the session, and the event after which a stream goes on."""
+        """Return the fields with the agent's ids: of the session, and of the event after which a stream resumes."""
         shown = [] if self.session is None else [(SESSION_FIELD, self.session.id.encode("ascii"))]
         return shown if self._resumed is None else [*shown, (_RESUMED, self._resumed)]
 
     def event_ids(self) -> EventIds | None:
-        """Return what binds the ids of events in an answer to the session; None: there is no session.
+        """Return a filter that binds the event ids of the answer to the session; None: there is no session.
 
-        A session that the answer itself opens counts, once ``from_agent`` has read that.
+        Call it after ``from_agent``, because the answer itself may open the session.
         """
         session = self.session
         return None if session is None else EventIds(partial(self._ids.give_event, self._route, session))
 
     def from_agent(self, answer: Response, edits: Edits) -> Edits:
-        """Return the edits with the id by which the peer names the session of an answer.
+        """Return the edits to an answer's fields, with the peer's id of the session in place of the agent's.
 
         Raises:
-            Denied: UPSTREAM_BAD_RESPONSE, the agent names two, or one that cannot be.
+            Denied: UPSTREAM_BAD_RESPONSE, the agent sends two ids, or an invalid one.
         """
         passes, names, values = edits
         given = self.shown_to_peer(answer.all(SESSION_FIELD), answer.status)
@@ -86,7 +87,9 @@ class RequestSession:
         return new_edits((without(passes, ENDS_HERE), names, values))
 
     def shown_to_peer(self, named: Sequence[bytes], status: int) -> bytes | None:
-        """Return the id by which the peer knows the session of an answer, in which the agent has ``named`` it.
+        """Return the peer's id for an answer, or None. ``named`` are the answer's Mcp-Session-Id values.
+
+        A new id is made if the answer opens a session. A successful answer to DELETE ends the session.
 
         Raises:
             Denied: as ``from_agent``.
@@ -104,14 +107,14 @@ class RequestSession:
             return None
         session = Session(self._opener, agents)
         shown = self._ids.give(self._route, session).encode("ascii")
-        self.session = session  # last: an answer that the native engine leaves to Python is asked about again
+        self.session = session  # last: Python may process the same answer again after the native engine
         return shown
 
 
 def session_of(
     ids: SessionIds, asked: McpOperation, head: Request, permit: Permit | ObservedPermit, now: int
 ) -> RequestSession:
-    """Find the session of a permitted request of a peer.
+    """Return the session of a peer's permitted request.
 
     Raises:
         Denied: as ``session_held_by``.
@@ -122,12 +125,12 @@ def session_of(
 def session_held_by(
     ids: SessionIds, asked: McpOperation, head: Request, *, route: str, holders: tuple[Holder, ...]
 ) -> RequestSession:
-    """Find the session that a request names. It is one of ``holders``, of whom the first is that of one it opens.
+    """Return the session of a request. One of ``holders`` must hold it; the first one holds a session that it opens.
 
     Raises:
-        Denied: SESSION_UNKNOWN, it names one that its caller does not have, or none where it needs one: to end it, to
-            answer the agent, or to resume a stream; or it resumes a stream of another session. HEADER_MALFORMED, it
-            names two, or two events.
+        Denied: SESSION_UNKNOWN, none of ``holders`` holds the session; the request names none and needs one (to end it,
+            to answer the agent, or to resume a stream); or it resumes a stream of another session. HEADER_MALFORMED,
+            it names two sessions or two events.
     """
     shown = None if asked.stateless else head.one(SESSION_FIELD)
     event = head.one(_RESUMED)

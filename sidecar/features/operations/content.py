@@ -1,4 +1,7 @@
-"""Fields about the content of an answer that is read or cut on its way: it must come whole, without content coding."""
+"""Fields to drop if the sidecar parses or cuts an answer, which must be whole and without content coding.
+
+``ASKED_FOR`` are fields of the request, ``OF_OTHER_CONTENT`` fields of the answer that describe its uncut content.
+"""
 
 from __future__ import annotations
 

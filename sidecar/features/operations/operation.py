@@ -1,9 +1,9 @@
-"""From a request to the operation that it asks for, on routes of a protocol above HTTP.
+"""Base of the operations of protocols above HTTP: parses the operation that a request asks for.
 
 Theory of operation. The strict parser reads the whole body, within a limit, before the decision. The operation in the
-body selects the route by which everything else is decided. The stream holds the same bytes, so that the judged bytes
-are the forwarded bytes. The record names operations that the settings list, and nothing else of the message.
-Each protocol reads its own form in a subclass of ``Operation``.
+body selects the route that decides everything else. The stream keeps the same bytes, so that the judged bytes are the
+forwarded bytes. The record names operations that the settings list, and no other part of the message. Each protocol
+parses its own form in a subclass of ``Operation``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Route = TypeVar("_Route", InboundRoute, OutboundRoute)
 
 
 class Operation(ABC):
-    """The operation of a request, as far as it is read. ``message_id`` is the message's JSON-RPC id, or None.
+    """Operation of a request; empty until ``find``. ``message_id`` is the message's JSON-RPC id, or None.
 
     ``max_bytes`` limits the body, besides the route's own limit.
     """
@@ -41,8 +41,8 @@ class Operation(ABC):
     protocol: ClassVar[RouteProtocol]
 
     def __init__(self) -> None:
-        self.json_rpc = True  # False: a request of another binding
-        self.grpc = False  # a call of gRPC
+        self.json_rpc = True  # False: another binding of the protocol
+        self.grpc = False  # True: a gRPC call
         self.message_id: MessageId = None
         self.message: RpcMessage | None = None
         self.key = OTHER
@@ -52,16 +52,16 @@ class Operation(ABC):
 
     @property
     def allow(self) -> Collection[str] | None:
-        """The methods that an answer with status 405 names; None: those of the route."""
+        """Methods for the Allow field of a 405; None: those of the route."""
         return None
 
     def find(
         self, stream: Stream, head: Request, target: CanonicalTarget, route: _Route, entry: Entry, *, below: str | None
     ) -> Journey[_Route]:
-        """Read the operation of a request, and return the route of that operation.
+        """Parse the operation of a request and return the route of that operation.
 
-        ``below`` is the path below the interface's path, empty at the interface. It is None on the agent's side, where
-        the interface's path is unknown; the target's own sidecar knows the path.
+        ``below`` is the path relative to the protocol's endpoint, empty at the endpoint. None: the endpoint's path is
+        unknown, as for outbound calls; the target's own sidecar knows it.
 
         Raises:
             Denied: OPERATION_MALFORMED, PROTOCOL_VERSION, OPERATION_REFUSED, PUSH_URL_REFUSED, UPGRADE_REFUSED,
@@ -81,7 +81,7 @@ class Operation(ABC):
         entry.operation = self.key
         found = route.for_operation(self.key)
         self._check(route)
-        self.message = None  # it takes many times the bytes of its body, and an answer may last
+        self.message = None  # parsed, it takes many times the bytes of its body, and the answer may take long
         return found
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Operation(ABC):
         route: InboundRoute | OutboundRoute,
         below: str | None,
     ) -> Journey[None]:
-        """Read the request. Raises Denied, as ``find``."""
+        """Parse the request into this object. Raises Denied, as ``find``."""
 
     def _label(self, operations: Any) -> str:
         """Return the operation's name in records."""
@@ -101,20 +101,20 @@ class Operation(ABC):
         return label
 
     def _check(self, route: InboundRoute | OutboundRoute) -> None:  # noqa: B027 - few have something to check
-        """Check what an operation that is listed asks for. Raises Denied, as ``find``."""
+        """Check the arguments of a listed operation. Raises Denied, as ``find``."""
 
     # --- refusals
 
     def answer(self, error: SidecarError, request_id: str) -> tuple[int, bytes] | None:
-        """Return the status and the body of a refusal; None: the protocol has no form of its own."""
+        """Return status and body of a refusal in the protocol's own form; None: it has no such form."""
         return self._rpc_status(error), orjson.dumps(self._rpc_error(error, request_id))
 
     def event(self, error: SidecarError, request_id: str) -> bytes:
-        """Make the server-sent event that refuses a message after its answer stream has begun."""
+        """Return the server-sent event that refuses a message after its answer stream has begun."""
         return b"event: message\ndata: " + orjson.dumps(self._rpc_error(error, request_id)) + b"\n\n"
 
     def grpc_status(self, _error: SidecarError, code: int, text: str, _request_id: str) -> tuple[int, str, list[Field]]:
-        """Return the code, the message and further fields of a refusal by gRPC."""
+        """Return code, message and additional trailers of a gRPC refusal."""
         return code, text, []
 
     def _rpc_status(self, error: SidecarError) -> int:
@@ -166,7 +166,7 @@ class Operation(ABC):
         content_type = text_field(head, b"content-type") or ""
         if content_type != "application/json" and (problem := _problem_of_media(content_type)) is not None:
             raise MessageRefused(problem)
-        proven = self.max_bytes >= route.max_message_bytes  # its token was valid, or it is the agent's
+        proven = self.max_bytes >= route.max_message_bytes  # the token was verified, or the agent itself calls
         wait = BodyUpTo(
             stream,
             min(route.max_message_bytes, self.max_bytes),
@@ -191,7 +191,7 @@ def _problem_of_media(content_type: str) -> str | None:
 
 
 def refuse_body(head: Request) -> None:
-    """Refuse a request that has a body, where its protocol has none."""
+    """Refuse a body on a request that must not have one. Raises MessageRefused."""
     if head.has_body:
         raise MessageRefused("a body where none belongs")
 
@@ -203,5 +203,5 @@ def text_field(head: Request, name: bytes) -> str | None:
 
 
 def text_of(error: SidecarError) -> str:
-    """Return the text of a refusal for its reader."""
+    """Return the text of a refusal for the caller: the answer's text and the reason code."""
     return f"{error.answer.text} ({error.reason})"

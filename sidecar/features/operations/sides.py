@@ -1,4 +1,4 @@
-"""Default sides of a protocol: they forward requests unchanged, and each protocol overrides its own steps."""
+"""Default directions of a protocol: they forward requests unchanged; each protocol overrides some methods."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sidecar.wire.stream import Stream
 
 
 class InboundSide(ABC):
-    """A protocol in front of the agent: see ``InboundProtocol``."""
+    """Inbound direction of a protocol: implements ``InboundProtocol``."""
 
     @abstractmethod
     def new_operation(self) -> Operation:
-        """Return the operation of a request that is not read yet."""
+        """Return an empty operation; its ``find`` reads the request."""
 
     def answers(self, _target: CanonicalTarget, _policy: Policy) -> bool:
         """Return False: the agent answers."""
@@ -49,18 +49,18 @@ class InboundSide(ABC):
         return None
 
     def forwarding(self, _operation: Any, _session: Any, way: Way, _policy: Policy) -> Forwarding:
-        """Make the way to the agent and back."""
+        """Make the forwarding to the agent."""
         return Forwarding(*way)
 
 
 class OutboundSide(ABC):
-    """A protocol behind the agent: see ``OutboundProtocol``."""
+    """Outbound direction of a protocol: implements ``OutboundProtocol``."""
 
     methods: Collection[str] = ()
 
     @abstractmethod
     def new_operation(self) -> Operation:
-        """Return the operation of a call that is not read yet."""
+        """Return an empty operation; its ``find`` reads the call."""
 
     def answers(self, _target: CanonicalTarget) -> bool:
         """Return False: the next hop answers."""
@@ -73,8 +73,8 @@ class OutboundSide(ABC):
         yield from ()
 
     def forwarding(self, _operation: Any, way: Way) -> Forwarding:
-        """Make the way to the next hop and back."""
+        """Make the forwarding to the next hop."""
         return Forwarding(*way)
 
     def note_answer(self, answer: Response | None, entry: Entry) -> None:  # noqa: B027 - few have something to note
-        """Record nothing: the status is enough."""
+        """Note nothing: the answer's status is in the record anyway."""

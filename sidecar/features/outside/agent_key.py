@@ -1,8 +1,8 @@
-"""The static key that the agent expects of its callers, put on permitted requests alone.
+"""Adds the static key that the agent expects of its callers to permitted requests.
 
-An agent of a system that runs already checks a key in some field, often in ``Authorization``, where a delegated request
-has its handle. The sidecar holds that key beside the agent, so that callers need it no more. A request that only passes
-because its route observes keeps its caller's key, and never gets this one.
+The agent of an existing system may check a key in some field, often in ``Authorization``, where a delegated request has
+its handle. The sidecar holds that key, so that callers no longer need it. A request that passes only because its route
+observes keeps its caller's key and never gets this one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sidecar.wire.message import Edits, Request
 
 @dataclass(frozen=True, slots=True)
 class AgentKeySettings:
-    """The ``file`` that holds the key, its (lower-case) header ``field``, and the word before it, with a space."""
+    """``file`` with the key, (lower-case) header ``field`` for it, and ``scheme``, the text before it in the field."""
 
     file: str
     field: str
@@ -26,14 +26,14 @@ class AgentKeySettings:
 
 
 class AgentKey:
-    """Makes the edits of ``to_agent``, with the key in its field instead of anything else."""
+    """Makes the edits of ``to_agent``, with the key as the only value of its field."""
 
     def __init__(self, settings: AgentKeySettings, keys: StaticKeys | None = None) -> None:
         self._settings = settings
         self._field, self._scheme = settings.field.encode("ascii"), settings.scheme.encode("ascii")
         self._keys = keys or StaticKeys()
         self._keys.first_look_at_start(settings.file)
-        self._rule = self._passes  # one object: the wire remembers the outcome of each rule
+        self._rule = self._passes  # the same object each time: the wire caches results by rule
 
     def edits(self, request: Request, permit: Permit, identity: tuple[bytes, ...], **told: Any) -> Edits:
         """Return the edits to a permitted request.

@@ -1,6 +1,5 @@
-"""Calls to hosts outside the mesh, with a key of the sidecar's or the agent's own, and tunnels.
+"""Calls to hosts outside the mesh, with a key of the sidecar or of the agent, and tunnels. No token of a user leaves.
 
-No token of a user leaves.
 ``OutsideCalls.call`` and ``tunnel`` are the rest of the outbound journey for such routes: read each top to bottom.
 """
 
@@ -38,18 +37,18 @@ from sidecar.wire.stream import Stream
 
 
 class Feature:
-    """Calls that leave the mesh, on each side by itself."""
+    """Factory of ``OutsideCalls``, one for each outbound side."""
 
     def __init__(self, _features: object) -> None:
         pass
 
     def outbound(self, side: Outbound) -> OutsideCalls:
-        """Return the part of the side with the agent in front."""
+        """Return the calls outside the mesh of an outbound side."""
         return OutsideCalls(side)
 
 
 class OutsideCalls:
-    """Serves calls that leave the mesh to their end."""
+    """Serves calls to hosts outside the mesh, and tunnels."""
 
     def __init__(self, side: Outbound) -> None:
         self._authority = side.authority
@@ -73,7 +72,12 @@ class OutsideCalls:
         snapshot: Snapshot,
         entry: Entry,
     ) -> Journey[None]:
-        """A call to a host outside the mesh: with a key of the sidecar's, or with the agent's own."""
+        """Serve a call to a host outside the mesh, with a key of the sidecar or the agent's own credential.
+
+        Raises:
+            SidecarError: as ``decide_own``, ``_authority_of_call``, ``_key_of`` and the forwarding; NO_REQUEST_CONTEXT,
+                the call contains a token of the mesh; UPGRADE_REFUSED.
+        """
         try:
             served, delegation = yield from self._authority_of_call(head, route, snapshot, entry)
         except Denied as denied:
@@ -116,12 +120,17 @@ class OutsideCalls:
             self._metrics.own_calls += 1
         status = yield forwarding
         if status == 401 and isinstance(key, FederatedToken):
-            self._federated.reject(key)  # the provider does not believe it: trade again for the next call
+            self._federated.reject(key)  # the provider refuses this token: exchange again for the next call
 
     def tunnel(
         self, stream: Stream, head: Request, route: ConnectRoute, snapshot: Snapshot, entry: Entry
     ) -> Journey[None]:
-        """A CONNECT: an opaque tunnel to a listed host and port, for the request whose handle it shows."""
+        """Serve a CONNECT: an opaque tunnel to a listed host and port, for the request behind its handle.
+
+        Raises:
+            SidecarError: as ``decide_connect``, ``_authority_of_tunnel`` and ``TunnelForwarding``; or the connection to
+                the host failed.
+        """
         policy = snapshot.policy
         (served, delegation), own = yield from self._authority_of_tunnel(head, snapshot, entry)
         permit = decide_connect(delegation, route, own=own, policy=policy, now=int(self._clock()))
@@ -135,7 +144,11 @@ class OutsideCalls:
     def _authority_of_call(
         self, head: Request, route: OutsideRoute, snapshot: Snapshot, entry: Entry
     ) -> Journey[Authority]:
-        """Find the authority of a call to a host outside the mesh: a request, or the workload itself."""
+        """Return the authority of a call to a host outside the mesh: a request, or the workload itself.
+
+        Raises:
+            SidecarError: as ``CallAuthority.refuse_strays`` and ``of_request``, and ``handle_for_outside``.
+        """
         in_authorization = route.key is not None
         yield from self._authority.refuse_strays(head, in_authorization=in_authorization)
         handle = handle_for_outside(head, in_authorization=in_authorization)
@@ -145,7 +158,12 @@ class OutsideCalls:
         return (yield from self._authority.of_request(handle, snapshot, entry))
 
     def _authority_of_tunnel(self, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[tuple[Authority, bool]]:
-        """Find the authority of a CONNECT, which may have none, and tell if it is the workload's own."""
+        """Return the authority of a CONNECT, and True if the workload itself calls. Without a handle it has none.
+
+        Raises:
+            SidecarError: as ``CallAuthority.of_request`` and ``handle_for_tunnel``; NO_REQUEST_CONTEXT, a live handle
+                is in another field.
+        """
         strays = stray_handles_of_tunnel(head)
         if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
             raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in another field than Proxy-Authorization")
@@ -159,7 +177,7 @@ class OutsideCalls:
         return (yield from self._authority.of_request(handle, snapshot, entry)), False
 
     def _key_of(self, key: InjectedKey | FederatedKey, entry: Entry) -> Journey[StaticKey | FederatedToken]:
-        """The key that goes on a call: from its file, or by a trade with the provider."""
+        """Return the key for a call: from its file, or by a token exchange with the provider. Raises SidecarError."""
         if isinstance(key, InjectedKey):
             if not self._static_keys.has_looked(key.file):
                 yield Async(self._tasks, partial(self._static_keys.first_look, key.file))
@@ -183,7 +201,11 @@ class OutsideCalls:
         snapshot: Snapshot,
         entry: Entry,
     ) -> Journey[None]:
-        """A call that belongs to no request and only passes because its route observes, with its own credential."""
+        """Forward a refused call with its own credential, because its route observes.
+
+        Raises:
+            SidecarError: as the feature ``observing`` and the route's ``check``; UPGRADE_REFUSED.
+        """
         route.check(head.method, target.path)
         if head.upgrade is not None:
             raise Denied(Reason.UPGRADE_REFUSED, "a host outside the mesh gets no upgrade")

@@ -1,13 +1,13 @@
-"""Finds a key in the content of an answer, however a server spells it, and however the content is cut.
+"""Finds a key in the content of an answer, in many encodings, and across pieces of the content.
 
-Spellings: as it is and in other case; with characters escaped as in URLs (percent), JSON and programming languages
-(backslash), HTML (numbers and names), also several times over, or quoted-printable; in hex; in base64 of both
-alphabets, at each of the three offsets of the key, with line breaks; all of these in UTF-16 and UTF-32 too.
+Encodings: plain and in other case; with characters escaped as in URLs (percent), JSON and programming languages
+(backslash) or HTML (numbers and names), also repeatedly, or quoted-printable; in hex; in base64 of both alphabets, at
+each of the three offsets of the key, with line breaks; and all of these in UTF-16 and UTF-32.
 
-Theory of operation. The content is searched in several *views*: without zero bytes, unescaped, without line breaks. In
-each view the *forms* of the key are searched: the key, its hex digits, and the part of its base64 that is the same at
-any offset of 3 bytes. A view maps each of its bytes to its place in the content. A form that begins at the end of the
-data may be completed by the next piece, so the data is held back from there on; so is an incomplete escape.
+Theory of operation. The content is searched in several *views*: without zero bytes, unescaped, without line breaks.
+Each view is searched for the *forms* of the key: the key, its hex digits, and the part of its base64 that is the same
+at any offset of 3 bytes. A view maps each of its bytes to its place in the content. The next piece may complete a form
+or an escape that begins at the end of the data, so the data from there on is held back.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from functools import lru_cache
 from html.entities import html5
 from typing import Final
 
-_KEYS: Final = 32  # whose forms are cached
-_ROUNDS: Final = 3  # escapes of escapes
+_KEYS: Final = 32  # keys with cached forms
+_ROUNDS: Final = 3  # of unescaping
 _LEAST: Final = 6  # characters of base64 before a line break that may begin a key: fewer are common in text
-_TAIL: Final = 64  # bytes in which an escape ends
-_MOST: Final = 64  # bytes of content for one of a form: more than any real encoding needs
+_TAIL: Final = 64  # bytes searched for an incomplete escape at the end
+_MOST: Final = 64  # bytes of content per byte of a form: more than any real encoding needs
 _APART: Final = bytes(4)  # more zero bytes than UTF-32 has between two characters
 _ENTITIES: Final = {name.rstrip(";").encode(): value.encode() for name, value in html5.items() if value.isascii()}
 _OF_BACKSLASH: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
@@ -45,7 +45,7 @@ _partial_break: Final = re.compile(rb"\r\Z")
 
 
 class _View:
-    """Content in which each match of ``tokens`` is replaced. ``held``: the place in ``of`` of an incomplete token."""
+    """Content ``of`` with each match of ``tokens`` replaced. ``held``: start of an incomplete token, else the end."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class _View:
     ) -> None:
         unfinished = None if final else partial.search(of, max(0, len(of) - _TAIL))
         self.held = len(of) if unfinished is None else unfinished.start()
-        self._here, self._there = [0], [0]  # places that belong together: of each token, and of what follows it
+        self._here, self._there = [0], [0]  # corresponding places in view and content: before and behind each token
         parts: list[bytes] = []
         here = there = 0
         for found in tokens.finditer(of, 0, self.held):
@@ -72,32 +72,32 @@ class _View:
         self.data = b"".join(parts)
 
     def place(self, here: int) -> int:
-        """Return the place in ``of`` of a byte of the view."""
+        """Return the place in ``of`` of the view's byte ``here``."""
         at = bisect_right(self._here, here) - 1
         return self._there[at] + here - self._here[at]
 
 
 class KeySpellings:
-    """The forms of one key."""
+    """Forms of one key, and the search for them."""
 
     def __init__(self, key: bytes) -> None:
         self._plain = [key.lower(), key.hex().encode()]
         unescaped = key
-        for _ in range(_ROUNDS):  # a key may hold what looks like an escape
+        for _ in range(_ROUNDS):  # a key may contain text that looks like an escape
             unescaped = _escapes.sub(_unescaped, unescaped)
             if len(unescaped) >= len(key) // 2 + _LEAST:
                 self._plain.append(unescaped.lower())
         self._plain = list(dict.fromkeys(self._plain))
         coded = list(dict.fromkeys(_in_base64(key)))
-        # Also without their beginning, which may have been passed on before a line break.
+        # Also without their beginning, which may have passed before a line break.
         self._coded = [*coded, *(form[_LEAST:] for form in coded if len(form) >= 3 * _LEAST)]
         self._most_held = _MOST * max(map(len, (*self._plain, *coded)))
 
     def find(self, data: bytes, *, final: bool = False) -> int | None:
-        """Return the number of bytes that are free of the key and may be passed on; None: the key is in the data.
+        """Return the number of leading bytes that are free of the key and may pass; None: the data contains the key.
 
-        The rest may begin a form, which more data could complete. None too if that rest is longer than any spelling:
-        it would be held, and searched again, without end. ``final``: no data follows.
+        The next piece may complete a form in the rest. None too if the rest is longer than any encoding of the key,
+        because it would be held back and searched without end. ``final``: no data follows.
         """
         if b"\0" not in data:
             safe = self._find(data, final=final)
@@ -171,13 +171,13 @@ def _in_base64(key: bytes) -> Iterator[bytes]:
     for coded in (key, text.encode("utf-16-le"), text.encode("utf-16-be")):
         for before in range(3):
             encoded = base64.b64encode(bytes(before) + coded)
-            first = (before * 8 + 5) // 6  # the characters before it hold bits of what is before the key
-            last = (before + len(coded)) * 8 // 6  # and those from it on, of what is behind
+            first = (before * 8 + 5) // 6  # earlier characters contain bits from before the key
+            last = (before + len(coded)) * 8 // 6  # later characters contain bits from behind the key
             yield encoded[first:last]
 
 
 def _part_at_end(data: bytes, form: bytes) -> int:
-    """Return the length of the longest end of the data that begins the form."""
+    """Return the length of the longest suffix of the data that is a prefix of the form."""
     at = data.find(form[:1], max(0, len(data) - len(form) + 1))
     while at >= 0:
         if form.startswith(data[at:]):
@@ -187,7 +187,7 @@ def _part_at_end(data: bytes, form: bytes) -> int:
 
 
 def _before_last(data: bytes, count: int) -> int:
-    """Return the place before the last ``count`` bytes that are not zero, and zeros next to them."""
+    """Return the place in ``data`` where its last ``count`` non-zero bytes begin."""
     at = len(data)
     while count:
         at -= 1
@@ -199,7 +199,7 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
     *digits, of_backslash, decimal, in_html, name = found.groups()
     code = next((one for one in (*digits, in_html) if one is not None), None)
     if code is not None:
-        return bytes([int(code, 16)]).strip(b"\0")  # as zero bytes that are not escaped
+        return bytes([int(code, 16)]).strip(b"\0")  # drop zeros, as unescaped ones are
     if decimal is not None:
         return bytes([int(decimal)]).strip(b"\0") if int(decimal) < 256 else found[0]
     if name is not None:

@@ -1,8 +1,7 @@
-"""Streams a call that carries a key of the sidecar's, and looks for that key in the answer: the agent must not see it.
+"""Forwards a call with the sidecar's key, and searches the answer for that key: the agent must not see it.
 
-The sidecar asks for an answer without content coding, because it looks for the key in the bytes. An answer that
-cannot be searched is refused: one with a content coding, with a character set that is neither a superset of ASCII nor
-UTF-16 or UTF-32, an archive, or partial content.
+The call asks for an answer without content coding. An answer that cannot be searched is refused: one with a content
+coding, with a character set that is neither a superset of ASCII nor UTF-16 or UTF-32, an archive, or partial content.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.wire.message import Field, Response
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_PARTS: Final = frozenset({206, 226})  # of a range (RFC 9110), of a change (RFC 3229)
+_PARTS: Final = frozenset({206, 226})  # partial content: a range (RFC 9110), a delta (RFC 3229)
 _charset: Final = re.compile(rb"(?i);[ \t]*charset[ \t]*=[ \t]*\"?([^\";, \t]*)").findall
 _searched: Final = re.compile(
     rb"(?i)(?:utf-?8|(?:us-)?ascii|iso-?8859-[0-9]{1,2}|latin-?1|windows-125[0-9]|utf-?(?:16|32)(?:le|be)?)"
@@ -35,7 +34,7 @@ _MARK: Final = max(map(len, _ARCHIVES))
 
 
 class KeyedForwarding(Forwarding):
-    """A call that carries a ``key``. An answer that contains it is refused, and so is one that hides it."""
+    """A call with a ``key``. Refuses an answer that contains the key or cannot be searched for it."""
 
     __slots__ = ("_begins", "_screen")
 
@@ -45,8 +44,8 @@ class KeyedForwarding(Forwarding):
         self._begins = b""
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
-        """Give the answer, unless it contains the key."""
-        self._upstream = None  # it may serve another request already
+        """Pass a whole answer back, or refuse it."""
+        self._upstream = None  # the connection may serve another request already
         fault = self._fault_of(head, data) or (None if self._screen.lets(data) else _exposed())
         if fault is not None:
             self._refuse(head, fault)
@@ -54,7 +53,7 @@ class KeyedForwarding(Forwarding):
         super().on_whole_response(head, data)
 
     def on_response(self, head: Response, data: bytes) -> None:
-        """Begin the answer, unless its head or its first bytes contain the key."""
+        """Begin to pass the answer back, or refuse it by its head or its first bytes."""
         fault = self._fault_of(head, data)
         passed = self._screen.passed(data)
         if fault is not None or passed is None:
@@ -74,7 +73,7 @@ class KeyedForwarding(Forwarding):
             super().on_response_data(passed)
 
     def on_response_end(self) -> None:
-        """End the answer, with the bytes that were held back."""
+        """Pass the bytes that were held back and end the answer, or cut it."""
         rest = self._screen.rest()
         if rest is None:
             self._finish(_exposed())
@@ -84,7 +83,7 @@ class KeyedForwarding(Forwarding):
         super().on_response_end()
 
     def end_answer(self, found: Sequence[Field]) -> None:
-        """End the answer with its trailers, unless they contain the key."""
+        """End the answer with its trailers, or cut it if they contain the key."""
         if all(map(self._screen.lets, _texts(found))):
             super().end_answer(found)
         else:
@@ -109,7 +108,7 @@ class KeyedForwarding(Forwarding):
         return _unsearchable("an archive") if any(map(_archive, types)) else self._fault_of_content(data)
 
     def _fault_of_content(self, data: bytes) -> Denied | None:
-        """Refuse an archive by its first bytes, whatever its declared type."""
+        """Return an error for an archive, recognised by its first bytes; its declared type does not matter."""
         self._begins += data[: _MARK - len(self._begins)]
         return _unsearchable("an archive") if self._begins.startswith(_ARCHIVES) else None
 

@@ -1,9 +1,8 @@
 """Static keys that the sidecar holds for its agent, each from a file that is read again when it changes.
 
-A thread for each file reads it and looks every quarter of a second for a change: a file on a network volume may not
-answer, and then neither a call nor another file waits for it. A key that the thread could not confirm for ten seconds
-is used no more. A key is never in a log, a record, an error or a status: only its fingerprint is (``secret_names.py``),
-or for a short key that it has none.
+One thread per file checks it every quarter of a second. A file on a network volume may block; then no call and no other
+file waits for it. A key is not used once its thread could not confirm it for ten seconds. Logs, records, errors and
+status never contain a key: they have its fingerprint (``secret_names.py``), or say that the key is too short for one.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from sidecar.errors import Reason, Unavailable
 from sidecar.identity.file_reader import Present, Seen, Watched, look_at
 from sidecar.observe.secret_names import UNNAMED, secret_fingerprint
 
-MIN_BYTES: Final = 8  # less could not be told from ordinary content of an answer
+MIN_BYTES: Final = 8  # a shorter key would match ordinary content of answers
 LOOK_S: Final = 0.25  # between two looks at a file
 MAX_AGE_S: Final = 10.0
-FIRST_S: Final = 1.0  # that a start, or the first call, waits for the first look
-_ASKED: Final = 200  # times in that while
+FIRST_S: Final = 1.0  # the longest wait of a start, or of the first call, for the first look
+_ASKED: Final = 200  # polls in ``FIRST_S``
 _KEY: Final = re.compile(rb"[!-~]{8,4096}")
 
 
 @dataclass(frozen=True, slots=True)
 class StaticKey:
-    """One key as it is now."""
+    """A key and its fingerprint."""
 
     value: bytes = field(repr=False)
     fingerprint: str
@@ -40,7 +39,7 @@ class StaticKey:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The result of one look that began ``at`` a time: the key, or the reason why there is none."""
+    """Result of a look that began ``at`` (monotonic): the key, or ``why`` there is none."""
 
     at: float
     seen: Seen
@@ -49,7 +48,7 @@ class _Look:
 
 
 class StaticKeys:
-    """The keys of all routes, by file. ``look`` reads a file and may block for ever."""
+    """Keys of all routes, by file. ``look`` reads a file; it may block for ever."""
 
     def __init__(
         self,
@@ -62,11 +61,11 @@ class StaticKeys:
         self._looks: dict[str, _Look | None] = {}  # None: the first one has not ended
 
     def of(self, file: str) -> StaticKey:
-        """Return the key in ``file``, as it was there a moment ago. Never blocks.
+        """Return the key in ``file`` by the last look, at most ``MAX_AGE_S`` old. Never blocks.
 
         Raises:
-            Unavailable: CREDENTIAL_UNAVAILABLE, the file is missing, open to others, or holds no key; or it was not
-                read yet, or not for ten seconds, or no thread could be started for it.
+            Unavailable: CREDENTIAL_UNAVAILABLE, the file is missing, readable by others, or has no valid key; it was
+                not read yet, or not for ten seconds; or its thread could not be started.
         """
         look = self._looks.get(file)
         if look is None:
@@ -95,7 +94,7 @@ class StaticKeys:
             await asyncio.sleep(FIRST_S / _ASKED)
 
     def first_look_at_start(self, file: str) -> None:
-        """Wait as ``first_look``, where no loop runs yet. Raises as ``first_look``."""
+        """Wait as ``first_look``, but block: no event loop runs yet. Raises as ``first_look``."""
         self._follow(file)
         for _ in range(_ASKED):
             if self.has_looked(file):
@@ -122,7 +121,7 @@ class StaticKeys:
 
 
 def _looking(owner: weakref.ref[StaticKeys], file: str) -> None:
-    """Look at one file for as long as anybody can ask for its key. A daemon's thread: it must not delay an exit."""
+    """Look at one file periodically while its ``StaticKeys`` exists. Runs in a daemon thread, to not delay an exit."""
     while (keys := owner()) is not None:
         keys._look_again(file)
         del keys

@@ -1,4 +1,4 @@
-"""The wait for the end of one tunnel, watched like any forwarding. Takes a permit: no permit, no tunnel."""
+"""Forwarding of a CONNECT: waits for the end of its tunnel. Without a permit there is no tunnel."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _NEVER: Final = float("inf")
 
 
 class TunnelForwarding:
-    """Joins a CONNECT to its ``far`` end, and ends when both have ended.
+    """Joins a CONNECT to its ``far`` end; the wait ends when both directions have ended.
 
-    ``served`` is the request that the tunnel belongs to, if one is known. The tunnel ends with the request's token,
-    after ``max_stream_s``, and when it would be refused now.
+    ``served`` is the request that the tunnel belongs to, or None. The tunnel is cut when the request's token expires,
+    after ``max_stream_s``, and when a re-evaluation refuses it.
 
     The wait raises:
-        SidecarError: UPSTREAM_*, TIMEOUT, PEER_GONE, PEER_SLOW, or why the tunnel may not go on. If ``stream.status``
-            is set by then, the tunnel was open and is cut, else the caller must answer.
+        SidecarError: UPSTREAM_*, TIMEOUT, PEER_GONE, PEER_SLOW, or the reason of a re-evaluation or a deadline. If
+            ``stream.status`` is set, an open tunnel was cut; else the journey must answer.
     """
 
     __slots__ = ("_entry", "_far", "_forwarder", "_permit", "_served", "_stream", "_tunnel", "_waiter", "answered_at")
@@ -55,8 +55,8 @@ class TunnelForwarding:
         """Open the tunnel.
 
         Raises:
-            SidecarError: the decision from before the wait for a connection would be a refusal now, or the connection
-                is gone already.
+            SidecarError: the tunnel would be refused now, after the wait for its connection; or the connection has
+                closed already.
         """
         watch = self._forwarder.watch
         self._waiter = waiter
@@ -74,7 +74,7 @@ class TunnelForwarding:
             raise
 
     def cancel(self) -> None:
-        """Give it up."""
+        """Cut the tunnel without calling the waiter."""
         self._waiter = None
         self._tunnel.end(Denied(Reason.PEER_GONE))
 
@@ -91,21 +91,21 @@ class TunnelForwarding:
     # --- for ``Watch``
 
     def live(self) -> None:
-        """Change nothing: the limits of a tunnel apply from its grant on."""
+        """Do nothing: the limits of a tunnel do not change."""
 
     @property
     def direction(self) -> Direction:
-        """The side it is on."""
+        """The direction: always ``outbound``."""
         return self._entry.direction
 
     @property
     def endless(self) -> bool:
-        """A tunnel does not finish by itself."""
+        """True: a tunnel has no natural end."""
         return True
 
     @property
     def uploading(self) -> bool:
-        """A CONNECT has no content."""
+        """False: a CONNECT has no body."""
         return False
 
     @property
@@ -115,60 +115,60 @@ class TunnelForwarding:
 
     @property
     def token_expires_at(self) -> float:
-        """In wall seconds; never without a request that is known."""
+        """End of the permit, in wall seconds; inf for a tunnel of no request."""
         return self._permit.ends_at
 
     @property
     def login_expires_at(self) -> float:
-        """The time at which the user's login is too old for the route of the request; in wall seconds."""
+        """Time at which the user's login becomes too old for the request's route, in wall seconds; inf: never."""
         served = self._served
         fresh_until = None if served is None else served.delegation.fresh_until
         return _NEVER if fresh_until is None else float(fresh_until)
 
     @property
     def peer_expires_at(self) -> float:
-        """Never: the sidecar sees no certificate in a tunnel."""
+        """inf: the sidecar sees no certificate in a tunnel."""
         return _NEVER
 
     @property
     def max_life_s(self) -> float:
-        """The longest that it lasts, however long its token lives."""
+        """Seconds after which the tunnel is cut, even if its token lives longer."""
         return self._forwarder.limits.max_stream_s
 
     @property
     def max_upload_s(self) -> float:
-        """No limit: see ``max_life_s``."""
+        """inf: see ``max_life_s``."""
         return _NEVER
 
     @property
     def max_stream_s(self) -> float:
-        """No limit: see ``max_life_s``."""
+        """inf: see ``max_life_s``."""
         return _NEVER
 
     @property
     def max_wait_s(self) -> float:
-        """No limit: the answer of a tunnel is its grant."""
+        """inf: a tunnel is answered when it opens."""
         return _NEVER
 
     @property
     def deadline_s(self) -> float:
-        """No limit: the route of a tunnel has no deadline."""
+        """inf: routes of tunnels have no deadline."""
         return _NEVER
 
     def judge(self, now: int) -> None:
-        """Return if the tunnel is permitted by the policy in force. Raises ``SidecarError``."""
+        """Return if the current snapshot would permit the tunnel. Raises ``SidecarError``."""
         judge_outside(self._permit, self._served, self._forwarder.watch.snapshots.in_force(), now)
 
     def withdraw(self, error: SidecarError, *, begun: bool) -> None:
-        """Note in its record that the tunnel would be refused now."""
+        """Note in the record that a re-evaluation refuses the tunnel."""
         self._entry.withdraw(error, begun=begun)
 
     def end(self, error: SidecarError) -> None:
-        """Cut both ends."""
+        """Cut both directions."""
         self._tunnel.end(error)
 
     def cut_off(self, error: SidecarError) -> None:
-        """End it with the caller's connection, whatever else fails."""
+        """Stop the tunnel and close the caller's connection, even if stopping fails."""
         try:
             self._stream.stop(error)
         finally:

@@ -1,7 +1,7 @@
-"""Transaction tokens on their way through: verified from peers, kept with the request, and sent on with its calls.
+"""Transaction tokens: verified from peers, stored with the request, and sent with its outbound calls.
 
-Used only if the settings enable it: both sides then call these functions in place of ``to_agent`` and
-``to_next_hop``. Elsewhere, and from agents everywhere, the field is removed (``headers.py``).
+If the settings enable them, the two journeys call these classes in place of ``to_agent`` and ``to_next_hop``.
+Otherwise the field is removed (``headers.py``); from agents it is always removed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ MAX_BYTES: Final = 4 * 1024 * 1024  # cache of verified tokens: a repeated token
 
 
 class InboundTxnTokens:
-    """Verifies the transaction tokens of peers. ``edits`` makes a permitted request the agent's, as ``to_agent``.
+    """Verifies the transaction tokens of peers. ``clock`` is wall time in seconds.
 
-    ``clock`` is wall time in seconds.
+    ``edits`` returns the field edits of a permitted request, as ``to_agent`` does.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class InboundTxnTokens:
     def edits(
         self, request: Request, permit: Permit, identity: tuple[bytes, ...], *, entry: Entry, handle: str, **told: Any
     ) -> Edits:
-        """Verify a permitted request's transaction token, keep it for the request's calls, and return the edits.
+        """Verify a permitted request's transaction token, store it for the request's calls, and return the edits.
 
-        The agent sees the token where the route says ``pass_token``.
+        With ``pass_token`` the route passes the token to the agent.
 
         Raises:
             Denied: TXN_TOKEN_REFUSED; HEADER_MALFORMED, the field is repeated; or as the constructor's ``edits``.
@@ -73,7 +73,7 @@ class InboundTxnTokens:
             token = self._verify(shown.decode("latin-1"))
             token.check_beside(permit.token)
         except SidecarError:
-            entry.decision = "deny"  # the access token permitted it, and it goes no further
+            entry.decision = "deny"  # although the access token permits the request
             raise
         self._handles.carry(handle, token)
         if entry.txn is None:
