@@ -1,25 +1,25 @@
 """Admission: a new connection is admitted, waits, evicts another, or is shed. Pure.
 
 Theory of operation. A connection costs a descriptor; its handshake costs CPU; its request costs memory. Each of these
-has a limit, and nobody may use a limit to lock others out. So one rule holds at each of them (`at_limit`): below the
-limit a connection is admitted; at the limit it evicts the first connection that has outstayed its patience; if there is
-none, it waits where waiting is cheap, or it is shed.
+has a limit, and nobody may use a limit to lock others out. So one rule holds at each limit (`at_limit`): below the
+limit a connection is admitted; at the limit it evicts the first connection whose patience has run out; without such a
+connection it waits where waiting is cheap, or it is shed.
 
 A new connection meets the rule at four points, each with the facts known there:
 
-1. ``before_accept``: it is in the kernel's accept queue. Waiting there costs no descriptor, so a connection waits
-   there while one of those held will soon be evictable.
+1. ``before_accept``: the connection is in the kernel's accept queue. Waiting there costs no descriptor, so it waits
+   there while another connection will soon be evictable.
 2. ``on_accept``: the source address is known. An address at its own limit evicts its own connections only.
 3. ``on_hello``: the ClientHello is complete. The number of handshakes that run at a time is limited.
 4. ``on_peer``: the SPIFFE ID is proven. A peer at its own limit evicts its own connections only.
 
-Patience depends on what a connection does with its place (`tenure_of`). A connection on which a request is served is
-never evicted, unless its peer takes nothing of the answer. Unread bytes in its socket excuse a connection for a while:
-the delay is ours. Connections of unproven peers are evicted before those of proven peers, and connections of peers with
-more than the average before those with fewer (`below_share`).
+Patience depends on a connection's activity (`tenure_of`). A connection with a request in progress is evicted only if
+its peer reads nothing of the answer. Unread bytes in its socket spare a connection for a while, because the delay is
+ours. Connections of unproven peers are evicted before those of proven peers, and connections of peers with more than
+the average before those with fewer (`below_share`).
 
-Callers collect facts and carry out decisions. Facts that cost a search come from ``Candidates``, which is asked only at
-a limit and examines a bounded sample (ADR 0033): a decision costs the same however many connections there are.
+Callers collect facts and carry out decisions. Facts that cost a search come from ``Candidates``, which is called only
+at a limit and examines a bounded sample (ADR 0033): the cost of a decision does not grow with the connections.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Leave the connection where it is, and decide again after ``seconds`` at the latest."""
+    """Leave the connection in its queue, and decide again after at most ``seconds``."""
 
     seconds: float = WAIT_S
 
 
 @dataclass(frozen=True, slots=True)
 class Evict(Generic[T_co]):
-    """End ``which``, and take the connection in its place."""
+    """End ``which``, and take the new connection instead."""
 
     which: T_co
 
 
 @dataclass(frozen=True, slots=True)
 class Shed:
-    """Refuse the connection. ``answered``: its request gets an answer that says so; otherwise it is closed at once."""
+    """Refuse the connection. ``answered``: answer its request with an error; otherwise close it at once."""
 
     why: str
     answered: bool
@@ -73,9 +73,9 @@ PEER_AT_LIMIT: Final = Shed("too many connections of this peer", answered=True)
 
 
 def at_limit(held: int, limit: int | None, first: Callable[[], T | None], otherwise: F) -> Admit | Evict[T] | F:
-    """Decide about one more than ``held``, of which ``limit`` may be there (None: any number).
+    """Decide about one more connection beside ``held`` others, of at most ``limit`` (None: no limit).
 
-    ``first`` finds the connection to evict. Without one the decision is ``otherwise``.
+    ``first`` returns the connection to evict; if it returns None, the decision is ``otherwise``.
     """
     if limit is None or held < limit:
         return ADMIT
@@ -90,10 +90,10 @@ class Load(NamedTuple):
     """Facts about one listener.
 
     ``held`` counts against ``limit``, which is lower than configured while memory is short. Up to ``overflow``
-    connections above it are accepted to be told that there are too many. ``per_address`` limits the connections of one
-    source address; where callers prove a SPIFFE ID (``proving``), up to ``overflow`` above it are accepted to learn it.
-    ``handshakes`` is the number of connections that may still end before a peer is proven;
-    ``handshakes_full``: there is no room for one more, and none may be evicted.
+    connections above it are accepted, to answer their requests with an error. ``per_address`` limits the connections of
+    one source address; if callers prove a SPIFFE ID (``proving``), up to ``overflow`` above it are accepted to learn
+    that ID. ``handshakes`` is the number of connections before or in their handshake. ``handshakes_full``: one more is
+    impossible, and none can be evicted. ``one_address``: all connections come from one address.
     """
 
     held: int
@@ -110,17 +110,17 @@ class Candidates(Protocol[T_co]):
     """Facts that cost a search."""
 
     def handshake(self, host: str | None = None) -> T_co | None:
-        """Find the connection before or in its handshake, of one source address or of all, whose patience is over."""
+        """Return a connection before or in its handshake that can be evicted, of one source address or of all."""
 
     def connection(self, host: str | None = None) -> T_co | None:
-        """Find the connection after its handshake that may be evicted first, of one source address or of all."""
+        """Return the first connection after its handshake to evict, of one source address or of all."""
 
     def soon(self, *, patiently: bool) -> bool:
-        """Return True if a connection will be evictable soon. ``patiently``: also one that only rests, for a while."""
+        """Return True if a connection becomes evictable soon. ``patiently``: also if it is only idle."""
 
 
 def before_accept(load: Load, candidates: Candidates[object]) -> Admit | Wait:
-    """Decide whether to accept the next connection, of which nothing is known."""
+    """Decide about the next connection in the accept queue, before its address is known."""
     if load.handshakes_full:
         return WAIT
     if load.held < min(load.limit, load.per_address):
@@ -129,18 +129,18 @@ def before_accept(load: Load, candidates: Candidates[object]) -> Admit | Wait:
         return ADMIT
     if load.handshakes:
         return WAIT
-    # At the limit of one address alone a long wait would let this address hold up all others.
+    # If only one address is at its limit, a long wait would let that address delay all others.
     patiently = load.held >= load.limit or load.one_address
     return WAIT if candidates.soon(patiently=patiently) else ADMIT
 
 
 def on_accept(load: Load, candidates: Candidates[T], *, host: str, from_address: int | None) -> Admit | Evict[T] | Shed:
-    """Decide about an accepted connection from ``host``, which holds ``from_address`` (None: that is not limited)."""
+    """Decide about an accepted connection from ``host``, which has ``from_address`` others (None: no limit)."""
     if load.held >= load.limit + load.overflow:
         return FAR_OVERLOADED
     if from_address is not None and from_address >= load.per_address:
         decision = at_limit(from_address, load.per_address, lambda: _first(candidates, host), ADDRESS_AT_LIMIT)
-        # Or one peer of the address could lock out another: only the handshake proves which peer this is.
+        # Only the handshake tells peers of one address apart: without it one peer could lock out another.
         if decision != ADDRESS_AT_LIMIT or not load.proving or from_address >= load.per_address + load.overflow:
             return decision
         return ADMIT if load.held < load.limit else OVERLOADED  # it evicts no connection of another address
@@ -148,7 +148,7 @@ def on_accept(load: Load, candidates: Candidates[T], *, host: str, from_address:
 
 
 def on_hello(running: int, limit: int | None, oldest: Held[T] | None, now: float) -> Admit | Evict[T] | Wait:
-    """Decide whether one more handshake may run. ``oldest``: of those that run."""
+    """Decide about one more handshake, beside ``running`` others; ``oldest`` is the oldest of them."""
     if limit is None or oldest is None or running < limit:
         return ADMIT
     left_s = oldest.since + oldest.patience_s - now
@@ -158,10 +158,10 @@ def on_hello(running: int, limit: int | None, oldest: Held[T] | None, now: float
 def on_peer(
     held: int, limit: int, first: Callable[[], T | None], *, address_full: bool = False, below_share: bool = True
 ) -> Admit | Evict[T] | Shed:
-    """Decide about a connection whose peer is proven and has ``held`` others. ``first`` finds one of these to evict.
+    """Decide about a connection of a proven peer with ``held`` others. ``first`` returns one of those to evict.
 
-    ``address_full``: its address has more connections than its limit. Then the connection stays only if its peer has no
-    other, or fewer than the average peer (``below_share``).
+    ``address_full``: the peer's address is above its limit. Then the connection stays only if its peer has no other, or
+    fewer than the average peer (``below_share``).
     """
     if address_full and held and not below_share:
         return at_limit(held, 0, first, PEER_AT_LIMIT)
@@ -169,7 +169,7 @@ def on_peer(
 
 
 def _first(candidates: Candidates[T], host: str | None) -> T | None:
-    """Return the first to evict: connections in a handshake before those of proven peers."""
+    """Return the connection to evict: one in a handshake, else one of a proven peer."""
     which = candidates.handshake(host)
     return candidates.connection(host) if which is None else which
 
@@ -178,7 +178,7 @@ def _first(candidates: Candidates[T], host: str | None) -> T | None:
 
 
 class Held(NamedTuple, Generic[T]):
-    """A connection that holds a place since ``since`` without being served, and may hold it for ``patience_s``."""
+    """A connection that waits since ``since``, and may wait for ``patience_s`` before it can be evicted."""
 
     which: T
     since: float
@@ -186,11 +186,11 @@ class Held(NamedTuple, Generic[T]):
 
 
 class Activity(NamedTuple):
-    """Facts about one connection after its handshake. Times are on one monotonic clock; None: it is not so.
+    """Facts about one connection after its handshake. Times are monotonic seconds; None: not in that state.
 
-    ``idle_since``: no request is served. ``stuck_since``: its peer takes next to nothing of an answer.
+    ``idle_since``: no request is in progress. ``stuck_since``: its peer reads next to nothing of an answer.
     ``between_requests``: it waits for the first byte of another request. ``below_share``: its peer has fewer
-    connections than the average peer. ``head_s``: the time that its peer needs for a head.
+    connections than the average peer. ``head_s``: seconds allowed for a head.
     """
 
     idle_since: float | None
@@ -201,10 +201,10 @@ class Activity(NamedTuple):
 
 
 def tenure_of(activity: Activity, *, idle_s: float, stuck_s: float | None) -> tuple[float, float] | None:
-    """Return since when a connection holds its place for nothing, and for how long it may; None: it is in use.
+    """Return the time since when a connection is idle or stuck, and its patience in seconds; None: it is in use.
 
-    A connection on which a head should arrive has less time than one that rests between requests: a head takes
-    milliseconds. ``stuck_s`` None: an answer that is not taken is not a reason.
+    A connection whose head is due has less patience than one between requests: a head takes milliseconds. ``stuck_s``
+    None: an unread answer counts as use.
     """
     since = activity.idle_since
     if since is None:
@@ -222,10 +222,10 @@ class EvictionRate:
     def __init__(self, *, per_s: float, at_once: int) -> None:
         self._per_s = per_s
         self._at_once = at_once
-        self._free_at = 0.0  # nothing is saved up from then on
+        self._free_at = 0.0  # time at which the bucket is full again
 
     def allows(self, now: float) -> bool:
-        """Return True if one more may be evicted."""
+        """Return True if one more eviction is allowed."""
         return self._free_at - now < self._at_once / self._per_s
 
     def spend(self, now: float) -> None:

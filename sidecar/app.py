@@ -16,17 +16,19 @@ from sidecar.start import refuse_settings, require_address_space
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run ``sidecar run``: serve beside an agent until told to stop. SIGHUP reloads the settings."""
+    """Run ``sidecar run`` until SIGTERM or SIGINT; return the exit code. SIGHUP reloads the settings."""
     files = SettingsFiles("sidecar", Path(arguments.config), arguments.platform and Path(arguments.platform))
     try:
         loaded: Loaded[SidecarSettings] = load_at_start(files, os.environ)
         _require_one_process(loaded.settings, arguments.workers)
-        engine_of(loaded.settings.engine)  # refuses one that is not installed
+        engine_of(loaded.settings.engine)  # raises if the engine is not installed
         require_address_space(loaded.settings.identity)
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
     if arguments.workers > 1:
-        from sidecar.workers.run import run_workers  # a parent holds nothing that serves, a single process no workers
+        from sidecar.workers.run import (
+            run_workers,
+        )  # here: a single process needs no workers, and a parent does not serve
 
         return run_until_signal(partial(run_workers, loaded, arguments.workers))
     from sidecar.one_process import run_sidecar
@@ -35,10 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _require_one_process(settings: SidecarSettings, workers: int) -> None:
-    """Refuse several workers where each would have to know of the others' subjects or logins.
+    """Check that the settings allow ``workers`` processes.
 
     Raises:
-        ConfigError: so it is.
+        ConfigError: there are several, and the settings need logins, tasks or subjects in one process.
     """
     by_login = any(route.token == "login" for route in settings.outbound_routes.routes)  # noqa: S105 - a kind
     if workers > 1 and by_login:

@@ -15,7 +15,7 @@ _log: Final = logging.getLogger("sidecar")
 
 
 class PartEndedError(Exception):
-    """A part has ended by itself. Its own exception, if it had one, is the cause."""
+    """A part has ended by itself. If it raised an exception, that is the cause."""
 
     def __init__(self, part: str) -> None:
         super().__init__(f"{part} has ended by itself")
@@ -23,7 +23,7 @@ class PartEndedError(Exception):
 
 
 class Parts:
-    """Starts parts, watches them and stops them. ``error`` is the first that ended by itself."""
+    """Starts parts, watches them and stops them. ``error`` names the first part that ended by itself."""
 
     def __init__(self) -> None:
         self.error: PartEndedError | None = None
@@ -31,14 +31,14 @@ class Parts:
         self._ended = asyncio.Event()
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
-        """Run ``work`` as a part; ``name`` is for the operator."""
+        """Run ``work`` as a part; ``name`` appears in the log."""
         part = asyncio.ensure_future(work)
         self._names[part] = name
         part.add_done_callback(self._notice)
         return part
 
     def stop(self, part: asyncio.Future[Any]) -> None:
-        """Cancel one part. A stopped part is left alone."""
+        """Cancel one part; do nothing if it was stopped before."""
         if part.done():
             self._notice(part)
         elif self._names.pop(part, None) is not None:
@@ -78,7 +78,7 @@ class Parts:
 
 
 async def until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-    """Run ``work`` until ``stop``, then wait to be cancelled. For a part that must rest while the process drains."""
+    """Run ``work`` until ``stop``, then wait to be cancelled: for a part that must pause while the process drains."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
-"""Command ``sidecar check``: every problem of a settings file in one message, each with its field and its fix.
+"""Command ``sidecar check``: lists every problem of a settings file, each with its field and its fix.
 
-It sees which kind of file it reads, and says so. Notes on a usable file follow: settings that are valid and may
-surprise. They change no exit code.
+It recognises the kind of file by its keys, and prints the kind. For a file without problems it prints notes on valid
+settings that may surprise; notes do not change the exit code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WORDS: Final[Mapping[str, str]] = dict(NAMES.items()) | {"values": "values of t
 
 
 def add_arguments(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add the options of the command. ``default`` is the settings file that it checks without one."""
+    """Add the options of the command. ``default`` is the settings file to check if none is given."""
     add_examples(
         parser,
         "sidecar check sidecar.yaml",
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check one file. Exit codes: 0 the settings can be used, 2 they cannot."""
+    """Check one file. Exit codes: 0 the settings are valid, 2 they are not."""
     if arguments.schema:
         asked = _kind_of_options(arguments)
         print(json.dumps(json_schema(sts=asked == "sts", platform=asked == "platform"), indent=2))  # noqa: T201
@@ -85,13 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _kind_of_options(arguments: argparse.Namespace) -> Kind | None:
-    """Return the kind that the options name."""
+    """Return the kind of file that the options name, or None."""
     kind: Kind | None = "sts" if arguments.sts else arguments.kind
     return kind
 
 
 def _check(arguments: argparse.Namespace) -> tuple[Kind | Literal["deny"] | None, Checked]:
-    """Check the file as the kind that the options name, or that its keys tell; only a sidecar's has a ceiling."""
+    """Check the file as the kind that the options name, else as the kind that its keys reveal."""
     path, platform = Path(arguments.file), None if arguments.platform is None else Path(arguments.platform)
     if _kind_of_options(arguments) is None and _is_deny_file(path):
         return "deny", _check_deny_file(path)
@@ -113,7 +113,7 @@ def _is_deny_file(path: Path) -> bool:
 
 
 def _check_deny_file(path: Path) -> Checked:
-    """Check a deny file by itself. Names that match nothing are found with the settings that name the file."""
+    """Check a deny file alone. Rows that match nothing show only in a check of the settings that name the file."""
     try:
         at_once(parse_deny_list(path.read_bytes()))
     except (DenyListError, OSError) as error:
@@ -123,7 +123,7 @@ def _check_deny_file(path: Path) -> Checked:
 
 
 def _check_in_pods(arguments: argparse.Namespace) -> tuple[Kind | Literal["values"] | None, Checked]:
-    """Check a settings file as it is in a pod of the chart, or every settings file in the chart's values."""
+    """Check a settings file as in a pod of the chart, or every settings file in the chart's values."""
     path, platform = Path(arguments.file), None if arguments.platform is None else Path(arguments.platform)
     try:
         values = kubernetes.values_in(path) if _kind_of_options(arguments) is None else None
@@ -150,7 +150,7 @@ def _check_in_pods(arguments: argparse.Namespace) -> tuple[Kind | Literal["value
 
 
 def _check_in_pod(file: kubernetes.PodFile) -> Checked:
-    """Check one settings file of the chart's values as a pod reads it: a file, beside that of its platform."""
+    """Check one settings file of the chart's values as a pod reads it, with its platform file."""
     with tempfile.TemporaryDirectory() as folder:
         path, above = Path(folder, "settings.yaml"), Path(folder, "platform.yaml")
         path.write_text(json.dumps(file.settings))
@@ -166,7 +166,7 @@ def _check_in_pod(file: kubernetes.PodFile) -> Checked:
 
 
 def _within(file: kubernetes.PodFile, one: Problem) -> Problem:
-    """Return a problem with its place in the values."""
+    """Return the problem with the place of the settings file in the values before its field."""
     return replace(one, field=f"{file.where}.{one.field}")
 
 
@@ -185,9 +185,9 @@ def check(
     platform: Path | None = None,
     ports: Mapping[str, int] | None = None,
 ) -> Checked:
-    """Find every problem of a settings file, which is usable if there is none. Only a usable file has notes.
+    """Find every problem of a settings file. Without problems the file is valid, and notes may follow.
 
-    ``ports`` are those of a pod; its listeners must use them.
+    ``ports`` are the ports of a pod, by name, which the listeners must use; None: any port is valid.
     """
     try:
         if sts and platform is not None:
@@ -218,7 +218,11 @@ def check_ceiling(path: Path, platform: Path | None = None) -> Checked:
 
 
 def _check_keys(directory: Path | None, lags: KeyLags) -> None:
-    """Check the signing keys if they are on this machine; settings may be checked on another."""
+    """Check the signing keys if their directory exists here: settings may be checked on another machine.
+
+    Raises:
+        ConfigError: a key is not valid.
+    """
     from sidecar.sts.key_files import load_schedule
 
     if directory is not None and directory.exists():
@@ -226,7 +230,7 @@ def _check_keys(directory: Path | None, lags: KeyLags) -> None:
 
 
 def _notes(settings: SidecarSettings) -> Iterator[Problem]:
-    """Yield a note for each setting that is open wider, or closed tighter, than its author may think."""
+    """Yield a note for each setting that permits more, or less, than its author may think."""
     for number, route in enumerate(settings.inbound_routes.routes):
         where, observes = f"inbound.routes[{number}]", route.observe_until > 0
         if not route.scopes:
@@ -256,7 +260,7 @@ def _notes(settings: SidecarSettings) -> Iterator[Problem]:
 
 
 def _find_unmatched(settings: SidecarSettings) -> Iterator[Problem]:
-    """Yield a note for each row of the deny list that can match nothing."""
+    """Yield a note for each row of the deny list that can never match."""
     issuers = {*settings.issuers, *settings.platform_issuers, *(settings.entry.issuers if settings.entry else ())}
     domains = domains_of(settings.issuers.values(), settings.peer_trust_domains)
     for one in unmatched(settings.deny, domains=domains, issuers=issuers):
@@ -264,7 +268,7 @@ def _find_unmatched(settings: SidecarSettings) -> Iterator[Problem]:
 
 
 def _days_over(settings: SidecarSettings, now: int) -> Iterator[Problem]:
-    """Yield a note for each day that is over: what it ends has ended, without any error."""
+    """Yield a note for each date that has passed, because its effect has begun without an error."""
     later = "remove it, or set a later day"
     for number, inbound in enumerate(settings.inbound_routes.routes):
         if 0 < inbound.observe_until <= now:
@@ -285,7 +289,10 @@ def _days_over(settings: SidecarSettings, now: int) -> Iterator[Problem]:
 
 
 def _retirable_keys(settings: SidecarSettings, now: int) -> Iterator[Problem]:
-    """Yield a note for each static key that nobody needs: a provider would take our identity, or no route observes."""
+    """Yield a note for each static key that can be retired.
+
+    Its provider accepts a workload's identity instead, or the key is the agent's and no route observes.
+    """
     observing = any(now < route.observe_until for route in settings.inbound_routes.routes)
     if settings.inbound is not None and settings.inbound.agent_key is not None and not observing:
         yield Problem(

@@ -1,7 +1,7 @@
-"""The ``sidecar`` command: argument parsing only. Subcommands are imported when called.
+"""The ``sidecar`` command: argument parsing only. A subcommand's module is imported when it is called.
 
-Exit codes: 0 success, 1 findings or refused, 2 usage or settings, 3 ``audit all`` cannot tell, 141 the reader of the
-output is gone.
+Exit codes: 0 success, 1 findings or refused, 2 usage or settings, 3 ``audit all`` is inconclusive, 141 the reader of
+the output has closed its pipe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar.signals import hold_signals
 Run = Callable[[argparse.Namespace], int]
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-ENTRY_POINTS: Final = "sidecar.commands"  # called with the parser of the command and the words after its name
+ENTRY_POINTS: Final = "sidecar.commands"  # a function (parser of the command, words after the command's name)
 
 DEFAULT_CONFIG: Final = "/etc/sidecar/sidecar.yaml"
 DEFAULT_SOCKET: Final = "/run/sidecar/admin.sock"
@@ -28,7 +28,7 @@ DEFAULT_STS_CONFIG: Final = "/etc/sidecar/sts.yaml"
 
 MAX_WORKERS: Final = 64  # the marks available to handles
 
-# Commands that end in order on a signal, from the first moment on.
+# Commands that handle signals; until their handlers are installed, signals are held.
 _LASTING: Final = ("sidecar.app:run", "sidecar.sts_app:run", "sidecar.injector.command:run")
 # The rooms of the audit: each module has `run` and `add_arguments`.
 _AUDITS: Final = {
@@ -43,11 +43,11 @@ _AUDITS: Final = {
     "selectors": ("sidecar.audit.selectors.command", "find SPIRE entries that attest on something weak"),
     "suggest": ("sidecar.audit.suggest.command", "propose the routes that observed calls need"),
 }
-# Commands of the audit that judge by settings, and so need the modules of a sidecar.
+# Commands of the audit that evaluate settings, and so import the modules of a sidecar.
 _JUDGES: Final = {
     "replay": ("sidecar.explain.replay_command", "tell what other settings would have decided differently"),
 }
-_OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports any program whose reader is gone
+_OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports a program whose reader has closed the pipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,9 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser(words: Sequence[str] | None) -> argparse.ArgumentParser:
-    """Return the parser for these words: only their command gets its arguments, by importing its module.
+    """Return the parser for the command line ``words``.
 
-    With None every command gets them, those of ``sidecar-dev`` too if it is installed.
+    Only the command that ``words`` name gets its arguments, because that imports its module. With None every command
+    gets them, including those of ``sidecar-dev`` if that is installed.
     """
     parser = argparse.ArgumentParser(
         prog="sidecar", description="A reverse proxy beside every AI agent that makes every hop attributable."
@@ -101,7 +102,7 @@ def build_parser(words: Sequence[str] | None) -> argparse.ArgumentParser:
 
 
 def _named(words: Sequence[str] | None, *path: str) -> bool:
-    """Tell if the words name this command, so that it needs its arguments."""
+    """Return True if the words name this command, or are None."""
     return words is None or tuple(words[: len(path)]) == path
 
 
@@ -131,7 +132,7 @@ def _sidecar(commands: _Commands, words: Sequence[str] | None) -> None:
 
 
 def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
-    """Add the services beside sidecars, once or for each cluster. Modules are imported only where needed."""
+    """Add the commands of the other services: token service and injector."""
     sts = _command(commands, "sts", "sidecar.sts_app:run", "run the token service")
     _config(sts, DEFAULT_STS_CONFIG)
     add_examples(sts, "sidecar sts --config sts.yaml", "sidecar sts keygen /var/lib/sidecar/keys")
@@ -158,7 +159,7 @@ def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
 
 
 def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
-    """Add the commands that evaluate records and logs. A room of the audit adds its own arguments."""
+    """Add the commands that evaluate records and logs offline."""
     explain = _command(commands, "explain", "sidecar.explain.command:run", "judge a recorded request again")
     if _named(words, "explain"):
         importlib.import_module("sidecar.explain.command").add_arguments(explain, DEFAULT_CONFIG)
@@ -186,7 +187,7 @@ def _development(commands: _Commands, words: Sequence[str] | None) -> None:
 
 
 def _add_installed(name: str, command: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
-    from importlib.metadata import entry_points  # a quarter of the time that --version takes
+    from importlib.metadata import entry_points  # here: the import takes a quarter of the time of --version
 
     for found in entry_points(group=ENTRY_POINTS, name=name):
         found.load()(command, words)

@@ -1,4 +1,4 @@
-"""Prints the completion script of a shell, a file that ``make docs`` writes: completing starts no Python."""
+"""Prints the completion script of a shell. ``make docs`` writes the scripts, so that completion starts no Python."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The engine of warm requests: Python's, or beside it a native one where its wheel is installed (ADR 0085).
+"""Selects the engine of warm requests: Python's alone, or also the native one if its wheel is installed (ADR 0085).
 
-The engine in Python is the reference and serves everything. The native one takes requests whose head, permit and
-answer are certain, and leaves all others to it, before a byte has left.
+The engine in Python is the reference and serves every request. The native engine takes requests with a certain head,
+permit and answer; it leaves all others to Python before it sends a byte.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 EngineChoice = Literal["auto", "python", "native"]
 Engine = Literal["python", "native"]
 
-# What the native engine keeps beside a permit or an issued token, without the values of the fields that it adds: the
-# text of a record (up to 1,436 bytes: `MAX_TEXT` without the marks of the varying values), the fields' names, the
-# objects, and what the C library adds to each. Between half and all of it, by tests/proxy/test_prepared_bytes.py.
+# Bytes that the native engine stores beside a permit or an issued token: the text of a record (up to 1,436 bytes:
+# `MAX_TEXT` without the marks of the varying values), the names of added fields, the objects, and the overhead of the C
+# library. Values of added fields are extra. tests/proxy/test_prepared_bytes.py measures between half of it and all.
 PREPARED_BYTES: Final = 2048
-PREPARED_CALL_BYTES: Final = 3072  # of an issued token: the same, and the facts of the request that it was used for
-PLANNED_BYTES: Final = 640  # beside a plan: where its issued token lies, its key there, and what both hold by
+PREPARED_CALL_BYTES: Final = 3072  # of an issued token: also the facts of the request that uses it
+PLANNED_BYTES: Final = 640  # of a plan: the place and key of its issued token, and the facts that both depend on
 
 _MODULE: Final = "delegation_sidecar_native"
-_VERSION: Final = "0.1.0"  # the one whose functions are called here: another wheel is not used
-# Raised here and in ``lib.rs`` when an attribute that one engine uses of the other gets another name or meaning.
+_VERSION: Final = "0.1.0"  # a wheel of another version is not used
+# Increase it here and in ``lib.rs`` when an attribute that one engine reads from the other changes name or meaning.
 _INTERFACE: Final = 3
-# Older builds of this version lack some.
+# Older builds of this version lack some of these.
 _CALLED: Final = (
     "Call", "Finished", "InboundGate", "Kind", "OutboundGate", "PlannedCall", "Prepared",
     "WriteBatch", "link",
@@ -41,7 +41,7 @@ _CALLED: Final = (
 
 @cache
 def native_module() -> ModuleType | None:
-    """Return the native engine's module; None if no wheel of this version is installed, or it does not fit."""
+    """Return the native engine's module; None if no wheel of this version and interface is installed."""
     try:
         module = import_module(_MODULE)
     except ImportError:
@@ -52,10 +52,10 @@ def native_module() -> ModuleType | None:
 
 
 def engine_of(choice: EngineChoice) -> Engine:
-    """Return the engine to run by a choice of the settings; ``auto`` is the native one where it is installed.
+    """Return the engine for the setting ``choice``; ``auto`` is the native engine if it is installed.
 
     Raises:
-        ConfigError: the native engine is asked for, and is not installed.
+        ConfigError: ``choice`` is the native engine, which is not installed.
     """
     if choice == "python":
         return "python"
@@ -68,10 +68,10 @@ def engine_of(choice: EngineChoice) -> Engine:
 
 
 def native_writes(most: int) -> WriteBatch:
-    """Return a batch of at most so many writes by the native engine, which does as the one in Python.
+    """Return the native engine's batch of at most ``most`` writes; it behaves as ``WriteBatch``.
 
     Raises:
-        LookupError: it is not installed.
+        LookupError: the native engine is not installed.
     """
     made = require_native().WriteBatch(most, asyncio.get_running_loop, logging.getLogger("sidecar.wire"))
     return cast("WriteBatch", made)
@@ -81,7 +81,7 @@ def require_native() -> ModuleType:
     """Return the native engine's module.
 
     Raises:
-        LookupError: it is not installed.
+        LookupError: no matching wheel is installed.
     """
     module = native_module()
     if module is None:

@@ -1,7 +1,7 @@
-"""Watch of files: a change reloads what was loaded from them; the old state stays in force until the new one is good.
+"""Watches files and reloads the state loaded from them. The old state stays in force until the new one is valid.
 
 Files are polled every few seconds, which works everywhere: a Kubernetes volume changes by swapping a link, and a
-network volume notifies nobody. ``FileWatcher.wake`` (SIGHUP) reloads everything at once.
+network volume sends no notifications. ``FileWatcher.wake`` (SIGHUP) reloads everything at once.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class ReloadCounts(Protocol):
-    """The metrics of reloads."""
+    """Counters of reloads."""
 
     def reloaded(self, what: str, *, ok: bool) -> None:
-        """Count a reload of ``what``; ``ok``: it succeeded."""
+        """Count a reload of ``what``; ``ok`` if it succeeded."""
         ...
 
 
 class ReloadLog(Protocol):
-    """The records and metrics of reloads."""
+    """Records and counters of reloads."""
 
     @property
     def metrics(self) -> ReloadCounts:
@@ -44,9 +44,9 @@ class ReloadLog(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Watched:
-    """One thing that is loaded from files. ``what`` names it in records.
+    """State loaded from files, and its reload. ``what`` names it in records.
 
-    ``fingerprint`` returns a value that changes with the files, or raises OSError. ``last`` is the fingerprint taken
+    ``fingerprint`` returns a value that changes with the files, or raises OSError. ``last`` is the fingerprint from
     before the last load. ``reload`` puts a new state in force, or raises ConfigError and changes nothing.
     """
 
@@ -59,10 +59,10 @@ class Watched:
 
 
 class FileWatcher:
-    """Reloads each watched thing when its files change, one after the other. Every reload is recorded and counted.
+    """Reloads each ``Watched`` when its files change, one after the other. Every reload is recorded and counted.
 
-    All changes and requests during a reload lead to one more reload, which loads the newest state. A reload that fails
-    with a transient error is retried with exponential backoff.
+    All changes and calls of ``wake`` during a reload cause one more reload, which loads the newest state. A reload that
+    fails with a transient error is retried with exponential backoff.
     """
 
     def __init__(self, watched: Sequence[Watched], log: ReloadLog, *, poll_s: float = POLL_S) -> None:
@@ -72,7 +72,7 @@ class FileWatcher:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Reload everything now, changed or not."""
+        """Reload everything now, even if no file has changed."""
         self._woken.set()
 
     async def run(self) -> None:
@@ -82,10 +82,10 @@ class FileWatcher:
             everything = self._woken.is_set()
             self._woken.clear()
             for one in self._watched:
-                found = await asyncio.to_thread(fingerprint_or_errno, one.fingerprint)  # a disk may not answer
+                found = await asyncio.to_thread(fingerprint_or_errno, one.fingerprint)  # in a thread: a disk may block
                 due = one.retry_at is not None and time.monotonic() >= one.retry_at
                 if found != one.last or everything or due:
-                    one.last = found  # a bad state is reported once, not at every poll
+                    one.last = found  # before the reload: an invalid state is reported once, not at every poll
                     await self._reload(one)
 
     async def _sleep(self) -> None:
@@ -117,7 +117,7 @@ def _fields(one: Watched, problem: Problem) -> dict[str, str]:
 
 
 def fingerprint(path: Path) -> Hashable:
-    """Return a value that changes with the file, also behind a link; the errno if stat fails."""
+    """Return a value that changes with the file, links followed; the errno if stat fails."""
 
     def take() -> Hashable:
         status = path.stat()
@@ -127,7 +127,7 @@ def fingerprint(path: Path) -> Hashable:
 
 
 def tree_fingerprint(path: Path) -> Hashable:
-    """Return the fingerprint of a file, or of the files directly in a folder by their names."""
+    """Return the fingerprint of a file, or of all files directly in a folder, without hidden ones."""
 
     def take() -> Hashable:
         if not path.is_dir():

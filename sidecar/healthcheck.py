@@ -1,13 +1,13 @@
-"""``sidecar healthcheck``: asks the local probe listener for the state, as a container's health check.
+"""``sidecar healthcheck``: queries the local probe listener, as a container's health check.
 
-With ``--connect`` it checks the container of an agent, which has no probe listener: the agent's port takes connections.
+With ``--connect`` it checks an agent's container, which has no probe listener, by a connection to the agent's port.
 
-A container that shares another's network loses it when that other one is killed: its processes stay in a namespace with
-loopback alone, where they look healthy to themselves. ``--restart-without-network`` notices and ends the container's
-first process, so that the engine's restart policy starts it again in the new network.
+A container that shares another container's network loses it when that one is killed: its processes stay in a namespace
+with loopback alone, where they appear healthy. ``--restart-without-network`` detects this and ends the container's
+first process, so that the engine's restart policy starts the container again in the new network.
 
-It runs every few seconds, so it imports nothing of this package: the address comes from an option, the environment or
-one member of the settings, and the request uses a plain socket. ``sidecar check`` validates the settings.
+The check runs every few seconds, so it imports almost nothing of this package: the address comes from an option, the
+environment or one member of the settings, and the request uses a plain socket. ``sidecar check`` validates settings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TIMEOUT_S: Final = 3.0
 _BETWEEN_S: Final = 0.2
 _VARIABLE: Final = "SIDECAR__PROBE__LISTEN"
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
-_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what somebody else listens on
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - addresses of the probe listener
 _MAX_BYTES: Final = 65_536
 _SIOCGIFCONF: Final = 0x8912  # netdevice(7): the interfaces that have an IPv4 address
 _IFREQ: Final = struct.Struct("16s4x4s16x")  # interface name, then a sockaddr_in: family and port, address, padding
@@ -128,7 +128,7 @@ def _connect(address: str) -> str:
 
 
 def _wrong_at(address: str, path: str) -> str:
-    """Ask, and return the error in words for the operator; empty if all is well."""
+    """Query the probe; return the error as text for the operator, empty if the status is 200."""
     try:
         status, lines = ask(address, path)
     except (OSError, ValueError) as error:
@@ -137,17 +137,17 @@ def _wrong_at(address: str, path: str) -> str:
 
 
 def probe_of(environ: Mapping[str, str], config: Path) -> str:
-    """Return the probe listener's address, as a client on this machine calls it."""
+    """Return the probe listener's address for a client on this machine, from the environment or the settings."""
     listen = environ.get(_VARIABLE) or _from_file(config) or DEFAULT_PROBE
     host, _, port = listen.rpartition(":")
     return f"{_WILDCARDS.get(host, host)}:{port}"
 
 
 def ask(address: str, path: str) -> tuple[int, list[str]]:
-    """Return the status and the lines of the answer.
+    """Send a GET request and return the status and the body's lines.
 
     Raises:
-        OSError: nobody listens, or not in time.
+        OSError: no connection, or no answer in time.
         ValueError: the address is invalid, or the answer is not HTTP.
     """
     host, _, port = address.rpartition(":")
@@ -168,5 +168,11 @@ def _from_file(config: Path) -> str | None:
     try:
         document = yaml.load(config.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
         return str(document["probe"]["listen"])
-    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError):  # missing, not written yet, or no settings
+    except (
+        OSError,
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ):  # missing, not written yet, or not a settings file
         return None

@@ -1,6 +1,6 @@
-"""Memory that the C library and the kernel keep for this process, and its return.
+"""Returns memory that the C library and the kernel keep for this process.
 
-Does nothing with another libc than glibc, or on another system than Linux.
+The functions do nothing with a libc other than glibc, or on a system other than Linux.
 """
 
 from __future__ import annotations
@@ -13,48 +13,48 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-LOOKUP_THREAD: Final = "resolver"  # the name of each thread that looks a host name up
+LOOKUP_THREAD: Final = "resolver"  # name of the threads that resolve host names
 
 _SMAPS: Final = Path("/proc/self/smaps")
 _MAPPING: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[-x]p \S+ \S+ [0-9]+ +(/.*)")  # proc_pid_smaps(5)
-_CHANGED: Final = frozenset({"Anonymous", "Swap"})  # pages that differ from their file, in memory and out of it
+_CHANGED: Final = frozenset({"Anonymous", "Swap"})  # pages that differ from their file, in memory and swapped out
 _DONT_NEED: Final = 4  # MADV_DONTNEED in mman.h
 _MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD in malloc.h
 _TRIM_THRESHOLD: Final = -1
 _LARGE: Final = 32 * 1024
-_BUFFER: Final = 256 * 1024  # uvloop's for each TLS connection, of which it rarely fills more than a page
-_KEPT_AT_TOP: Final = 512 * 1024  # as the C library itself chooses after the first of these buffers was freed
+_BUFFER: Final = 256 * 1024  # uvloop's buffer of a TLS connection, which rarely fills more than a page
+_KEPT_AT_TOP: Final = 512 * 1024  # the value that the C library itself sets once it has freed such a buffer
 
 
 def give_back() -> None:
-    """Let the C library give freed memory back to the system; otherwise it stays with the process."""
+    """Return freed memory from the C library to the system."""
     trim = _find_in_libc("malloc_trim")
     if trim is not None:
         trim(0)
 
 
 def forget_unused_code(smaps: Path = _SMAPS) -> None:
-    """Unmap the pages of program files: those in use are mapped again, at once and without reading a file.
+    """Unmap the pages of program files; pages in use are mapped again at their next use, from the page cache.
 
-    Start and bursts touch twice as much code as a sidecar at rest. The kernel would reclaim those pages before it ends
-    a process, but reports them as resident. Takes some milliseconds. Does nothing during a lookup of a name: the C
-    library may load a library for it, whose variables would be unmapped with a mapping that was code when we read it.
+    Start and bursts touch twice as much code as an idle sidecar. The kernel would reclaim those pages before it ends a
+    process, but reports them as resident. Takes some milliseconds. Does nothing while a host name is resolved: the C
+    library may then load a library, and its variables could be lost in a mapping that was code when we read the list.
     """
     advise = _find_in_libc("madvise")
     if advise is None or any(thread.name == LOOKUP_THREAD for thread in threading.enumerate()):
         return
     try:
         ranges = clean_files(smaps.read_text())
-    except OSError:  # another system, or out of descriptors
+    except OSError:  # no ``/proc``, or no free descriptor
         return
     for begin, end in ranges:
         advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _DONT_NEED)
 
 
 def clean_files(smaps: str) -> list[tuple[int, int]]:
-    """Find the private mappings of files that are not writable and of which no page differs from its file.
+    """Return the ranges of private, read-only file mappings without changed pages, from proc_pid_smaps(5) text.
 
-    A changed page that was swapped out is no longer "Anonymous" to the kernel, and would be lost too.
+    A changed page that was swapped out does not count as "Anonymous", so "Swap" must be zero as well.
     """
     found: list[tuple[int, int]] = []
     mapping: tuple[int, int] | None = None
@@ -85,9 +85,9 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def allocated_bytes() -> int | None:
-    """Return the bytes allocated by the C library: TLS, buffers, long texts. None if it does not tell.
+    """Return the bytes allocated through the C library: TLS, buffers, long texts; None if it has no mallinfo2.
 
-    Takes about a tenth of a millisecond, and more with many free pieces. Python's small objects are not included.
+    Takes about a tenth of a millisecond, and more in a fragmented heap. Python's small objects are not included.
     """
     mallinfo2 = _find_in_libc("mallinfo2")
     if mallinfo2 is None:
@@ -98,9 +98,9 @@ def allocated_bytes() -> int | None:
 
 
 def keep_large_ones_apart() -> None:
-    """Let the C library map large allocations one by one, so that each goes back to the system when freed.
+    """Have the C library map each large allocation separately, so that it returns to the system when freed.
 
-    Among small ones they fragment the heap: after a flood most of it stays with the process.
+    In the heap, large allocations among small ones cause fragmentation: after a flood most of it stays allocated.
     """
     mallopt = _find_in_libc("mallopt")
     if mallopt is not None:
@@ -108,10 +108,10 @@ def keep_large_ones_apart() -> None:
 
 
 def keep_buffers_apart() -> None:
-    """Let the C library map the buffers of TLS connections one by one: each takes the one page that it fills.
+    """Have the C library map the buffer of each TLS connection separately. Call it before the first connection.
 
-    It goes back to the system with its connection, whatever was allocated after it. In the heap it begins inside a page
-    and fills two. Call this before the first connection.
+    A mapped buffer occupies the one page that it fills and returns to the system with its connection. In the heap it
+    would begin inside a page, occupy two, and stay if anything was allocated after it.
     """
     mallopt = _find_in_libc("mallopt")
     if mallopt is not None:
@@ -123,6 +123,6 @@ def keep_buffers_apart() -> None:
 def _find_in_libc(name: str) -> Callable[..., int] | None:
     try:
         found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError):  # another libc than glibc
+    except (OSError, AttributeError):  # not glibc
         return None
     return found

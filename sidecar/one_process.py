@@ -1,4 +1,4 @@
-"""Wiring of a sidecar in one process. Start order, stop order, no logic."""
+"""Runs a sidecar in one process: start order and stop order, no logic."""
 
 from __future__ import annotations
 

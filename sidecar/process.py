@@ -1,4 +1,4 @@
-"""Process around an event loop: its limits, its operations log, its signals, its exit code."""
+"""Runs a process around an event loop: limits, operations log, signals, exit code."""
 
 from __future__ import annotations
 
@@ -18,20 +18,18 @@ from sidecar.signals import hold_signals, release_signals
 
 _log: Final = logging.getLogger("sidecar")
 
-_STACK_BYTES: Final = (
-    1024 * 1024
-)  # of a thread. With the default, 8 MiB, a thread that an orderly stop needs may not start
-
+# Of a thread: with the default, 8 MiB, a thread that an orderly stop needs may fail to start.
+_STACK_BYTES: Final = 1024 * 1024
 _SETTLED_S: Final = 2.0  # after the start
 
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
 
 def run_until_signal(main: Main) -> int:
-    """Run an event loop until SIGTERM or SIGINT: exit code 0 after a clean stop.
+    """Run ``main`` in an event loop until SIGTERM or SIGINT; return exit code 0 after a clean stop.
 
-    Exit code 1: requests were cut, records were not taken by their sink, a part ended by itself, or an address cannot
-    be bound; the log tells which.
+    Exit code 1: requests were cut, the sink did not accept all records, a part ended by itself, or an address cannot be
+    bound; the log says which.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain keys and tokens
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -52,19 +50,19 @@ def run_until_signal(main: Main) -> int:
             return await main(stop)
         finally:
             settling.cancel()
-            hold_signals()  # the loop removes its handlers before the process ends
+            hold_signals()  # uvloop and asyncio remove their handlers before the process ends
 
     try:
         return 0 if _run(supervised()) else 1
     except OSError as error:
         _log.error("cannot start: %s", error.strerror or error)
         return 1
-    except PartEndedError:  # it has been logged
+    except PartEndedError:  # ``Parts`` has logged it
         return 1
 
 
 def _settle() -> None:
-    """Give back what only the start needed."""
+    """Return memory that only the start needed."""
     give_back()
     forget_unused_code()
 

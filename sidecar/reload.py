@@ -1,10 +1,10 @@
-"""Reload of a running sidecar's settings, on a change of its files or SIGHUP: as a whole, or not at all.
+"""Reloads a running sidecar's settings on a change of their files or SIGHUP: as a whole, or not at all.
 
-The steps of a reload: require memory for the loader, load in a child process, refuse what needs a restart
-(``settings_watch.py``); make a new setup that keeps what did not change, wait for what it needs, and put it in force
-(``AppliedSettings``). With several workers the parent has the first half, once, and each worker the second
-(``workers/shared_settings.py``). A ``Setup`` is what requests are served with; putting it in force swaps it between two
-requests and ends what the old one leaves behind.
+The first steps of a reload are in ``settings_watch.py``: require memory for the loader, load in a child process, refuse
+changes that need a restart. The other steps are in ``AppliedSettings``: make a new setup from the changed settings,
+wait for its keys, and put it in force. With several workers the parent does the first steps once, and each worker does
+the others (``workers/shared_settings.py``). A new ``Setup`` takes effect between two requests; the keys and clients of
+the old one are closed later.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ _NEW_KEYS_S: Final = 10.0
 
 
 class AppliedSettings:
-    """The settings that one server serves with. ``state`` is the outcome of reloads, for ``sidecar status``.
+    """The settings in force of one server. ``state`` is the outcome of reloads, for ``sidecar status``.
 
-    Fresh settings are prepared, which may fail and changes nothing, and then committed, which cannot fail, or refused.
+    Fresh settings are prepared, which may fail and changes nothing. Then they are committed, which cannot fail, or
+    refused.
     """
 
     def __init__(self, settings: SidecarSettings, server: Server) -> None:
@@ -44,16 +45,17 @@ class AppliedSettings:
         self.state = _state_of(settings, number=1)
 
     async def prepare(self, fresh: SidecarSettings) -> None:
-        """Make everything that fresh settings need; those in force stay.
+        """Make the setup of fresh settings and fetch its keys; the settings in force stay.
 
         Raises:
-            ConfigError: they cannot be used, or not now.
+            ConfigError: the deny file is not usable, a module or the keys of an issuer are missing, or ``refuse`` was
+                called meanwhile.
         """
         self._wanted = fresh
         follow = await self._read_deny_file(fresh.deny_file)
         try:
             setup = self._changed(fresh)
-        except ImportError as error:  # of a feature or adapter that no earlier settings used
+        except ImportError as error:  # the module of a feature or adapter that earlier settings did not use
             fix = "install the same release again, and restart the sidecar"
             raise ConfigError([Problem("settings", f"need a module that cannot be imported: {error}", fix)]) from error
         prepared = await prepare(self._server, setup)
@@ -63,26 +65,30 @@ class AppliedSettings:
         self._prepared = prepared, follow
 
     def commit(self) -> None:
-        """Put in force what was prepared."""
-        assert self._prepared is not None  # noqa: S101 - our parent's error: this worker ends, and a new one is right
+        """Put the prepared settings in force."""
+        assert self._prepared is not None  # noqa: S101 - an error of our parent: end this worker, a new one starts
         assert self._wanted is not None  # noqa: S101 - as above
         fresh, (prepared, follow) = self._wanted, self._prepared
         self._wanted = self._prepared = None
         prepared.commit()
-        follow()  # at once, and last: settings that are refused take no row away
+        follow()  # only now: refused settings must not change the deny list
         self._settings = fresh
         self._server.metrics.settings_used = shares_in_force(fresh.used)
         self.state = _state_of(fresh, number=self.state.number + 1)
 
     def refuse(self, problems: Sequence[Problem]) -> None:
-        """Give up what was prepared, or is being prepared; the settings in force stay."""
+        """Discard prepared settings, or those being prepared, and note the problems; the settings in force stay."""
         if self._prepared is not None:
             self._server.parts.tasks.start(self._prepared[0].abandon())
         self._wanted = self._prepared = None
         self.state.refused_at, self.state.problems = int(time.time()), tuple(problems)
 
     async def _read_deny_file(self, path: Path | None) -> Callable[[], None]:
-        """Read the deny file that fresh settings name, if it is another one. Return the function that follows it."""
+        """Read the deny file of fresh settings, if its path has changed. Return a function that puts it in force.
+
+        Raises:
+            ConfigError: the file is not readable or not valid; a retry may succeed.
+        """
         deny_file = self._server.parts.deny_file
         if path is None:
             return await deny_file.read(None)
@@ -95,9 +101,9 @@ class AppliedSettings:
             raise ConfigError([Problem("deny_file", f"{path}: {error}", fix)], transient=True) from error
 
     def _changed(self, fresh: SidecarSettings) -> Setup:
-        """Make the setup of fresh settings. Keys and exchanges stay if their settings do: they are caches."""
+        """Make the setup of fresh settings. Keys and exchanges are caches: keep them if their settings are equal."""
         parts, old = self._server.parts, self._settings
-        if parts.features is not None:  # first: nothing is made yet that would have to be closed
+        if parts.features is not None:  # first: if it fails, there is nothing to close yet
             parts.features.load(features_of(fresh))
         keys, exchanges = parts.snapshots.setup.keys, parts.snapshots.setup.exchanges
         if fresh.keys != old.keys:
@@ -126,14 +132,14 @@ class Reload:
         return self._applied.state
 
     def all_watched(self) -> list[Watched]:
-        """Return everything to watch: the settings, and the certificate of a door."""
+        """Return the files to watch: the settings, and the certificate of a door."""
         return [self._files.watched(self.reload), *watched_door(self._server)]
 
     async def reload(self) -> None:
         """Load the settings again and put them in force.
 
         Raises:
-            ConfigError: they cannot be used, or not now, or need a restart; the settings in force stay.
+            ConfigError: as ``SettingsWatch.load`` and ``AppliedSettings.prepare``; the settings in force stay.
         """
         try:
             loaded = await self._files.load()
@@ -155,14 +161,14 @@ def watched_door(server: Server) -> list[Watched]:
 
 
 class PreparedSetup(NamedTuple):
-    """A setup whose keys are there, with the part that updates them if they are new. Not in force yet."""
+    """A setup with its keys, not in force yet. ``key_updates``: the part that updates new keys; None: the keys stay."""
 
     server: Server
     setup: Setup
     key_updates: asyncio.Future[None] | None
 
     def commit(self) -> None:
-        """Serve with it from now on. Requests under way that it would refuse end within a second."""
+        """Put the setup in force. Requests in flight that it would refuse end within a second."""
         server, setup, parts = self.server, self.setup, self.server.parts
         before, keys_before = parts.snapshots.setup, server.key_updates
         new_exchanges = setup.exchanges is not before.exchanges
@@ -179,7 +185,7 @@ class PreparedSetup(NamedTuple):
         parts.tasks.start(_retire(server, old_keys, before.exchanges if new_exchanges else None))
 
     async def abandon(self) -> None:
-        """End what was made for it; the setup in force stays."""
+        """Close the new keys and exchanges; the setup in force stays."""
         if self.key_updates is not None:
             self.server.background.stop(self.key_updates)
         if self.setup.exchanges is not self.server.parts.snapshots.setup.exchanges:
@@ -187,10 +193,10 @@ class PreparedSetup(NamedTuple):
 
 
 async def prepare(server: Server, setup: Setup) -> PreparedSetup:
-    """Get the keys that a new setup needs.
+    """Fetch the keys that a new setup needs.
 
     Raises:
-        ConfigError: an issuer gave none in time; the setup in force stays.
+        ConfigError: the keys of an issuer did not arrive in time; the setup in force stays.
     """
     if setup.keys is server.parts.snapshots.setup.keys:
         return PreparedSetup(server, setup, None)
@@ -202,7 +208,7 @@ async def prepare(server: Server, setup: Setup) -> PreparedSetup:
 
 
 async def _retire(server: Server, keys: asyncio.Future[None] | None, exchanges: Exchanges | None) -> None:
-    """End what a reload replaced, once no request can wait for it any more."""
+    """Close replaced keys and exchanges after the drain time, when no request waits for them any more."""
     try:
         await asyncio.sleep(server.parts.drain_s)
     finally:

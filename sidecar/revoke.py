@@ -1,11 +1,10 @@
 """``sidecar sts revoke``: stop a user, a workload, a chain, a token or a login at every replica of the token service.
 
-The order is signed with the key of the operator's own X.509-SVID and sent over mTLS to each address behind the names
-given. Each replica answers once the order is on its disk. The command names those it did not reach: their sidecars
-learn of the order when the replicas next exchange orders, so send it again or stop the replica.
+The order is signed with the key of the operator's own X.509-SVID and sent over mTLS to each address of the given names.
+Each replica answers once the order is on its disk. The command names the replicas that it did not reach: they learn of
+the order from another replica later, so send it again or stop the replica.
 
-In an emergency it has to start fast, so it imports only what sends an order: no settings, nothing of a server
-(``tests/test_revoke.py``).
+It must start fast in an emergency, so it imports neither settings nor servers (``tests/test_revoke.py``).
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ _CLOSING_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Outcome at one replica: ``state`` of the order, None if the replica did not accept it.
+    """Outcome at one replica: ``state`` of the order; None: the replica did not accept it.
 
-    ``missing`` are the replicas that, as far as this one knows, may lack the order.
+    ``answered``: the replica answered. ``missing`` are other replicas that may lack the order, according to this one.
     """
 
     replica: str
@@ -142,21 +141,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lacking(outcomes: list[Outcome]) -> list[str]:
-    """Return the replicas that may lack the order: some other one names them, and they did not accept it."""
+    """Return the replicas that may lack the order: another replica names them, and they did not accept it."""
     accepted = {urlsplit(one.replica).netloc for one in outcomes if one.state is not None}
     return sorted({name for one in outcomes for name in one.missing} - accepted)
 
 
 def _strip_space(value: str) -> str:
-    """Return a value without the space that keeps its hyphen from being read as the beginning of an option."""
+    """Remove the space that a user puts before a leading hyphen, so that it does not begin an option."""
     return value[1:] if value.startswith(" -") else value
 
 
 def claims_of(arguments: argparse.Namespace, *, now: int, name: str) -> dict[str, object]:
-    """Return the claims of the order, all but who gives it.
+    """Return the claims of the order without issuer and audience.
 
     Raises:
-        ValueError: an option is missing, contradicts another, or has another form.
+        ValueError: an option is missing, contradicts another, or is malformed.
     """
     if not arguments.reason:
         raise ValueError("--reason is missing: say why, for the records")
@@ -186,15 +185,15 @@ def claims_of(arguments: argparse.Namespace, *, now: int, name: str) -> dict[str
 
 
 def _minute(seconds: int) -> int:
-    """Round up to a full minute, so that an order that is soon sent again has the same end."""
+    """Round up to a full minute, so that an order sent again soon has the same end."""
     return -(-seconds // 60) * 60
 
 
 def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> BaseSource:
-    """Make the source of our SVID. Only its module is imported.
+    """Make the source of our SVID, from files or the Workload API. Only its module is imported.
 
     Raises:
-        ValueError: the options contradict each other, a file cannot be read, or the variable is missing or no address.
+        ValueError: the options contradict each other, a file is not readable, or the variable is missing or invalid.
     """
     given = (arguments.svid, arguments.key, arguments.bundle)
     if all(given):
@@ -247,7 +246,7 @@ async def _send(
 
 
 async def _identity(source: BaseSource) -> Identity | None:
-    """Wait for our identity: files that are whole but wrong are refused at once, half-written ones are waited for."""
+    """Wait for our identity; return None after a timeout, or at once for files that are complete but not valid."""
     deadline = time.monotonic() + _WAIT_FOR_IDENTITY_S
     while source.current is None and source.unusable is None and time.monotonic() < deadline:  # noqa: ASYNC110 - no event
         await asyncio.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""Files of a sidecar's settings: watched, and loaded again by a process that may hold nothing else of a sidecar."""
+"""Watches the files of a sidecar's settings, and loads them again. The parent of workers uses this module too."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Load = Callable[[SettingsFiles, Mapping[str, str]], Awaitable[Loaded[Any]]]
 
 
 class SettingsWatch:
-    """The files of settings, and the loading of what they hold now. ``in_force`` is what was loaded and accepted last.
+    """Files of settings, and their reload. ``in_force`` are the settings that were last loaded and accepted.
 
-    ``has_room`` tells if the loader may take so many bytes now.
+    ``has_room`` returns True if the loader may use that many bytes now.
     """
 
     def __init__(
@@ -35,20 +35,20 @@ class SettingsWatch:
         self._watched: Watched | None = None
 
     def watched(self, reload: Callable[[], Awaitable[None]]) -> Watched:
-        """Return the files to watch, which ``reload`` loads again."""
+        """Return the files to watch; ``reload`` is called when they change."""
         last = self.in_force.fingerprint
         self._watched = Watched(what="settings", fingerprint=self.fingerprint, last=last, reload=reload)
         return self._watched
 
     def fingerprint(self) -> Hashable:
-        """Return the fingerprint of the files, which a reload may change."""
+        """Return the fingerprint of the files. Settings include other files, so a reload may change the set."""
         return self._files.fingerprint()
 
     async def load(self) -> Loaded[SidecarSettings]:
-        """Load the settings as their files are now.
+        """Load the settings from their current files.
 
         Raises:
-            ConfigError: they cannot be used, or not now, or need a restart.
+            ConfigError: the settings are not valid, memory is too short to load them, or they need a restart.
         """
         loaded = await self._fresh()
         self._files = loaded.files
@@ -58,10 +58,10 @@ class SettingsWatch:
         return loaded
 
     async def require_usable(self) -> None:
-        """Load the settings as their files are now, for nothing but their problems.
+        """Check that the current files are valid; keep nothing of them.
 
         Raises:
-            ConfigError: as of ``load``.
+            ConfigError: as ``load``.
         """
         self._require_no_restart(await self._fresh())
 
@@ -75,10 +75,10 @@ class SettingsWatch:
         return loaded
 
     async def require_room_in(self, workers: int) -> None:
-        """Require memory for all workers to hold what was loaded beside the settings in force.
+        """Require memory for every worker to hold the loaded settings beside those in force.
 
         Raises:
-            ConfigError: there is too little now.
+            ConfigError: memory is too short now.
         """
         await self._require_room(workers * self._files.settings_bytes(), "is in force in no worker")
 

@@ -11,7 +11,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 def hold_signals() -> None:
     """Block our signals until their handlers are installed.
 
-    By default they would kill the process; the first process of a container would never receive them.
+    By default they would kill the process, or be lost for the first process of a container.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 

@@ -1,4 +1,4 @@
-"""Checks at the start of a process that serves, and its refusal of settings."""
+"""Checks at the start of a process that serves, and prints the problems of its settings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sidecar.identity.source_factory import IdentitySettings
 
 _MIB: Final = 1024 * 1024
 _ADDRESSES: Final = 256 * _MIB  # 225 to 330 MiB measured at the start; with less a process soon fails
-_GRPC_ADDRESSES: Final = 2048 * _MIB  # its dozen threads took 700 MiB, and starts failed below 800
+_GRPC_ADDRESSES: Final = 2048 * _MIB  # the dozen threads of gRPC took 700 MiB, and starts failed below 800
 
 
 def require_address_space(identity: IdentitySettings) -> None:
-    """Refuse a limit of address space (RLIMIT_AS) that would end the process; gRPC aborts without a message.
+    """Check that the limit of address space (RLIMIT_AS) is large enough; above it gRPC aborts without a message.
 
     Raises:
-        ConfigError: with the limit and the fix.
+        ConfigError: the limit is too low.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     by_grpc = identity.py_spiffe

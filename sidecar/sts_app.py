@@ -1,4 +1,4 @@
-"""``sidecar sts``: wiring of a token service. Start order, stop order, no logic."""
+"""``sidecar sts``: runs a token service. Start order and stop order, no logic."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run ``sidecar sts``: the token service, until told to stop. SIGHUP reloads its policy and keys."""
+    """Run ``sidecar sts`` until SIGTERM or SIGINT; return the exit code. SIGHUP reloads its policy and keys."""
     try:
         loaded: Loaded[TokenServiceSettings] = load_at_start(SettingsFiles("sts", Path(arguments.config)), os.environ)
         require_address_space(loaded.settings.identity)
@@ -63,7 +63,7 @@ async def run_token_service(
     Return True if every request ended in time and the sink accepted every record.
 
     Raises:
-        OSError: a listener's address is taken or not ours.
+        OSError: a listener's address is in use, or does not belong to this host.
         PartEndedError: a part has ended by itself.
     """
     metrics = Metrics()
@@ -116,7 +116,7 @@ async def run_token_service(
         await background.run_until(stop)
     finally:
         try:
-            in_time = await server.stop()  # it drains while identity and keys are still updated
+            in_time = await server.stop()  # first: identity and keys are still updated while it drains
             await countersigning.close()
             await background.close()
             if reload is not None:
@@ -130,7 +130,7 @@ async def run_token_service(
 def _issuing(
     settings: TokenServiceSettings, own: Keys, log: AccessLog, source: IdentitySource, keys: IssuerKeys
 ) -> TokenService:
-    """Make the core of a token service."""
+    """Make the service that issues tokens."""
     return TokenService(
         policy=settings.policy,
         keys=own,
@@ -146,13 +146,13 @@ def _issuing(
 
 
 def _silence(register: Register, issuer: str) -> Mapping[str, float]:
-    """Return the age of a token service's own list, by issuer; nothing before a majority of the replicas was heard."""
+    """Return the age in seconds of our own revocation list by issuer; empty until most replicas have answered."""
     silence_s = register.peers.silence_s()
     return {} if silence_s is None else {issuer: silence_s}
 
 
 def _name_in_records(source: IdentitySource, log: AccessLog) -> None:
-    """Let the records name the identity of now, and the metrics tell its life."""
+    """Keep the workload name in records, and the SVID's metrics, up to date with ``source``."""
 
     def follow(identity: Identity | None) -> None:
         log.workload = None if identity is None else identity.spiffe_id

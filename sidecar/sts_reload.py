@@ -1,4 +1,4 @@
-"""Reload of a running token service: its policy, from the settings file, and its signing keys, from their directory."""
+"""Reloads the policy of a running token service from the settings file, and its signing keys from their directory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StsReload:
         """Return the signing keys at the start, from their directory or generated.
 
         Raises:
-            ConfigError: the directory holds no key, or a file that is none.
+            ConfigError: the directory contains no key, or a file that is not a valid key.
         """
         directory = self._settings.key_directory
         if directory is None:
@@ -77,11 +77,15 @@ class StsReload:
         service.log.metrics.settings_used = shares_in_force(fresh.used)
 
     def _look(self) -> Hashable:
-        """Return the fingerprint of the files, which a reload may change."""
+        """Return the fingerprint of the files. Settings include other files, so a reload may change the set."""
         return self._files.fingerprint()
 
     async def _load(self) -> TokenServiceSettings:
-        """Load the settings, and follow the files that they include, also if they cannot be used."""
+        """Load the settings, and watch the files that they include, even if the settings are not valid.
+
+        Raises:
+            ConfigError: as ``load_again``.
+        """
         try:
             loaded: Loaded[TokenServiceSettings] = await load_again(self._files, self._environ)
         except ConfigError as error:

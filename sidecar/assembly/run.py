@@ -14,9 +14,10 @@ async def run_server(server: Server, watcher: FileWatcher, stop: asyncio.Event) 
     """Run a sidecar and watch its settings until ``stop``. Return True if every request ended within the drain time.
 
     Raises:
-        PartEndedError: a part of it has ended by itself.
+        OSError: as ``Server.run``.
+        PartEndedError: a part of the sidecar has ended by itself.
     """
     server.background.start("settings", until_stopped(watcher.run(), stop))  # no reload during a drain
     gc.collect()
-    gc.freeze()  # objects of the start live on: full collections need not scan them
+    gc.freeze()  # full collections need not scan the objects of the start, which live as long as the process
     return await server.run(stop)

@@ -1,4 +1,4 @@
-"""One whole sidecar, made from its settings: what its sides share, the sides, and what runs beside them."""
+"""Assembles a whole sidecar from its settings: shared parts, sides, and background parts."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Place of one worker among several: its ``number``, all inboxes, and the lock of their common sink.
+    """Place of one worker among several: its ``number``, the inboxes of all, and the lock of their common sink.
 
-    All make the workload handle of one ``own_secret``, and ids of sessions by one ``session_key``.
+    All workers derive the workload handle from ``own_secret``, and MCP session ids from ``session_key``.
     """
 
     number: int
@@ -61,7 +61,7 @@ class Place:
 
 
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
-    """Make one sidecar, not yet running. Needs a running event loop."""
+    """Make one sidecar, not yet running. Needs a running event loop. ``place`` None: this is the only process."""
     workers = 1 if place is None else len(place.inboxes)
     metrics = Metrics()
     metrics.settings_used = shares_in_force(settings.used)
@@ -147,7 +147,7 @@ def _access_log(
     metrics: Metrics,
     servers: Callable[[str], tuple[str, int] | None],
 ) -> AccessLog:
-    """Make the stream of records. ``servers`` finds the address behind an outbound route, for spans."""
+    """Make the log of records. ``servers`` returns the address of an outbound route's upstream, for spans."""
     sink, run = settings.records.open_sink(), secrets.token_hex(8)
     return AccessLog(
         sink if place is None else _share(sink, place.sink_lock),
@@ -162,7 +162,7 @@ def _access_log(
 def _trace(
     settings: TracingSettings, run: str, metrics: Metrics, servers: Callable[[str], tuple[str, int] | None]
 ) -> dict[str, Any]:
-    """Make what the record stream needs to export traces. Only here is OpenTelemetry imported."""
+    """Return the arguments of ``AccessLog`` that export traces. OpenTelemetry is imported only here."""
     from sidecar.observe.telemetry.entries import TracedEntry, TracedUnprovenEntry, Traces
     from sidecar.observe.telemetry.otlp import TelemetryExport
 
@@ -250,7 +250,10 @@ def _workload_handle(settings: SidecarSettings, place: Place | None) -> Workload
 
 
 def _handle_delivery(settings: SidecarSettings, place: Place | None, shared: Shared) -> HandleDelivery | None:
-    """Make the delivery of the workload handle. Of several workers the first delivers it: it is the same of all."""
+    """Make the delivery of the workload handle; None if it is not configured, or another worker delivers it.
+
+    All workers have the same handle, so worker 0 delivers it.
+    """
     own, handle = settings.workload_handle, shared.handles.own
     if own is None or handle is None or (place is not None and place.number > 0):
         return None

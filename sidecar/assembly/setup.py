@@ -1,4 +1,4 @@
-"""The part of a sidecar that a reload replaces: policy, keys and clients of token services."""
+"""Makes the part of a sidecar that a reload replaces: policy, keys and clients of token services."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
 
 
 def features_of(settings: SidecarSettings) -> frozenset[str]:
-    """Return the names of the features that settings use."""
+    """Return the names of the features that the settings use."""
     inbound, outbound = settings.inbound_routes.routes, settings.outbound_routes
     used: set[str] = {route.protocol for route in inbound} | {route.protocol for route in outbound.routes}
     uses = {
@@ -67,12 +67,12 @@ def _agent(agent: Upstream, *, h2c: bool) -> Origin:
 
 
 def make_keys(settings: SidecarSettings, source: IdentitySource, log: AccessLog) -> IssuerKeys:
-    """Make the key sets of all issuers; nothing is fetched yet."""
+    """Make the key sets of all issuers, still without keys."""
     return IssuerKeys(settings.keys, source, on_fetched=log.metrics.jwks_updated)
 
 
 def make_exchanges(settings: SidecarSettings, source: IdentitySource, keys: IssuerKeys, log: AccessLog) -> Exchanges:
-    """Make the clients of all token services. Each caches its equal part of what may be cached."""
+    """Make the clients of all token services. Each gets an equal share of the cache limit ``max_issued_mib``."""
     resolver = resolver_of(settings, log)
     max_bytes = settings.memory.max_issued_mib * MIB // max(1, len(settings.exchanges))
     warm_bytes = PREPARED_CALL_BYTES if engine_of(settings.engine) == "native" else 0
@@ -100,6 +100,6 @@ def make_exchanges(settings: SidecarSettings, source: IdentitySource, keys: Issu
 
 
 def resolver_of(settings: SidecarSettings, log: AccessLog) -> Resolver:
-    """Return a resolver with a cache of its own."""
+    """Return a new resolver, with its own cache."""
     dns = None if settings.outbound is None else settings.outbound.dns
     return Resolver(dns, counts=log.metrics.name_lookups)

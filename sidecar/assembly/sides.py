@@ -1,4 +1,4 @@
-"""The sides of one sidecar: each has a listener in front, journeys, and connections to what is behind it."""
+"""Makes the sides of a sidecar. A side has a listener for callers, journeys, and a pool of upstream connections."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sidecar.exchange.federation.tokens import FederatedTokens
     from sidecar.proxy.journeys.remote_handles import RemoteHandles
 
-_UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine, where a large window gains nothing
+_UNREAD_OF_AGENT: Final = 64 * 1024  # the agent is on the same machine, where a larger window gains nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +70,14 @@ class Shared:
 
 
 class Side(NamedTuple):
-    """The connections behind one side, and the listener in front of it."""
+    """One side: the listener for callers, and the pool of upstream connections."""
 
     pool: UpstreamPool
     listener: Listener
 
 
 def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
-    """Make the side with peers in front and the agent behind."""
+    """Make the side that serves peers and calls the agent."""
     pool = pool_of("inbound", settings, shared)
     forwarder, edits = Forwarder(pool, FROM_AGENT, shared.watch, settings.limits), _edits_to_agent(settings, shared)
     journeys = Inbound(
@@ -101,7 +101,7 @@ def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
     native = shared.engine == "native" and edits is to_agent and type(shared.handles) is Handles
     warm: Warm | None = None
     if native:
-        from sidecar.proxy.native.warm_inbound import WarmInbound  # needs no memory where it is not used
+        from sidecar.proxy.native.warm_inbound import WarmInbound  # here: costs memory
 
         gate = WarmInbound(journeys, shared.features, limits=settings.limits, upstream_limits=settings.upstream_limits)
         warm = gate.begin
@@ -112,7 +112,7 @@ def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
 
 
 def _bindings(features: Features, name: str) -> Bounded:
-    """Return the bindings of A2A of one kind."""
+    """Return A2A's bindings of ``tasks`` or ``contexts``; an empty cache if A2A is not in use."""
     a2a = features.used("a2a")
     found: Bounded = EMPTY if a2a is None else getattr(a2a.bindings, name)
     return found
@@ -141,7 +141,7 @@ def _edits_to_agent(settings: InboundSettings, shared: Shared) -> Callable[..., 
 
 
 def outbound_side(settings: OutboundSettings, shared: Shared) -> tuple[Outbound, Side]:
-    """Make the side with the agent in front and the next hops behind."""
+    """Make the side that serves the agent and calls next hops. Returns its journeys too, which the door shares."""
     pool = pool_of("outbound", settings, shared)
     forwarder = Forwarder(pool, FROM_NEXT_HOP, shared.watch, settings.limits)
     parts = outbound_parts(settings, forwarder, shared)
@@ -170,7 +170,7 @@ def outbound_side(settings: OutboundSettings, shared: Shared) -> tuple[Outbound,
 
 
 def outbound_parts(settings: OutboundSettings, forwarder: Forwarder, shared: Shared) -> dict[str, Any]:
-    """Return what a side with next hops behind is made of."""
+    """Return the arguments of ``Outbound``, for a side that calls next hops."""
     return {
         "origins": Origins(shared.source, time.time, forwarder.pool.retire, http2=shared.http2),
         "federated": partial(_federated, shared.source),
@@ -201,13 +201,13 @@ def _federated(source: IdentitySource) -> FederatedTokens:
 
 
 def _own_authorities(address: Address) -> frozenset[str]:
-    """Return the names of our outbound listener itself, under which the agent chooses a target by prefix."""
+    """Return the Host values of the outbound listener, with which the agent selects a target by its path prefix."""
     hosts = {str(address).rpartition(":")[0], "127.0.0.1", "localhost", "[::1]"}
     return frozenset(f"{host}:{address.port}" for host in hosts)
 
 
 def pool_of(direction: Direction, settings: InboundSettings | OutboundSettings, shared: Shared) -> UpstreamPool:
-    """Return the connections behind a side."""
+    """Return the pool of a side's upstream connections."""
     pool = UpstreamPool(
         settings.upstream_limits,
         resolver=shared.resolver,
@@ -234,7 +234,7 @@ def listener_of(
     http2: bool = False,
     warm: Warm | None = None,
 ) -> Listener:
-    """Return the listener in front of a side."""
+    """Return the listener of a side. Arguments as for ``Listener``; ``unproven`` as for ``ShedHandler``."""
     place = ListenerSettings(
         host=settings.listen.host,
         port=settings.listen.port,
@@ -261,7 +261,7 @@ def listener_of(
 
 
 def _connections_of_both_versions() -> type[ServerConnection]:
-    """Only here is the library for HTTP/2 loaded for callers."""
+    """Return the class of connections that negotiate HTTP/1.1 or HTTP/2. The library for HTTP/2 is loaded only here."""
     from sidecar.wire.h2_negotiation import VersionChoice
 
     return VersionChoice

@@ -1,4 +1,4 @@
-"""Sides whose callers prove no workload: those without a sidecar yet, and people's own clients at the door."""
+"""Makes the sides for callers without an SVID: workloads without a sidecar, and users' own clients at the door."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from sidecar.proxy.journeys.headers import FROM_AGENT
 from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.wire.message import Edits
 
-_PART_OF_STRANGERS: Final = 8  # of the connections of peers: callers without a sidecar take no more from them
+_PART_OF_STRANGERS: Final = 8  # such a side has 1 / 8 of the connections of the side for peers or the agent
 
 
 def plain_side(settings: InboundSettings, plain: PlainSettings, shared: Shared) -> Side:
-    """Make the side with callers without a sidecar in front and the agent behind. It has few connections."""
+    """Make the side that serves callers without a sidecar and calls the agent. It has few connections."""
     pool = pool_of("inbound", settings, shared)
     unproven = UnprovenRecords(shared.log, shared.record_rate)
     journeys = PlainInbound(
@@ -58,7 +58,7 @@ def plain_side(settings: InboundSettings, plain: PlainSettings, shared: Shared) 
 def door_side(
     outbound: OutboundSettings, settings: DoorSettings, journeys: Outbound, shared: Shared
 ) -> tuple[PublicCertificate, Side]:
-    """Make the side with people's own clients in front and tool servers of the mesh behind."""
+    """Make the side that serves users' own clients and calls tool servers of the mesh. Returns its certificate too."""
     pool = pool_of("outbound", outbound, shared)
     forwarder = Forwarder(pool, Edits(passes_from_door), shared.watch, settings.limits)
     unproven = UnprovenRecords(shared.log, shared.record_rate)

@@ -1,1 +1,1 @@
-"""Listeners for aiohttp with our own limits: on peers, on connections, and on the time of a request to arrive."""
+"""Listeners with our own limits for aiohttp: on peers, on connections, and on the time in which a request arrives."""

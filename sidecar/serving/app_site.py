@@ -1,4 +1,4 @@
-"""Applications of aiohttp's at listeners of ours: nothing of a request is logged, and no content is decompressed.
+"""Runs aiohttp applications on our listeners: requests are not logged, and content is not decompressed.
 
 The library's own log quotes unparsable input, which may hold a token. Every answered request has a record, and
 handlers report bugs themselves.

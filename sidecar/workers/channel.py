@@ -1,4 +1,4 @@
-"""Messages between parent and worker, on a pair of connected sockets that no other process can open.
+"""Messages between parent and worker, over a pair of connected sockets that no other process can open.
 
 The parent sends a named question and gets an answer, or sends an order without an answer. The first message is the
 ``Start``. When one end closes, the kernel notifies the other end at once.
@@ -18,7 +18,7 @@ from sidecar.config.loader import Loaded
 from sidecar.config.settings import SidecarSettings
 
 _LENGTH: Final = struct.Struct("!I")
-_EVENT: Final = 0  # the number of a message that answers no question
+_EVENT: Final = 0  # number of a message that is neither question nor answer
 
 UP: Final = "up"
 READY: Final = "ready"
@@ -39,11 +39,11 @@ class Start(NamedTuple):
 
 
 class SilentError(Exception):
-    """The other end is gone, or did not answer in time."""
+    """The other process is gone, or did not answer in time."""
 
 
 class ToWorker:
-    """The parent's end. ``heard``: the events received from the worker, ``UP`` and ``READY``."""
+    """The parent's end. ``heard``: the events received from the worker so far, of ``UP`` and ``READY``."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.heard: set[str] = set()

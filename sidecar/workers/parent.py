@@ -4,8 +4,8 @@ The parent serves no request and holds no key, token or identity. It owns the pr
 signals. It creates the workers' shared resources before it starts the workers.
 
 A worker that dies unexpectedly is replaced, with the settings of the others: its requests are lost, the others go on.
-If that happens too often, if a worker dies before it was ready, or if the settings files are invalid by then, the
-others drain and the exit code is 1, so that a supervisor restarts the sidecar.
+If workers die too often, if one dies before it was ready, or if the settings files are invalid by then, the others
+drain and the exit code is 1, so that a supervisor restarts the sidecar.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _log: Final = logging.getLogger("sidecar")
 MAX_RESTARTS: Final = 5  # within RESTARTS_WITHIN_S, of all workers together
 RESTARTS_WITHIN_S: Final = 60.0
 END_S: Final = 15.0  # beyond the drain time, for a worker to write its last records and end
-_ADDRESS_S: Final = 2.0  # the workers of a killed parent release theirs within a second
+_ADDRESS_S: Final = 2.0  # wait for free addresses: the workers of a killed parent release theirs within a second
 
 
 class Worker:
@@ -81,8 +81,7 @@ class Workers:
         self._background = Parts()
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Run all workers until ``stop``. Returns True if each request ended in time and every dead worker was
-        replaced.
+        """Run all workers until ``stop``. Return True if every request ended in time and dead workers were replaced.
 
         Raises:
             OSError: a listener's address is in use or not local.
@@ -98,7 +97,7 @@ class Workers:
             await self._background.run_until(stop, one_is_gone)
         finally:
             self.stopping = True
-            self._background.stop(watching)  # a worker that is to start does not wait for a reload
+            self._background.stop(watching)  # a starting worker must not wait for a reload
             _log.info("stopping the workers")
             for worker in self.living.values():
                 if worker is not None:
@@ -117,7 +116,7 @@ class Workers:
         self._tell("reload")
 
     def leave(self) -> None:
-        """Have each worker ask its callers to use other replicas."""
+        """Have each worker close connections after their answers, so that callers reconnect to other replicas."""
         self._tell("leave")
 
     def _tell(self, order: str) -> None:
@@ -129,9 +128,7 @@ class Workers:
         return [worker.line for worker in self.living.values() if worker is not None]
 
     async def ask(self, name: str, timeout_s: float) -> dict[int, object]:
-        """Ask all workers at once. Returns the answers by worker number; None for a worker that did not answer in
-        time.
-        """
+        """Ask all workers at once; return the answers by worker number, None for a worker without an answer in time."""
 
         async def answer(worker: Worker | None) -> object:
             if worker is None or not worker.up:
@@ -145,7 +142,11 @@ class Workers:
         return dict(zip(numbers, await asyncio.gather(*map(answer, self.living.values())), strict=True))
 
     async def _require_addresses(self) -> None:
-        """Check that all addresses are free: workers bind them shared, so that none would notice a foreign listener."""
+        """Check that all addresses are free. Workers bind them shared, and would not notice another listener.
+
+        Raises:
+            OSError: an address is in use or not local, or its port is 0.
+        """
         settings = self._settings.settings
         deadline = time.monotonic() + _ADDRESS_S
         for side in (settings.inbound, settings.outbound):
@@ -166,7 +167,7 @@ class Workers:
                     break
 
     async def _keep(self, number: int) -> bool:
-        """Keep one worker running until the end. Returns True if it ended without error."""
+        """Run one worker, and replace it when it dies, until the stop. Return True if the last one ended cleanly."""
         successor = False
         while True:
             try:

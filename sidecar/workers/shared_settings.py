@@ -1,8 +1,8 @@
-"""Settings of all workers: the parent loads them once, each worker prepares them, and either all activate them or none.
+"""Settings of all workers: the parent loads them once, each worker prepares them, and all or none put them in force.
 
 One reload runs at a time. A worker that starts meanwhile waits, so that it begins with the settings of the others. If a
-worker dies or does not answer while preparing, the reload is refused and retried. Workers commit one message delay
-apart.
+worker dies or does not answer while it prepares, the reload is refused and retried. Workers commit at nearly the same
+time, one message delay apart.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sidecar.file_watch import Watched
 from sidecar.settings_watch import Load, SettingsWatch
 from sidecar.workers.channel import SilentError, ToWorker
 
-if TYPE_CHECKING:  # of a worker
+if TYPE_CHECKING:  # the parent must not import it
     from sidecar.reload import AppliedSettings
 
 ROOM: Final = "room"
@@ -34,7 +34,7 @@ _PREPARE_S: Final = 30.0  # 10 of them for keys of a new issuer
 
 _SILENT: Final = Problem("settings", "were not prepared by a worker in time", "see its lines of the operations log")
 
-Refusal = tuple[tuple[Problem, ...], bool]  # the problems, and True if they may pass
+Refusal = tuple[tuple[Problem, ...], bool]  # the problems, and True if they are transient
 
 
 class SharedSettings:
@@ -54,7 +54,7 @@ class SharedSettings:
 
     @property
     def settings(self) -> SidecarSettings:
-        """The active settings."""
+        """The settings in force."""
         return self._files.in_force.settings
 
     def watched(self) -> Watched:
@@ -62,10 +62,11 @@ class SharedSettings:
         return self._files.watched(self.reload)
 
     async def reload(self) -> None:
-        """Load the settings and activate them in all workers.
+        """Load the settings and put them in force in all workers.
 
         Raises:
-            ConfigError: the settings are invalid, lack room, or are not prepared by every worker; all keep the current.
+            ConfigError: the settings are invalid, memory is too short, or a worker did not prepare them; all workers
+                keep the settings in force.
         """
         async with self._turn:
             lines = self._lines()
@@ -106,7 +107,7 @@ class SharedSettings:
                 raise
 
     async def _has_room(self, size: int) -> bool:
-        """Return True if a worker has, or can free, memory for the loader: all processes share one limit."""
+        """Return True if a worker has or can free ``size`` bytes for the loader: all processes share one limit."""
         for line in self._lines():
             try:
                 if await line.ask(ROOM, _ROOM_S, size):
@@ -117,7 +118,7 @@ class SharedSettings:
 
 
 class Outcomes:
-    """Writes the outcome of a reload to the records and metrics of each worker; the parent has neither."""
+    """Sends the outcome of a reload to the records and metrics of each worker, because the parent has neither."""
 
     def __init__(self, lines: Callable[[], Sequence[ToWorker]]) -> None:
         self._lines = lines

@@ -1,4 +1,4 @@
-"""One worker: a sidecar without probe and admin socket, which the parent has. ``-m sidecar.workers.worker FD``.
+"""One worker: a sidecar without probe and admin socket, which the parent serves. ``-m sidecar.workers.worker FD``.
 
 A worker has its own loop, Workload API stream, keys, token cache and limits, and listens at the same addresses as its
 siblings. It ends at once when its parent does, so that a killed sidecar does not block the addresses of the next one.
@@ -31,7 +31,7 @@ from sidecar.workers.shared_settings import COMMIT, COUNT, EVENT, PREPARE, REFUS
 
 
 def main(control: int) -> int:
-    """Run until the parent orders the end or is gone. Returns exit code 0 if every request ended in time."""
+    """Run until the parent orders the stop or is gone. Return exit code 0 if every request ended in time."""
     hold_signals()
     parent = ToParent(socket.socket(fileno=control))
     try:
@@ -98,7 +98,7 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
 
 
 def _sign_operations(number: int) -> None:
-    """Name the worker in every line of its operations log."""
+    """Add the worker's number to every line of its operations log."""
 
     def sign(record: logging.LogRecord) -> bool:
         record.worker = number

@@ -1,4 +1,4 @@
-"""Answers of all workers as one: for the probe and the admin socket of their parent."""
+"""Merges the answers of all workers, for the probe and the admin socket of their parent."""
 
 from __future__ import annotations
 
