@@ -15,7 +15,7 @@ _GRPC_ADDRESSES: Final = 2048 * _MIB  # the dozen threads of gRPC took 700 MiB, 
 
 
 def require_address_space(identity: IdentitySettings) -> None:
-    """Check that the limit of address space (RLIMIT_AS) is large enough; above it gRPC aborts without a message.
+    """Check that the limit of address space (RLIMIT_AS) is large enough. At the limit, gRPC aborts without a message.
 
     Raises:
         ConfigError: the limit is too low.

@@ -4,12 +4,11 @@ After a failure the endpoint is avoided for a pause: calls go elsewhere if they 
 probe. Each failed probe doubles the pause, up to a limit. The circuit opens after several failures without any answer
 in between, over a second at least, so that calls which fail together do not open it; an open one gets probes alone.
 
-No one user's calls open it for the others. An answer of any kind keeps it closed, 503 too. Silence counts once for each
-subject since the last answer, however often that subject's calls hang; a failed connection counts each time, whatever
-the subject. Subjects that got no answer have a pause and a probe of their own, so that none of them takes the probe of
-the others.
+The calls of one user cannot open it for the others. An answer of any kind, even a 503, keeps it closed. Silence counts
+once per subject since the last answer, however often that subject's calls hang; a failed connection counts each time.
+Subjects that got no answer have a pause and a probe of their own, so that none of them uses up the probe of the others.
 
-A failure is forgotten after a minute in which no call went there, because another works or nothing is called.
+A failure is forgotten after a minute without a call to the endpoint.
 """
 
 from __future__ import annotations

@@ -215,5 +215,5 @@ def _kind_of(error: SidecarError) -> Failure:
 
 
 def _may_go_on(error: SidecarError, *, once: bool) -> bool:
-    """True if another endpoint may get the form; with ``once`` only if nothing was sent, as to a wrong identity."""
+    """Return True if the form may be sent to another endpoint; with ``once`` only if no byte of it was sent."""
     return not once or isinstance(error, Unsent) or error.reason is Reason.STS_IDENTITY

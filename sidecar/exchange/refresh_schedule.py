@@ -19,8 +19,8 @@ _LEAST_RETRY_S: Final = 2
 def refresh_at(*, now: int, usable_until: int, subject_until: int, spread: float) -> int:
     """Return the second from which a token obtained at ``now`` is refreshed when used; ``usable_until`` means never.
 
-    No issued token outlives its subject token. A token that ends with it (``subject_until``) has no longer-lived
-    successor, and each call would ask for one.
+    No issued token outlives its subject token. If a token ends with its subject token (``subject_until``), a refresh
+    cannot extend its life, and every call would trigger one.
     """
     if usable_until >= subject_until:
         return usable_until

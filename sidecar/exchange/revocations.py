@@ -1,13 +1,13 @@
 """The issuers' lists of revocations: polled every two seconds, verified, merged, and known to be fresh or not.
 
-Every answer carries, signed, when its replica last heard each of the others. The age of a list is the time since a
-majority of the replicas was heard, not since the last answer. A 304 without a confirmation does not count. A list is
-stale if it is older than ``max_stale_s``, or than the ``ttl`` that its issuer allows (the life of a token); then the
-core refuses calls that depend on it. While the replica that answers hears no majority, each poll
-opens a new connection, which may lead to another replica.
+Every answer contains, signed, the times of its replica's last contact with each other replica. The age of a list is the
+time since contact with a majority of the replicas, not since the last answer. A 304 without a confirmation does not
+count. A list is stale if it is older than ``max_stale_s``, or than the ``ttl`` that its issuer allows (the life of a
+token); then the core refuses calls that depend on it. While the answering replica has no contact with a majority, each
+poll opens a new connection, which may lead to another replica.
 
-A list is verified by its issuer's published keys, so a foreign issuer needs nothing but a URL. A long one is read in
-steps: what it stops counts when the last step is done.
+A list is verified with its issuer's published keys, so a foreign issuer needs only a URL. A long list is read in steps;
+its revocations take effect after the last step.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class RevocationLists:
         self._seen = self._now()
 
     def in_force(self, own: frozenset[str]) -> InForce:
-        """Return what is in force now; the lists of ``own`` issuers count for every token."""
+        """Return the revocations in force; those of ``own`` issuers apply to tokens of every issuer."""
         return InForce(
             lists={issuer: one.revocations for issuer, one in self._lists.items()},
             own=own & self._lists.keys(),

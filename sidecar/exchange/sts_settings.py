@@ -1,4 +1,4 @@
-"""Settings of one token service: where it is, who answers there, how it is asked, and its limits."""
+"""Settings of one token service: its endpoints, its pinned identity, our authentication, and limits."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ExchangeSettings:
     ``further_token_endpoints`` are those of its other replicas, each asked while those before it fail.
     ``timeout_s`` bounds a whole exchange, retries included; ``retries`` count connections that failed before an answer.
     ``endpoints`` are those that the adapter asks beside the token endpoint, by the adapter's names.
-    ``authorization_endpoint`` is where a user's browser is sent. What of these is not set, and the adapter needs, comes
-    from the issuer's ``metadata`` (RFC 8414; None: at its usual place), which the same identity must serve.
+    ``authorization_endpoint`` is the URL for a user's browser. Endpoints that the adapter needs and the settings omit
+    come from the issuer's ``metadata`` (RFC 8414; None: at its usual place), which the same identity must serve.
 
     Raises:
         ValueError: the endpoint, the adapter, its options or a number is unusable. The text names field and fix.

@@ -95,7 +95,7 @@ class Watch:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def add(self, descriptor: int) -> None:
-        """Watch a socket until ``discard``; also reports bytes that are there already.
+        """Watch a socket until ``discard``; bytes that have arrived already are reported, too.
 
         Raises:
             OSError: there is no descriptor left for the epoll instance, or no memory.

@@ -97,7 +97,7 @@ def with_bundles(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509
 
 
 def bare_context(protocol: ssl._SSLMethod, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
-    """Make a context with our TLS rules, but no certificate or authority: it presents nothing and trusts nobody."""
+    """Make a context with our TLS rules, without a certificate and without authorities."""
     context = kind(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # SPIFFE IDs name workloads; host names are not checked (X509-SVID section 5)
@@ -125,8 +125,8 @@ def _new_context(protocol: ssl._SSLMethod, svid: X509Svid, bundles: Mapping[Trus
 def _in_order(own: TrustDomain, bundles: Iterable[X509Bundle]) -> Iterable[bytes]:
     """Yield each authority once (DER), in the order in which it hides the fewest others.
 
-    Of several authorities with an issuer's name OpenSSL takes the first whose key identifier does not contradict, and
-    partners choose names freely. So ours come first, and those without a key identifier, which match anything, last.
+    Partners choose names freely. If several authorities have an issuer's name, OpenSSL takes the first one whose key
+    identifier does not contradict. So ours come first, and those without a key identifier, which match anything, last.
     """
     held = [(bundle.trust_domain != own, authority) for bundle in bundles for authority in bundle.authorities]
     held.sort(key=lambda one: (one[0], key_identifier_of(one[1]) is None))
@@ -136,8 +136,8 @@ def _in_order(own: TrustDomain, bundles: Iterable[X509Bundle]) -> Iterable[bytes
 def present(context: ssl.SSLContext, svid: X509Svid, bundle: X509Bundle | None = None) -> None:
     """Configure a context to present our SVID; without intermediates, its authorities from ``bundle`` follow it.
 
-    For a leaf alone OpenSSL would search and verify the path to our authority in each handshake, to present it too: a
-    signature check of 0.1 ms.
+    If only a leaf were configured, OpenSSL would build and verify the path to our authority in each handshake, to
+    present it too. That costs a signature check of 0.1 ms.
 
     Raises:
         ssl.SSLError: OpenSSL rejects it.

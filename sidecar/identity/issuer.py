@@ -1,8 +1,8 @@
 """One issuer's keys: fetched, refreshed, and cached for a limited time if the issuer is unreachable (RFC 7517).
 
 One task does all the fetching, so there is never more than one fetch in flight. It sleeps until the next refresh, or
-until an unknown key ID wakes it: at most once in ``cooldown_s``, because key IDs come from strangers, who must not make
-us generate load. Tokens never name the URL.
+until an unknown key ID wakes it. That happens at most once in ``cooldown_s``: anyone can send key IDs, and must not be
+able to cause load at the issuer. Tokens never name the URL.
 
 A success replaces the whole set: a key that is gone is revoked, and an empty set means no keys. A failure keeps the set
 until it is ``max_age_s`` old; after that there are none, and calls are refused as KEYS_UNAVAILABLE.

@@ -1,10 +1,10 @@
 """The identity source that follows a SPIFFE Workload API through py-spiffe: a second client for the same API.
 
-Theory of operation. py-spiffe calls back on its own threads; they are bridged to the loop here and nowhere else. Its
-``X509Source`` is not used: it goes on serving a withdrawn identity, and closes for ever on an update that it cannot
-parse. A supervisor around the client below it is better: one client per attempt (a long-lived channel waits longer and
-longer before it notices that its server is back), no retries of its own, and every error ends the attempt. Errors
-differ only by their text, so the text decides, and a test holds py-spiffe to it.
+Theory of operation. py-spiffe calls back on its own threads; only this module bridges them to the event loop. Its
+``X509Source`` is not used: it keeps serving a withdrawn identity, and closes for good on an update that it cannot
+parse. Instead, a supervisor runs the client below it: one client per attempt, because the back-off of a long-lived
+channel grows; no retries by the client; every error ends the attempt. Errors differ only by their text, so the text
+decides, and a test compares it with py-spiffe's.
 
 Data that py-spiffe drops is not available here: hints, and all of an update if one bundle does not parse. An empty
 bundle does not parse, so a federated trust domain that withdraws all its authorities makes updates unusable. To keep

@@ -1,7 +1,7 @@
 """TLS connections whose peer's certificates are bounded before OpenSSL parses them.
 
-The loop puts received bytes into the connection's incoming buffer. OpenSSL has another one: until the handshake is over
-bytes pass through a ``Screen`` from one to the other, and always through a ``RecordGate``.
+The event loop writes received bytes into the connection's incoming buffer; OpenSSL reads from a second buffer. Between
+the two, all bytes pass through a ``RecordGate``, and those of the handshake through a ``Screen`` as well.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class ScreenedSSLObject(ssl.SSLObject):
         return bool(released)
 
     def _let_more_through(self) -> bool:
-        """Pass on the bytes at the gate, then those received since. The result is that of ``_receive``."""
+        """Pass on the bytes that wait at the gate, then those received since. Returns as ``_receive``."""
         more = self._gate.more()
         if not more:
             return bool(self._incoming.pending or self._incoming.eof) and self._receive()
@@ -223,7 +223,7 @@ class ScreenedSSLObject(ssl.SSLObject):
             self._released.write_eof()
 
     def _step(self, screen: Screen) -> None:
-        """Take one step of OpenSSL's, which may log the key of the records that are held back."""
+        """Run one step of OpenSSL, which may log the key of the records that the screen holds back."""
         secrets = self._secrets
         if secrets is None or screen.over or screen.keyed or not screen.heard:
             self._sslobj.do_handshake()

@@ -1,8 +1,8 @@
 """The webhook without its sockets: one AdmissionReview in, one answer out, one record and one count of it.
 
-An API server shows no certificate, so anybody who reaches the port may ask. Answers reveal nothing but the definition
-of the sidecar; the remaining threat is load. So bodies state their length, large ones are parsed one at a time while
-small ones pass, and records have a rate (``REVIEWS``, and ``RecordRate`` for invalid reviews).
+An API server presents no certificate, so anyone who reaches the port may send a review. Answers reveal only the
+definition of the sidecar; the remaining threat is load. So bodies must state their length, large ones are parsed one at
+a time, and records are rate-limited (``REVIEWS``, and ``RecordRate`` for invalid reviews).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from sidecar.sts.rules import ForeignIssuer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
-    """The subject, extent and end of an authority.
+    """The subject, limits and end of an authority.
 
     ``issuer`` and ``subject`` are the pair that rules match: the user's own, or the foreign issuer's. The issued token
     has ``issued_subject`` and ``sub_id``, and ends by ``expires_at``. ``txn`` is None where a chain starts.

@@ -58,10 +58,10 @@ def known_names(policy: StsPolicy, domains: Iterable[object]) -> KnownNames:
 
 
 def _longest_s(policy: StsPolicy) -> Mapping[Kind, int]:
-    """Return the longest useful life of an order for a ``txn`` or a ``jti``, a day or more; no entry where unknown.
+    """Return the longest useful life in seconds of an order for a ``txn`` or a ``jti``, at least a day.
 
-    Chains of ours end with their first token, and one for a login begins while the login lives. Tokens of foreign token
-    services with the same ``txn``, or exchanged from one token, have no known limit.
+    A kind without an entry has no known limit: both kinds if there are foreign token services, and ``jti`` if the
+    tokens of a login issuer have none. A chain that starts here ends with its first token.
     """
     if policy.foreign_issuers:
         return {}

@@ -11,12 +11,12 @@ may be cached, and the time until the consumer fetches again. A key that reaches
 before its time is held back there until the same span is over; meanwhile the key before it goes on signing. A key stays
 published for as long again after its successor took over, because another replica may have seen the successor later.
 
-A replica that starts cannot know when a key came: it may have come just now, after its own time, so that another does
-not publish it yet. It holds back each key as if it had just come, and signs by the one before. That one must still be
-published elsewhere, where the later key may have signed since its time: so keys stay published for ``LATE_S`` longer,
-and a key that began longer ago than that is not held back. The first key in the directory has none before it, and is
-not held back either. So the order in which replicas see a key, or start, decides nothing if the key came no later than
-``LATE_S`` after its time.
+A starting replica cannot know when a key arrived: it may have arrived just now, after its own time, and another replica
+may not publish it yet. So the starting replica holds back each key as if it had just arrived, and signs with the key
+before it. Other replicas, where the later key may sign since its time, must still publish that earlier key. So keys
+stay published for ``LATE_S`` longer, and a key whose time is longer ago than that is not held back. The first key in
+the directory has no predecessor and is not held back either. Therefore the order in which replicas start or see a key
+does not matter if the key arrives at most ``LATE_S`` after its time.
 
 The signing key never goes back to an earlier one: that one may have left the published set. A replica whose signing key
 is gone from the directory has no signer, and is not ready, until a later key is due.

@@ -47,12 +47,12 @@ STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r
 
 
 class H1Layout(Layout):
-    """The layout of an HTTP/1.1 head, with the places of the fields for framing and for the connection.
+    """Layout of an HTTP/1.1 head, with the places of the fields that frame its body or control the connection.
 
-    ``host`` is None unless there is exactly one. ``plain``: no framing or connection fields; ``usual``: at most one
-    length and one Connection field, at ``length`` and ``option``. ``constant``: the fields whose values decide
-    how the head is read, except that length. ``breaks``: the line feeds of these fields; None if a name is not a
-    token.
+    ``host`` is the place of Host; None unless there is exactly one. ``plain``: there are no framing or connection
+    fields. ``usual``: at most one Content-Length and one Connection field, at the places ``length`` and ``option``.
+    ``constant``: places of all other fields whose values affect parsing. ``breaks``: line feeds of the head's lines;
+    None if a name is not a token.
     """
 
     __slots__ = (

@@ -54,8 +54,8 @@ the rest of its body has come."""
 class ServerConnection(asyncio.Protocol):
     """One accepted connection; plain or TLS, on any event loop.
 
-    The stream and the native engine (``proxy/warm.py``) use the public attributes. ``stream`` is the
-    request in progress, ``rest`` the buffered input.
+    The stream and the native engine (``proxy/native/warm.py``) use the public attributes. ``stream`` is the request in
+    progress, ``rest`` the buffered input.
     """
 
     __slots__ = (

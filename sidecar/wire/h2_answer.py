@@ -87,7 +87,7 @@ class Answer:
 
     @property
     def is_whole(self) -> bool:
-        """True if all of it has come and nothing was told: the sink gets it in one event. Trailers have their own."""
+        """True if the answer is complete, has no trailers and was not reported in part: one event suffices."""
         return self.over and not (self._told or self.trailers)
 
     def tell_whole(self, sink: ResponseSink, data: bytes) -> None:

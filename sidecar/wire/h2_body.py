@@ -54,7 +54,7 @@ class RequestBody:
 
     @property
     def complete(self) -> bool:
-        """True if there is none, or if all of it was taken."""
+        """True if the sink has consumed the whole body, or there is no body."""
         return self.ended and not self._arrived
 
     @property

@@ -80,10 +80,10 @@ class DirectConnection(H2Connection):
         return stream
 
     def forget_closed(self) -> None:
-        """Remove closed streams; the library remembers how each ended.
+        """Remove closed streams; the library still remembers how each ended.
 
-        For an interim answer on one that was reset and is not forgotten, the library would end the connection, and
-        with it the calls of others; so it would for settings that overflow the window of a closed one.
+        Otherwise the library would end the connection, with the calls of others, in two cases: an interim answer on a
+        stream that was reset, and settings that overflow the window of a closed stream.
         """
         self._open_streams(1)
 

@@ -1,8 +1,7 @@
-"""One request and its answer on an HTTP/2 connection to an upstream: used like a connection of HTTP/1.1 of its own.
+"""One request and its answer on an HTTP/2 connection to an upstream, with the interface of an HTTP/1.1 connection.
 
-A pool hands out ``H2Exchange`` objects where the upstream speaks HTTP/2, and takes them back when their answer is
-complete. The pump sees each as a connection with one request at a time; exchanges of one upstream connection share its
-socket.
+The pool hands out an ``H2Exchange`` if the upstream speaks HTTP/2, and takes it back when the answer is complete. To
+the pump it is a connection with one request at a time; all exchanges of one upstream connection share its socket.
 """
 
 from __future__ import annotations

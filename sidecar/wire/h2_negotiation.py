@@ -1,7 +1,7 @@
 """Choice of the HTTP version: by ALPN over TLS, by a caller's first bytes without TLS.
 
-Without TLS a first line that belongs to neither version ends the connection without an answer: the preface of HTTP/2
-is then an invalid one (RFC 9113 section 3.4), and an answer would be in a version that its sender does not speak.
+Without TLS, a first line that fits neither version closes the connection without an answer: it is an invalid preface of
+HTTP/2 (RFC 9113 section 3.4), whose sender may not understand an answer in HTTP/1.1.
 
 For upstreams without TLS the settings state the version.
 

@@ -1,8 +1,9 @@
 """The library h2 as configured for both sides of the sidecar.
 
-It keeps the states of streams, the windows and the compression of heads. Here are decided: what makes a head malformed
-(``h2_head``), as the library would end the whole connection for it; what is too much of something (``h2_frames``); and
-when a connection ends, as the library cannot go on with streams after a GOAWAY, which RFC 9113 section 6.8 expects.
+The library keeps the states of streams, the windows and the compression of heads. Three decisions are ours: which heads
+are malformed (``h2_head``), because the library would end the whole connection for one; the limits against floods
+(``h2_frames``); and the end of a connection, because the library cannot continue streams after a GOAWAY as RFC 9113
+section 6.8 requires.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class Session(DirectConnection):
 
     ``window`` bounds the buffered content of all streams.
 
-    ``max_head_bytes`` bounds a head of the peer's. One up to twice as large can be refused by itself; past that the
-    connection ends, as its compression can no longer be followed.
+    ``max_head_bytes`` bounds a head of the peer. A head up to twice as large is refused alone; a larger one ends the
+    connection, because the state of its compression is lost.
     """
 
     MAX_CLOSED_STREAMS = 512  # the library's own number costs 8 MB a connection
@@ -107,8 +108,8 @@ class Session(DirectConnection):
     def begin(self) -> None:
         """Queue the preface and the settings.
 
-        The limit of streams is a change of settings: until the peer has it, the library would end the connection for
-        one stream too many, which may have been on its way.
+        The limit of streams follows as a change of settings: with an initial limit, the library would end the
+        connection for a stream that the peer opened before it received the limit.
         """
         literals.add_reader()
         self.initiate_connection()
@@ -142,8 +143,8 @@ class Session(DirectConnection):
     def _forget_table_sizes(self) -> None:
         """Keep only the least and the last size of the encoder's table for the next head (RFC 7541 section 4.2).
 
-        The library would remember, and tell, each that the peer has ever asked for: also one that is larger than the
-        peer allows by now, for which it would end the connection.
+        The library would announce every size that the peer has ever set. The peer would end the connection for a size
+        above its present limit.
         """
         sizes = self.encoder.table_size_changes
         if len(sizes) > 1:

@@ -29,10 +29,10 @@ class Kind(Enum):
 class Rules(NamedTuple):
     """Limits of one kind; ``stays_open``: it is a stream.
 
-    A stream has no minimum rate, only ``stream_idle_timeout_s`` of silence in both directions, from the head of its
-    request on. A message must keep ``min_rate``, its answer must begin within ``first_byte_timeout_s``, and ``silence``
-    is the longest one inside that answer. ``ends_with_token``: it never finishes by itself, and clients reconnect.
-    Otherwise ``upload`` and ``max_stream_s`` limit its request and its answer after the token has expired.
+    A stream has no minimum rate; from its head on, silence in both directions may last ``stream_idle_timeout_s``. A
+    message must keep ``min_rate``, its answer must begin within ``first_byte_timeout_s``, and silence inside that
+    answer may last ``silence``. ``ends_with_token``: a call of this kind has no natural end, and clients reconnect.
+    Other kinds may outlast their token: ``upload`` then limits the request, ``max_stream_s`` the answer.
     """
 
     stays_open: bool
@@ -74,8 +74,8 @@ def kind_of_answer(kind: Kind, head: Response) -> Kind:
 class Patience(NamedTuple):
     """Seconds of silence that an upstream connection allows.
 
-    ``head_s`` before the answer: from the end of the request, or with ``while_sending`` between any two pieces of it
-    too. ``answer_s`` inside the answer, ``taking_s`` while the upstream takes no more of the request.
+    ``head_s`` before the answer, from the end of the request; with ``while_sending`` also between pieces of the
+    request. ``answer_s`` inside the answer, ``taking_s`` while the upstream reads nothing more of the request.
     """
 
     head_s: float

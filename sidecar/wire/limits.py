@@ -26,7 +26,7 @@ class ServerLimits:
     as the peer's kernel has acknowledged it, which may happen only in large steps. Once the token
     has expired, a request ends ``max_upload_s`` after it began and an answer ``max_stream_s`` after its head;
     event streams by GET and WebSockets end with the token. The page on HTTP/2 has a table of the limits by kind of
-    request ("Streams that stay open"), for HTTP/1.1 too. An answer of which its peer has read next to nothing waits for
+    request ("Streams that stay open"), for HTTP/1.1 too. An answer that its peer hardly reads ends after
     ``unread_timeout_s``. ``linger_*`` bound the input that is discarded after an early answer; silence
     ends it only where the connection cannot be half-closed (TLS).
     """

@@ -52,8 +52,8 @@ class Edits(NamedTuple):
     """Edits to the fields of a message: forwards the fields whose names pass ``passes``, and sets fields of ours.
 
     ``names`` and ``values`` are those of the fields that are set, in the same order. Fields that the peer's Connection
-    field lists never pass, whatever the rule says; ours are set in any case. Where a message ends is for the wire to
-    say: no edit sets a field of ``FRAMING``.
+    field lists never pass, whatever the rule says; ours are set in any case. The wire sets the fields of ``FRAMING``:
+    no edit does.
     """
 
     passes: Passes

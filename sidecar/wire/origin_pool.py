@@ -3,11 +3,11 @@
 Theory of operation. The connection returned last is reused first, so that the others can age and close. A call that
 finds none, or finds calls waiting, joins the queue, and a connection is opened for it. The first free connection, new
 or returned by another call, goes to the call that has waited longest. No call passes the queue: with more calls than
-connections, a later call would otherwise take a returned connection from a waiting one. Only where more connections are
-idle than calls wait for one, which then all get theirs in the next event-loop iteration, a later call takes one. A new
-connection that is no longer needed is kept, and an attempt that is no longer needed counts for the next call. So no
-more connections are opened than there are concurrent calls, and no call waits for a handshake while a connection is
-free.
+connections, a later call would otherwise take a returned connection from a waiting one. A later call gets a connection
+at once only if there are more idle connections than waiting calls, which are all served in the next event-loop
+iteration. A new connection that is no longer needed is kept, and an attempt that is no longer needed counts for the
+next call. So no more connections are opened than there are concurrent calls, and no call waits for a handshake while a
+connection is free.
 
 A failed attempt fails one call, the longest waiting of those that waited when it began; the others have attempts and
 deadlines of their own. A cancelled call cancels an attempt that is no longer needed.

@@ -62,10 +62,10 @@ class Sender(Protocol):
 class Stream(Protocol):
     """One request (``head``, None if it was unusable) and the one answer to it. Nothing here waits.
 
-    Its ``owner`` is notified that the answer must end, or that the peer vanished before it did; the latter goes to the
-    ``sender`` while there is one, which is also notified when the peer reads no more data for now. ``status`` is 0
-    until an answer begins. After the stream has ``ended``, or its peer is ``gone``, calls have no effect. ``bytes_in``
-    and ``bytes_out`` count bytes on the wire.
+    The ``owner`` is notified if the answer must end, or if the peer disconnects before the end of the answer. While
+    there is a ``sender``, it gets the second notification instead, and is notified when the peer stops reading.
+    ``status`` is 0 until an answer begins. After the stream has ``ended``, or its peer is ``gone``, calls have no
+    effect. ``bytes_in`` and ``bytes_out`` count bytes on the wire.
     """
 
     head: Request | None

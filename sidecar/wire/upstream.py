@@ -58,7 +58,7 @@ class Exchange(Protocol):
 class Upstream(Exchange, Protocol):
     """Carries one request at a time: ``ask``; or ``start``, ``send_body``, ``end_body``, and ``flush`` a batch.
 
-    ``kept``: it was idle in the pool, so that its upstream may close it, unseen by the next request.
+    ``kept``: the connection was idle in the pool, so its upstream may close it just before the next request.
     """
 
     kept: bool

@@ -10,9 +10,9 @@ class StaleConnection(Unavailable):
 
 
 class UnseenRequest(StaleConnection):
-    """Failure of a request with which its upstream says that it has not begun (RFC 9113 section 8.7).
+    """Failure of a request that its upstream has not begun to process, as it states (RFC 9113 section 8.7).
 
-    ``body`` is all of its content; None: part of it may be gone.
+    ``body`` is the whole content, for a retry; None: part of it may be lost.
     """
 
     def __init__(self, detail: str, body: bytes | None) -> None:

@@ -1,8 +1,9 @@
 """Agent Authorization Grant: draft-rosenberg-oauth-aauth, draft-patwhite-aauth-00 (dormant). No browser takes part.
 
-The token service asks the user by some way of its own, and is polled as in the device grant (RFC 8628), at the token
-endpoint of the settings: whatever its answer names is not asked. Its tokens need not name an actor. Then only a profile
-with ``actor: client-table`` (or ``client``) proves one; without, they are refused. Option ``target`` as in ``obo``.
+The token service asks the user by a channel of its own. It is polled as in the device grant (RFC 8628), always at the
+token endpoint in the settings, even if its answer names another one. Its tokens need not name an actor: then only a
+profile with ``actor: client-table`` (or ``client``) proves the actor, and with other profiles they are refused. Option
+``target`` as in ``obo``.
 """
 
 from __future__ import annotations

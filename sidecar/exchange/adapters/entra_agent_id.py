@@ -1,15 +1,15 @@
 """Microsoft Entra Agent ID, on behalf of a user (preview, as documented in November 2026): no RFC 8693, no ``act``.
 
 Two calls of one token endpoint. The blueprint, which has the credential, asks for a token of one of its agent
-identities (``fmi_path``); with that as client assertion the agent identity exchanges the user's token (OBO). The actor
-is ``azp``, mapped by the profile ``entra``. No chain is kept: only an entry can use it. A token of the agent's own has
-no name of ours in it, only GUIDs of a directory: there is no ``own``.
+identities (``fmi_path``); with that token as client assertion the agent identity exchanges the user's token (OBO). The
+actor is ``azp``, mapped by the profile ``entra``. Chains are not kept, so only an entry can use this adapter. ``own``
+is not supported: a token for the agent itself names GUIDs of a directory instead of our SPIFFE ID.
 
 Options:
 
 - ``agent_id``: the client ID of the agent identity; our ``client_id`` is the blueprint's.
 - ``scope``: ``named`` asks for each planned scope, as ``{audience}/{scope}``, ``default`` for ``{audience}/.default``.
-  Either way Entra may issue all that was ever granted, and the proof refuses what is wider than planned.
+  In both cases Entra may issue all scopes that were ever granted; the proof refuses a token wider than planned.
 """
 
 from __future__ import annotations

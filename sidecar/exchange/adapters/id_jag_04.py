@@ -1,8 +1,9 @@
 """Identity assertion authorization grants (ID-JAG), by draft-ietf-oauth-identity-assertion-authz-grant-04.
 
-Two steps over two servers: where the user logged in (``idp``) the ID token becomes an ID-JAG, and the authorization
-server of the target takes that for an access token. Only a login starts this: an access token is none of the subject
-tokens. No actor token is sent, because the draft gives it no meaning; the client is the actor.
+Two steps at two servers: the server of the user's login (``idp``) exchanges the ID token for an ID-JAG, and the
+authorization server of the target exchanges the ID-JAG for an access token. Only a login can start this, because an
+access token is not a valid subject token. No actor token is sent, because the draft defines no meaning for it; the
+client is the actor.
 """
 
 from __future__ import annotations

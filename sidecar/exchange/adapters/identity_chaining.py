@@ -1,13 +1,13 @@
 """Identity chaining across domains, by draft-ietf-oauth-identity-chaining-17.
 
-Two steps over two servers: the authorization server of our own domain (``home``) exchanges the inbound token for a JWT
-authorization grant, and the one of the target's domain takes that for an access token. Both may rewrite claims, so what
-counts is the issued token alone.
+Two steps at two servers: the authorization server of our own domain (``home``) exchanges the inbound token for a JWT
+authorization grant, and the one of the target's domain exchanges the grant for an access token. Both may rewrite
+claims, so only the issued token is verified.
 
 Options:
 
 - ``target``: the parameter that names the second server at the first, ``audience`` or ``resource``.
-- ``scope``: ``both`` servers are asked for the scopes, or the ``last`` alone, where the first does not know them.
+- ``scope``: ``both`` servers get the scopes, or only the ``last``, if the first does not know them.
 - ``home_issuer``: the issuer of the grants; if empty, the issuer of the inbound token.
 """
 

@@ -1,9 +1,8 @@
-"""JWT authorization grants (RFC 7523 section 2.1): one authorization server issues them, another takes them.
+"""JWT authorization grants (RFC 7523 section 2.1): one authorization server issues them, another accepts them.
 
-The sidecar carries a grant from the first server to the second. Its signature is not checked here: it says something
-to the second server alone, which has the first one's keys, and proves nothing about the token that comes of it. That
-token is proven by the second server's keys, like any other. What is checked here keeps a grant for another server,
-client or user from being sent on.
+The sidecar carries a grant from the first server to the second. It does not verify the grant's signature: that is for
+the second server, which has the first one's keys. The resulting token is verified with the second server's keys, like
+any other. The checks here prevent sending a grant for another server, client or user.
 """
 
 from __future__ import annotations

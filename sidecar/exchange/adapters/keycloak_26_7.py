@@ -1,8 +1,9 @@
-"""Standard token exchange of Keycloak up to 26.7, which looks at no actor token and issues no ``act``.
+"""Standard token exchange of Keycloak up to 26.7, which ignores actor tokens and issues no ``act``.
 
-The one true statement about the actor is ``azp``, the client that authenticated. So the client is registered under our
-SPIFFE ID and authenticates by JWT-SVID, and the issuer's profile (``keycloak-26.7``) reads ``azp``. No chain is kept:
-only an entry can use it. Our own token would name a service account by a UUID, never us: there is no ``own``.
+Only ``azp``, the authenticated client, identifies the actor. So the client is registered under our SPIFFE ID and
+authenticates by JWT-SVID, and the issuer's profile (``keycloak-26.7``) reads ``azp``. Chains are not kept, so only an
+entry can use this adapter. ``own`` is not supported: such a token names a service account by a UUID instead of our
+SPIFFE ID.
 """
 
 from __future__ import annotations

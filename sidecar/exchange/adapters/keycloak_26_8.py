@@ -1,9 +1,10 @@
 """Delegation of Keycloak 26.8 (preview feature ``token-exchange-delegation``): ``act`` names the client that acts.
 
-Keycloak takes only its own access tokens as actor. So we get one by client credentials, for all exchanges of a while,
-and show it beside the user's token, whose ``may_act`` must name us. ``act`` is a copy of it: ``sub`` is the UUID of our
-service account, ``client_id`` our client, which is our SPIFFE ID (profile ``keycloak``). A chain is not kept: only an
-entry can use it. Our own token names the service account alone, never us: there is no ``own``.
+Keycloak accepts only its own access tokens as actor tokens. So we request one by client credentials, reuse it for a
+while, and send it beside the user's token, whose ``may_act`` must name us. In the issued ``act``, copied from
+``may_act``, ``sub`` is the UUID of our service account and ``client_id`` our client, which is our SPIFFE ID (profile
+``keycloak``). Chains are not kept, so only an entry can use this adapter. ``own`` is not supported: such a token names
+the service account instead of our SPIFFE ID.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth,
 
 
 def exchange(wanted: Wanted) -> Steps:
-    """Ask for our own token, and with it for the planned one."""
+    """Request our own token, then the planned token with ours as actor token."""
     own = yield Step(form=client_credentials_form(ClientCredentialsRequest()), shared=True)
     plan = wanted.plan
     request = ExchangeRequest(

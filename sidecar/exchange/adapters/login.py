@@ -1,9 +1,9 @@
 """Interface for dialects with a user's login: begun first, completed later.
 
-Both halves are generators of steps like an exchange, and as pure. ``begin`` returns what the login waits for: the URL
-that the user's browser is sent to, or a code by which the token service knows the request. ``complete`` returns the
-token, or that the user has not answered yet. Random values, and the answer that comes back through the browser, are the
-sidecar's business: an adapter makes no ``state`` and never sees one that does not match.
+Both halves are generators of steps, as pure as an exchange. ``begin`` returns the URL for the user's browser, or a code
+that names the request at the token service. ``complete`` returns the token, or that the user has not answered yet. The
+sidecar makes the random values and checks the answer from the browser: an adapter makes no ``state`` and never sees a
+``state`` that does not match.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Workload Authorization Grant, draft-carleton-workload-authz-grant-02 (November 2026): a workload for itself alone.
 
 The grant is a JWT that names the workload, signed by the identity provider of the platform that hosts it (RFC 7523
-section 2.1). Ours is the JWT-SVID, signed by the trust domain. No user is in it, so no token is exchanged: access for
-somebody else is out of that draft's scope.
+section 2.1). Our grant is the JWT-SVID, signed by the trust domain. It names no user, so no token of a user is
+exchanged: access on behalf of a user is outside that draft's scope.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """AWS's web identity federation, for Amazon Bedrock: a role's credentials, made into a short-term Bedrock API key.
 
-After "AssumeRoleWithWebIdentity" of the STS API reference (version 2011-06-15, its answer in XML), "Signature Version
-4" for query strings, and AWS's published token generator for Bedrock, whose present texts were not at hand in November
-2026; the signature was compared with botocore's. Bedrock takes such a key as a bearer token; other services want each
-request signed with its whole body, which a stream has not.
+Written from memory of "AssumeRoleWithWebIdentity" in the STS API reference (version 2011-06-15, answers in XML),
+"Signature Version 4" for query strings, and AWS's published token generator for Bedrock; the current texts were not
+available in November 2026. The signature was compared with botocore's. Bedrock accepts such a key as a bearer token;
+other services require a signature over the whole body, which is not known for a stream.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class TracedEntry(Entry):
         return self._traces.continued(self.direction, self.call_in, parents, states)
 
     def close(self, head: Head | None = None) -> None:
-        """Write the record. A request that was not forwarded with a context has a span too."""
+        """Write the record. If the request was forwarded without a trace context, make its span now."""
         if self.span_id is None and head is not None:
             _, self.trace_id, self.span_id, _ = self.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
         super().close(head)
