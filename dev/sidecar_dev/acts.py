@@ -13,7 +13,10 @@ TWO: Final = "act 2: the same agents, beside sidecars"
 LAST: Final = "the evidence"
 
 QUESTION: Final = {"question": "When does Globex renew?", "customer": "42"}
-POISON: Final = {"question": "When does Shinra renew?", "customer": "66"}  # whose notes tell the planner what to do
+POISON: Final = {
+    "question": "When does Shinra renew?",
+    "customer": "66",
+}  # the notes of this customer instruct the planner
 
 _LOGGED: Final = ("planner", "writer", "crm")
 _EXPORT: Final = "tools/call:export_customers"

@@ -34,7 +34,7 @@ def call(
     request = urllib.request.Request(url, data=payload, headers={**headers, **(fields or {})}, method=method)  # noqa: S310
     try:
         with opener().open(request, timeout=TIMEOUT_S) as response:
-            # Of its fields only the session counts: an agent that passes the answer on states its length itself.
+            # Only the session's field is kept: an agent that forwards the answer sets the length itself.
             session = response.headers.get(SESSION_FIELD)
             fields = {} if session is None else {SESSION_FIELD: session}
             return Outgoing(response.status, _body_of(response), fields=fields)

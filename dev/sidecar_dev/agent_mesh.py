@@ -1,4 +1,4 @@
-"""The mesh around one agent program: its processes brought up, followed, and stopped in order."""
+"""The mesh around one agent program: starts its processes, follows them, and stops them in order."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class AgentMesh:
         self._processes = Processes(directory)
         self._tail = Tail([directory / f"{name}.records" for name in (*self._sidecars, "sts")])
         self._settings: dict[str, Settings] = {}
-        self._reloads_before: dict[str, int] = {}  # of sidecars whose settings were written again: reloads until then
+        self._reloads_before: dict[str, int] = {}  # number of reloads before a sidecar's settings were last written
         self._started = False
         self._told_to_stop: signal.Signals | None = None
 
@@ -63,7 +63,7 @@ class AgentMesh:
             signal.signal(number, self._on_signal)
         try:
             self._start_mesh()
-            list(self._tail.new())  # what was refused while nothing had an identity yet is no fault of the program
+            list(self._tail.new())  # skip refusals from before the processes had identities
             self._start_agent()
             self._follow()
             return self._stop()
@@ -206,7 +206,9 @@ class AgentMesh:
         hint_at = time.monotonic() + _HINT_S
         while self._started and self._told_to_stop is None and self._processes.exit_code(_COMMAND) is None:
             self._name_tools()
-            if not shown and listens(port) and not self._are_reloading():  # else its first call has no name yet
+            if (
+                not shown and listens(port) and not self._are_reloading()
+            ):  # after the reload, so that the first call has a name
                 shown = True
                 self._show_call()
             if time.monotonic() > hint_at:
@@ -299,6 +301,6 @@ def _is_up(service: Service) -> bool:
 
 
 def say(line: str) -> None:
-    """A line on stderr: stdout is the agent's."""
+    """Print a line on stderr: stdout belongs to the agent."""
     sys.stderr.write(f"sidecar: {line}\n")
     sys.stderr.flush()

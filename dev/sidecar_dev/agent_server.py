@@ -25,7 +25,7 @@ HEALTH: Final = "/healthz"  # says that it listens; not logged
 
 @dataclass(frozen=True)
 class Incoming:
-    """One request as the agent sees it."""
+    """One request, as the agent receives it."""
 
     method: str
     path: str
@@ -53,7 +53,7 @@ class AgentServer(ThreadingHTTPServer):
     with the bearer token's user, as web frameworks log; ``-`` is standard output.
     """
 
-    request_queue_size = 128  # 5 by default: of 64 callers at once some would be turned away by the kernel
+    request_queue_size = 128  # the default is 5: the kernel would refuse some of 64 concurrent callers
     daemon_threads = False  # closing waits for requests in flight
 
     def __init__(
@@ -195,7 +195,7 @@ def _line(address: str, incoming: Incoming, line: str, status: int, size: int) -
 
 
 def _user_of(incoming: Incoming) -> str:
-    """The user a bearer token names; "-" where it is not a JWT."""
+    """Return the user that a bearer token names; "-" if it is not a JWT."""
     parts = incoming.headers.get("authorization", "").removeprefix("Bearer ").split(".")
     if len(parts) != 3:
         return "-"

@@ -37,9 +37,9 @@ CUSTOMERS: Final = {
 
 
 def front(incoming: Incoming) -> Outgoing:
-    """The app where alice logs in: hands her question to the planner.
+    """Serve the app where alice logs in: forward her question to the planner.
 
-    She brings her login token. Where the app knows the login issuer (``LOGIN_URL``), a name and password will do.
+    The request has her login token; with ``LOGIN_URL``, the login issuer, a name and password instead.
     """
     scheme, _, credentials = incoming.headers.get("authorization", "").partition(" ")
     if scheme == "Basic" and "LOGIN_URL" in os.environ:
@@ -51,7 +51,7 @@ def front(incoming: Incoming) -> Outgoing:
 
 
 def _log_in(url: str, user: str, password: str) -> str | None:
-    """Log a user in and return the token. SSL_CERT_FILE names the CAs that the issuer is verified by."""
+    """Log a user in and return the token. SSL_CERT_FILE names the CAs that verify the issuer."""
     form = {"grant_type": "password", "username": user, "password": password, "client_id": "front-app"}
     body = urllib.parse.urlencode({**form, "scope": "assistant"}).encode()
     try:
@@ -62,7 +62,7 @@ def _log_in(url: str, user: str, password: str) -> str | None:
 
 
 def planner(incoming: Incoming) -> Outgoing:
-    """Plans the work and gives the writing to the writer."""
+    """Plan the work, and have the writer write the draft."""
     if incoming.path == "/plan":
         step = {"write": f"an answer to: {incoming.body.get('question', '')}", **incoming.body}
         return call(os.environ["WRITER_URL"] + "/draft", "POST", incoming, step)
@@ -70,7 +70,7 @@ def planner(incoming: Incoming) -> Outgoing:
 
 
 def writer(incoming: Incoming) -> Outgoing:
-    """Looks the customer up and writes a draft. It follows instructions in what it reads."""
+    """Look the customer up and write a draft. Follows instructions in the documents that it reads."""
     if incoming.path != "/draft":
         return Outgoing(404)
     time.sleep(min(float(incoming.body.get("think_s", 0)), TIMEOUT_S / 2))
@@ -87,7 +87,7 @@ def writer(incoming: Incoming) -> Outgoing:
 
 
 def crm(incoming: Incoming) -> Outgoing:
-    """The tool at the end: reads one customer, or exports them all."""
+    """Serve the tool at the end of the chain: read one customer, or export all."""
     if incoming.method == "POST" and incoming.path == "/export":
         return Outgoing(200, {"exported": list(CUSTOMERS.values())})
     customer = CUSTOMERS.get(incoming.path.removeprefix("/customers/"))

@@ -90,7 +90,7 @@ def validate_jwt_svid(registry: Registry, peer: Peer | None, audience: str, svid
 
 
 def _key_of(bearer: Bearer, known: Mapping[TrustDomain, TrustDomainAuthority]) -> VerificationKey:
-    """Read the unverified subject, only to choose the bundle."""
+    """Return the key of a JWT-SVID; its unverified subject only selects the bundle. Raises Denied, without one."""
     subject = bearer.claims.get("sub")
     try:
         authority = known.get(SpiffeId(subject if isinstance(subject, str) else "").trust_domain)
@@ -117,5 +117,5 @@ def _x509_bundles(authorities: Mapping[TrustDomain, TrustDomainAuthority]) -> di
 
 
 def _id(trust_domain: TrustDomain) -> str:
-    """Bundles are keyed by the trust domain's SPIFFE ID."""
+    """Return the SPIFFE ID of a trust domain, the key of its bundle."""
     return f"spiffe://{trust_domain}"

@@ -1,8 +1,8 @@
 """Attacks from inside a mesh of containers: ``python -m sidecar_dev.attack outsider|agent|thief``.
 
-Each attacker is a container of its own, with what a real one would have there (compose.yaml, profile ``attack``). Each
-attempt prints one line. Exit code 0: every attack was refused and every lawful twin worked. A twin that fails counts as
-a failure: an attack that fails because nothing works proves nothing.
+Each attacker runs in a container of its own, with the access that a real attacker would have there (compose.yaml,
+profile ``attack``). Each attempt prints one line. Exit code 0: every attack was refused and every lawful twin worked. A
+failed twin counts as a failure, because an attack that fails in a broken mesh proves nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _JSON: Final = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt, its outcome, and whether that is the required one."""
+    """One attempt and its outcome. ``held``: the outcome is the required one."""
 
     title: str
     said: str
@@ -60,7 +60,7 @@ class Answer:
 
     @property
     def said(self) -> str:
-        """The answer in a few words."""
+        """The answer, described in a few words."""
         return f"{self.status or 'no answer'} {self.reason}".strip()
 
 
@@ -73,7 +73,7 @@ def call(
     context: ssl.SSLContext | None = None,
     target: str | None = None,
 ) -> Answer:
-    """Send one request. ``target`` replaces the path, for forms that no URL can carry."""
+    """Send one request. ``target`` replaces the path, for targets that no URL can express."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 80
     connection = (
@@ -117,7 +117,7 @@ def works(title: str, answer: Answer) -> Attempt:
     return Attempt(f"(lawful) {title}", answer.said, answer.status == 200)
 
 
-# --- from beside the mesh: a container on its networks, with nothing
+# --- from beside the mesh: a container on its networks, without credentials
 
 
 def outsider(folder: Path) -> Iterator[Attempt]:
@@ -163,7 +163,7 @@ def agent(_folder: Path) -> Iterator[Attempt]:
     yield refused("the CRM itself, past our sidecar", call("https://crm:7443/customers/42", headers=login), 0)
 
 
-# --- with another's SVID: front's identity was stolen, and one of our own is there too
+# --- with a stolen SVID, front's, and one of the attacker's own
 
 
 def thief(folder: Path) -> Iterator[Attempt]:
@@ -186,7 +186,7 @@ def thief(folder: Path) -> Iterator[Attempt]:
 
 
 def log_in(user: str = "alice") -> str:
-    """Log in by name, as anybody can here: an attacker has a login token too."""
+    """Log in by name and return the token. Anyone can do so here, so an attacker has a login token too."""
     form = {"grant_type": "password", "username": user, "client_id": "front-app", "scope": "assistant"}
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = call("https://login:7300/token", "POST", headers=headers, body=urlencode(form))
@@ -228,7 +228,7 @@ def _svid_of(name: str, folder: Path) -> ssl.SSLContext:
 
 
 def _forge(folder: Path) -> Path:
-    """A certificate that says front's SPIFFE ID, by an authority nobody trusts."""
+    """Make a certificate with front's SPIFFE ID, from an untrusted authority; return its folder."""
     forged = TrustDomainAuthority(TrustDomain("acme.example")).issue_x509(_FRONT)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "svid.pem").write_bytes(certificate_pem(forged.leaf))
@@ -237,7 +237,7 @@ def _forge(folder: Path) -> Path:
 
 
 def _widen(token: str) -> str:
-    """The same signature over other claims."""
+    """Return the token with one character of its payload changed, under the old signature."""
     header, payload, signature = token.split(".")
     middle = len(payload) // 2
     return f"{header}.{payload[:middle]}{'A' if payload[middle] != 'A' else 'B'}{payload[middle + 1 :]}.{signature}"
@@ -259,7 +259,7 @@ ATTACKERS: Final[Mapping[str, Callable[[Path], Iterator[Attempt]]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Attack once: 0 if everything held, 1 if not."""
+    """Run one attacker. Exit codes: 0 every outcome was the required one, 1 not."""
     parser = argparse.ArgumentParser(prog="attack")
     parser.add_argument("attacker", choices=sorted(ATTACKERS))
     parser.add_argument("--folder", type=Path, default=Path("/tmp/attack"), help="for stolen goods")  # noqa: S108

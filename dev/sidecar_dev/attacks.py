@@ -1,6 +1,6 @@
-"""Attacks of the demo, with all that the writer holds, stolen tokens, a valid SVID of the mesh, curl and openssl.
+"""Attacks of the demo, with the writer's files and headers, stolen tokens, a valid SVID of the mesh, curl and openssl.
 
-Each attack stands beside its lawful twin: the same command with one fact changed.
+Each attack comes with its lawful twin: the same command with one fact changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Loot:
 
 
 def attacks(stage: Stage) -> Iterator[Scene]:
-    """Every attack and its twin."""
+    """Yield every attack and its twin."""
     loot = _loot(stage)
     yield _what_the_writer_holds(stage)
     yield _impersonation(stage, loot)
@@ -53,7 +53,7 @@ def _loot(stage: Stage) -> Loot:
 
 
 def _what_the_writer_holds(stage: Stage) -> Scene:
-    """The writer's environment and headers, taken while it serves alice, and used everywhere."""
+    """Steal the writer's environment and headers while it serves alice, and try them everywhere."""
     before = stage.seen("writer")
     asking = stage.asking("front", _SLOW)
     headers = stage.next_seen("writer", before)
@@ -196,7 +196,7 @@ def _forgery(stage: Stage, loot: Loot) -> Scene:
 
 
 def _careless_service(stage: Stage) -> Scene:
-    """The front app's call once through a sidecar whose token service impersonates, once through the honest one."""
+    """Make the front app's call through a sidecar with an impersonating token service, then with the honest one."""
     call = ("/planner/a2a", "login.header", *stage.message("ask", QUESTION["question"], customer=QUESTION["customer"]))
     heard = _heard(stage)
     refused = stage.local_call("careless", *call)

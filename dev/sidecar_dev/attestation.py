@@ -4,8 +4,8 @@ The credentials are those of the process that called ``connect``. Its user id is
 only valid while that process lives: ids are reused, and a child that inherited the socket still has its dead parent's.
 So a pidfd holds the process, and each decision checks that it still runs.
 
-A process in another container has no id here and cannot be held. We know its user id and the socket that it connected
-to: where each workload has a socket of its own, that identifies it.
+A process in another container has no process id here and cannot be held. Its user id and the socket that it connected
+to are known; if each workload has a socket of its own, the socket identifies it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def attest(connection: socket.socket, *, socket_path: Path | None = None) -> Pee
     pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     if pid <= 0:
         return Peer(pid=0, uid=uid, path=None, pidfd=None, socket_path=socket_path)
-    # First the descriptor, then the facts, then "does it still live": so the facts are of the process it stands for.
+    # In this order: descriptor, facts, liveness. So the facts belong to the process of the descriptor.
     pidfd = _pidfd_of(connection, pid)
     peer = Peer(pid=pid, uid=uid, path=_executable(pid), pidfd=pidfd, socket_path=socket_path)
     if not peer.alive:
@@ -91,7 +91,7 @@ def attest(connection: socket.socket, *, socket_path: Path | None = None) -> Pee
 def _pidfd_of(connection: socket.socket, pid: int) -> int:
     try:
         return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-    except OSError:  # a kernel before 6.5; or a process that is gone, which the next call tells too
+    except OSError:  # a kernel before 6.5, or the process is gone, which the next call detects too
         pass
     try:
         return os.pidfd_open(pid)

@@ -54,7 +54,7 @@ def issue(form: bytes, issuer: str, key: ec.EllipticCurvePrivateKey) -> dict[str
 
 
 def application(issuer: str) -> web.Application:
-    """The token and key endpoints."""
+    """Make the application with the token and key endpoints."""
     key = ec.generate_private_key(ec.SECP256R1())
     public = {**ECAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": "careless", "use": "sig", "alg": "ES256"}
     public.pop("key_ops", None)

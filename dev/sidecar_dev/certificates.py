@@ -86,10 +86,10 @@ def svid_certificate(
     ttl_s: int,
     issued_at: int,
 ) -> x509.Certificate:
-    """Make the leaf of an X.509-SVID, never for longer than its issuer lives.
+    """Make the leaf of an X.509-SVID, valid no longer than its issuer.
 
-    It has no subject at all, so its names are critical (RFC 5280 section 4.1.2.6): nobody can mistake a common name
-    for an identity.
+    It has an empty subject, so that no common name can be mistaken for an identity; its subject alternative name is
+    therefore critical (RFC 5280 section 4.1.2.6).
     """
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(spiffe_id)]
     names += [x509.DNSName(name) for name in dns_names]
@@ -136,5 +136,5 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
 
 
 def at(seconds: int) -> datetime.datetime:
-    """Convert seconds since the epoch."""
+    """Convert seconds since the epoch to a UTC time."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)

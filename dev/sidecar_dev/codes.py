@@ -29,7 +29,7 @@ class CodeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An authorization request: a client asks for a token for ``resource``, and proves by ``challenge`` that it did."""
+    """An authorization request for a token for ``resource``. ``challenge`` is the PKCE challenge of the client."""
 
     client: str
     redirect_uri: str
@@ -39,7 +39,7 @@ class Asked:
     state: str
 
     def back(self, **members: str) -> str:
-        """Return the URL where the browser goes back to."""
+        """Return the URL of the redirect, with ``members`` in its query."""
         query = {**members, **({"state": self.state} if self.state else {})}
         joint = "&" if "?" in self.redirect_uri else "?"
         return f"{self.redirect_uri}{joint}{urlencode(query)}"

@@ -12,8 +12,8 @@ entries:
     selectors: {socket: /run/workload/writer/api.sock}   # any process that connects to this socket
 ```
 
-A process in another pid namespace, as in another container, can only be matched by ``socket`` and ``uid``: nothing else
-about it is known. The socket is then the identity: put it where only that workload can open it.
+A process in another pid namespace, as in another container, can only be matched by ``socket`` and ``uid``. The socket
+is then its identity: put the socket where only that workload can open it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Selectors:
             raise ValueError("an entry without a selector would match every process")
 
     def match(self, peer: Peer) -> bool:
-        """Return whether the process matches. An empty set of pids matches nobody."""
+        """Return True if the process matches. An empty set of pids matches no process."""
         return (
             (self.uid is None or self.uid == peer.uid)
             and (self.path is None or self.path == peer.path)
@@ -117,7 +117,7 @@ class _Reader:
         self.problems: list[Problem] = []
 
     def entry(self, field: str, item: object) -> Entry | None:
-        """One entry, or None and a problem."""
+        """Return the entry; None if it is invalid, which is then among the problems."""
         before = len(self.problems)
         members = self._members(field, item, _ENTRY_KEYS)
         spiffe_id = self._spiffe_id(f"{field}.spiffe_id", members.get("spiffe_id"))

@@ -1,7 +1,7 @@
 """Test users and the tokens that they get when they log in. It uses no socket.
 
-The tokens are ordinary ones: an ID token (OpenID Connect Core section 2) and an access token (RFC 9068). They name a
-user and a client, never an actor: nobody delegates by logging in.
+The tokens are an ID token (OpenID Connect Core section 2) and an access token (RFC 9068). They name a user and a
+client, never an actor: a login delegates nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_AUDIENCE: Final = 2048
 
 
 class LoginError(Exception):
-    """No token. ``code`` is the error code of RFC 6749 section 5.2."""
+    """The request is refused. ``code`` is the error code of RFC 6749 section 5.2."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -35,7 +35,7 @@ class LoginError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginSettings:
-    """``users`` maps names to passwords, None where none is needed. ``clients`` are the OAuth clients they use."""
+    """Users and clients. ``users`` maps names to passwords, None: no password. ``clients`` are OAuth client IDs."""
 
     users: Mapping[str, str | None] = field(repr=False)
     clients: frozenset[str]
@@ -59,7 +59,7 @@ class UserIssuer:
         self._codes = Codes(settings.clients, clock)
 
     def rotate(self) -> None:
-        """Sign with a new key; the one before stays published."""
+        """Sign with a new key; the previous key stays published."""
         self._keys = [self._keys[-1], _new_key()]
 
     def metadata(self) -> dict[str, object]:
@@ -112,7 +112,7 @@ class UserIssuer:
         """Parse an authorization request.
 
         Raises:
-            LoginError: it has another form.
+            LoginError: the request is malformed.
         """
         fields = _fields(query.encode("ascii", "replace"))
         _scope(fields.get("scope", ""))
@@ -122,10 +122,10 @@ class UserIssuer:
             raise LoginError(error.code) from error
 
     def let_in(self, asked: Asked, form: bytes) -> str:
-        """Log a user in by the form fields username and password, and return where the browser goes back to.
+        """Log a user in by the form fields username and password, and return the URL of the redirect.
 
         Raises:
-            LoginError: the password is wrong, or too many codes are out.
+            LoginError: the password is wrong, or too many codes are unredeemed.
         """
         fields = _fields(form)
         user = fields.get("username", "")
@@ -175,7 +175,7 @@ class UserIssuer:
 
 
 def _fields(form: bytes) -> dict[str, str]:
-    """The form's fields. A parameter comes at most once, an empty one is as good as none (RFC 6749 section 3.2)."""
+    """Return the form's non-empty fields. Raises LoginError for a repeated one (RFC 6749 section 3.2)."""
     try:
         pairs: Sequence[tuple[str, str]] = parse_qsl(
             form.decode("ascii"), keep_blank_values=True, strict_parsing=bool(form), errors="strict", max_num_fields=32

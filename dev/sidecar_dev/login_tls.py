@@ -1,7 +1,7 @@
-"""The user issuer's https: its own X.509-SVID, kept current, for callers who need not have one.
+"""TLS of the user issuer, with its own current X.509-SVID and without client certificates.
 
-Browsers and front apps log in here, so clients need no certificate. Clients that fetch keys verify the server by
-SPIFFE ID (``tls: {peer: …}``) or by a CA file.
+Browsers and front apps log in here. Clients that fetch keys verify the server by its SPIFFE ID (``tls: {peer: …}``) or
+by a CA file.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from sidecar.identity.workload_settings import WorkloadApiSettings
 
 @contextlib.asynccontextmanager
 async def certified(settings: WorkloadApiSettings, background: Parts) -> AsyncIterator[ssl.SSLContext]:
-    """Yield a server's context that presents the newest SVID; waits for the first. ``background`` runs the updates.
+    """Wait for the first SVID, then yield a server context that presents the newest. ``background`` runs the updates.
 
     Raises:
-        PartEndedError: a part has ended before.
+        PartEndedError: a part has ended by itself before the first SVID.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -1,7 +1,7 @@
 """MCP 2026-07-28 over Streamable HTTP: the subset for a tool server and its caller. Standard library only.
 
-Each request stands alone: version and client in ``_meta``, and again in header fields, which a server compares with the
-message. Results are one JSON object; nothing here streams.
+Requests need no session: each has version and client in ``_meta``, and again in header fields, which a server compares
+with the message. A result is one JSON object, without streaming.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ _METHODS: Final[Mapping[str, Callable[[Mapping[str, Tool], Mapping[str, Any]], d
 
 
 def _encode(value: str) -> str:
-    """Write a name as a header field: as it is, or in base64 where a field cannot carry it."""
+    """Encode a name as a header field: unchanged, or in base64 if a field cannot carry it."""
     begin, end = _ENCODED
     plain = value.isascii() and value.isprintable() and value == value.strip() and not value.startswith(begin)
     return value if plain else f"{begin}{base64.b64encode(value.encode()).decode()}{end}"

@@ -1,7 +1,8 @@
-"""The development mesh: every part a process of its own, on loopback, with identities by process.
+"""The development mesh: each part is a process on loopback, identified by its process id.
 
 front, planner, writer and a tool server, the CRM, each beside its sidecar; a Workload API with two trust domains, a
-user issuer and a token service. Nobody is given a secret: the Workload API knows the processes the launcher started.
+user issuer and a token service. No process gets a secret: the Workload API recognises the processes that the launcher
+started.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sidecar_dev.mesh_settings import (
 )
 from sidecar_dev.processes import ProcessError, Processes, answers, free_ports, listens
 
-MeshError = ProcessError  # the mesh cannot be brought up
+MeshError = ProcessError  # the mesh cannot be started
 
 AGENTS: Final = ("front", "planner", "writer", "crm")
 ENDPOINTS: Final = {"planner": "/a2a", "writer": "/a2a", "crm": "/mcp"}  # what agents call, and its path
@@ -45,9 +46,9 @@ _PORTS: Final = (
 
 
 class Mesh:
-    """The processes of one mesh. A context manager: what it starts, it stops.
+    """The processes of one mesh. A context manager that starts and stops them.
 
-    ``directory`` gets settings, records, logs and the attackers' SVIDs; keep its path short, a socket lives in it.
+    ``directory`` gets settings, records, logs and the attackers' SVIDs. Keep its path short: it has a Unix socket.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -67,15 +68,15 @@ class Mesh:
         self.stop()
 
     def records(self, name: str) -> Path:
-        """The record file of a sidecar, or of ``sts``."""
+        """Return the record file of a sidecar, or of ``sts``."""
         return self.places.directory / f"{name}.records"
 
     def pid(self, name: str) -> int:
-        """The process id of one of its processes."""
+        """Return the process id of a process of the mesh."""
         return self._processes.pid(name)
 
     def svid(self, name: str) -> Path:
-        """The folder with svid.pem, svid_key.pem, bundle.pem and jwt_svid.token that an attacker holds."""
+        """Return an attacker's folder, with svid.pem, svid_key.pem, bundle.pem and jwt_svid.token."""
         return self.places.directory / "svids" / name
 
     def seen(self, name: str) -> Path:
@@ -83,7 +84,7 @@ class Mesh:
         return self.places.directory / f"{name}.seen"
 
     def access_log(self, name: str) -> Path:
-        """The access log of an agent without a sidecar."""
+        """Return the access log of an agent without a sidecar."""
         return self.places.directory / f"{name}.access.log"
 
     @property
@@ -92,7 +93,7 @@ class Mesh:
         return self.places.directory / "authorities"
 
     def stop(self) -> None:
-        """Stop every process, agents first, so that sidecars can finish what is in flight."""
+        """Stop every process, agents first, so that sidecars can finish the requests in flight."""
         self._processes.stop()
 
     def _start(self) -> None:
@@ -130,17 +131,17 @@ class Mesh:
         self._register()
 
     def _register(self) -> None:
-        """Tell the Workload API which processes are which workloads."""
+        """Write the Workload API's entries: the workload of each process."""
         mesh_settings.write(self.places.directory / "entries.yaml", mesh_settings.entries(self._pids))
 
     def _agent(self, name: str) -> None:
-        """An agent beside its sidecar: every other service has a name on the sidecar's outbound port."""
+        """Start an agent beside its sidecar. It calls every other service through the sidecar's outbound port."""
         own = f"http://{self.places.at(f'{name}-out')}"
         urls = {target: f"{own}/{target}{path}" for target, path in ENDPOINTS.items()}
         self._run_agent(name, name, urls, ["--seen", str(self.seen(name))])
 
     def _bare_agent(self, name: str) -> None:
-        """The same program without a sidecar: the others' own addresses, and nothing but its access log."""
+        """Start the same program without a sidecar. It calls the other agents directly, and writes an access log."""
         urls = {target: f"http://{self.places.at(f'bare-{target}')}{path}" for target, path in ENDPOINTS.items()}
         self._run_agent(f"bare-{name}", name, urls, ["--access-log", str(self.access_log(name))])
 

@@ -33,7 +33,7 @@ REPORT: Final = (
     "docs.report",
     MANAGER,
     "crm-export",
-)  # whoever may ask for a report, and what it may make an agent call
+)  # the peer that may ask for a report, and the calls that this permits an agent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +45,12 @@ class Places:
 
     @property
     def socket(self) -> Path:
-        """The Workload API."""
+        """Path of the Workload API's socket."""
         return self.directory / "workload.sock"
 
     @property
     def sts(self) -> str:
-        """The token service's issuer identifier."""
+        """Issuer identifier of the token service."""
         return f"https://127.0.0.1:{self.ports['sts']}"
 
     @property
@@ -64,12 +64,12 @@ class Places:
         return f"http://127.0.0.1:{self.ports['login']}"
 
     def at(self, name: str) -> str:
-        """Host and port of one listener."""
+        """Return host and port of one listener."""
         return f"127.0.0.1:{self.ports[name]}"
 
 
 def front(places: Places) -> Settings:
-    """The entry: where alice logs in, a chain may start."""
+    """Return the settings of the entry, where alice logs in and chains start."""
     return {
         **common(places, "front"),
         "outbound": outbound(places, "front", {**route(places, "planner", PLANNER, CHAIN_SCOPES), **SEND}),
@@ -89,7 +89,7 @@ def front(places: Places) -> Settings:
 
 
 def careless(places: Places) -> Settings:
-    """The front app's sidecar once more, but it asks the token service that ignores ``actor_token``."""
+    """Return the settings of a second front sidecar, which uses the token service that ignores ``actor_token``."""
     settings = front(places)
     settings["issuers"][0] |= {
         "issuer": places.careless_sts,
@@ -104,7 +104,7 @@ def careless(places: Places) -> Settings:
 
 
 def planner(places: Places) -> Settings:
-    """The first agent. For a plan it reads notes and gives work to the writer; for a report it may export the CRM."""
+    """Return the planner's settings. A plan needs notes and the writer; for a report it may export the CRM."""
     return {
         **common(places, "planner"),
         "inbound": inbound(places, "planner", a2a("plan", "plan.make", FRONT, "crm", "writer"), a2a("report", *REPORT)),
@@ -119,7 +119,7 @@ def planner(places: Places) -> Settings:
 
 
 def writer(places: Places) -> Settings:
-    """The second agent. It may read a customer for a draft, and export the CRM for a report: two purposes."""
+    """Return the writer's settings. For a draft it may read a customer; for a report it may export the CRM."""
     return {
         **common(places, "writer"),
         "inbound": inbound(places, "writer", a2a("draft", "docs.write", PLANNER, "crm"), a2a("report", *REPORT)),
@@ -133,26 +133,26 @@ def writer(places: Places) -> Settings:
 
 
 def a2a(name: str, scope: str, peer: str, *may_call: str) -> Settings:
-    """An inbound route of an agent. Each purpose has a URL of its own: no request of A2A names a skill."""
+    """Return an inbound route of an agent. Each purpose has its own URL, because A2A requests do not name a skill."""
     match = {"path": "/a2a" if name != "report" else "/a2a/report"}
     return {"name": name, "match": match, **SEND, "scopes": [scope], "peers": [peer], "may_call": list(may_call)}
 
 
 def export(places: Places) -> Settings:
-    """The outbound route by which the CRM may be exported."""
+    """Return the outbound route for exports of the CRM."""
     exporting = route(places, "crm", CRM, ("crm.export", "crm.read"))
     return {**exporting, "name": "crm-export", "match": {"prefix": "/crm-export"}, **mcp("export_customers")}
 
 
 def mcp(*tools: str) -> Settings:
-    """Members of a route of MCP on which these tools may be called."""
+    """Return the members of an MCP route that permits these tools."""
     return {"protocol": "mcp", "operations": [{"allow": [f"tools/call:{tool}" for tool in tools]}]}
 
 
 def crm(places: Places) -> Settings:
-    """The tool server at the end. It trusts the login issuer's tokens too, as many do, and needs delegation still.
+    """Return the CRM's settings. It trusts the login issuer's tokens too, as many tools do, but requires an actor.
 
-    Its agent is given the token itself, so that the demo can steal it.
+    Its agent gets the token itself, so that the demo can steal it.
     """
     settings = common(places, "crm")
     settings["issuers"].append(
@@ -188,7 +188,7 @@ def crm(places: Places) -> Settings:
 
 
 def sts(places: Places) -> Settings:
-    """The token service: who may act for whom, where, with what."""
+    """Return the token service's settings: who may act for whom, at which target, with which scopes."""
     anyone = [{"issuer": places.login, "subject": "*"}]
     return {
         "issuer": places.sts,
@@ -222,7 +222,7 @@ def sts(places: Places) -> Settings:
 
 
 def entries(pids: dict[str, list[int]]) -> Settings:
-    """The Workload API's entries: which process is which workload. Nobody can ask for a name."""
+    """Return the Workload API's entries, which map processes to workloads: a process cannot choose its name."""
     names = {CRM: ["crm.internal"], STS: ["sts.internal"], WRITER: ["writer.internal"]}
     names |= {FRONT: [], PLANNER: [], INTRUDER: [], CARELESS_STS: []}
     federated = {CRM, WRITER}
@@ -240,14 +240,14 @@ def entries(pids: dict[str, list[int]]) -> Settings:
 
 
 def write(path: Path, settings: Settings) -> None:
-    """Write a file whole, or not at all: its reader may look at any moment."""
+    """Write a settings file atomically, because its reader may read at any moment."""
     fresh = path.with_suffix(".new")
     fresh.write_text(yaml.dump(settings, Dumper=_Plain, sort_keys=False))
     fresh.replace(path)
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes every value out: settings files may hold no anchors."""
+    """Writes every value in full, because settings files must not contain anchors."""
 
     def ignore_aliases(self, _data: object) -> bool:
         return True
@@ -274,17 +274,17 @@ def common(places: Places, name: str, scopes: Sequence[str] = ALL_SCOPES) -> Set
 
 
 def inbound(places: Places, name: str, *routes: Settings) -> Settings:
-    """Towards the agent of this name."""
+    """Return the inbound section of the sidecar of this agent."""
     return {"listen": places.at(f"{name}-in"), "agent": f"http://{places.at(name)}", "routes": list(routes)}
 
 
 def outbound(places: Places, name: str, *routes: Settings) -> Settings:
-    """From the agent of this name."""
+    """Return the outbound section of the sidecar of this agent."""
     return {"listen": places.at(f"{name}-out"), "routes": list(routes)}
 
 
 def route(places: Places, name: str, spiffe_id: str, scopes: Sequence[str]) -> Settings:
-    """An outbound route to the sidecar of this name, below ``/NAME``."""
+    """Return an outbound route to the sidecar of this name, below ``/NAME``."""
     return {
         "name": name,
         "match": {"prefix": f"/{name}"},

@@ -1,7 +1,7 @@
 """A certification authority per trust domain, for development: X.509-SVIDs, JWT-SVIDs and bundles as SPIRE makes them.
 
-An authority only vouches for its own trust domain. Its keys live in memory; a demo or a test that wants to attack with
-them may take them from ``current``.
+An authority vouches only for its own trust domain. Its keys live in memory; a demo or a test can get them from
+``current`` to attack with them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class IssuedSvid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
-    """One generation of a trust domain's keys: what signs X.509-SVIDs and what signs JWT-SVIDs."""
+    """One generation of a trust domain's keys: one signs X.509-SVIDs, the other JWT-SVIDs."""
 
     certificate: x509.Certificate
     key: PrivateKey = field(repr=False)
@@ -108,9 +108,9 @@ def new_authority(
 class TrustDomainAuthority:
     """The development authority of one trust domain.
 
-    ``rotate`` makes new keys for both kinds of SVID; the old ones stay in the bundle, so that what they signed is
-    still trusted, until ``drop_old`` removes them. ``prepare`` publishes the next keys before they sign, so that
-    every verifier knows them in time.
+    ``rotate`` makes new keys for both kinds of SVID; the old keys stay in the bundle, so that their SVIDs are still
+    trusted, until ``drop_old`` removes them. ``prepare`` publishes the next keys before they sign, so that every
+    verifier knows them in time.
     """
 
     def __init__(
@@ -133,21 +133,21 @@ class TrustDomainAuthority:
         return (*self._authorities, *([self._next] if self._next else ()))
 
     def prepare(self) -> Authority:
-        """Publish the keys that are signed with from the next ``rotate`` on."""
+        """Publish the keys that will sign after the next ``rotate``."""
         if self._next is None:
             self._next = new_authority(self.trust_domain, key_type=self.key_type)
             self.sequence += 1
         return self._next
 
     def rotate(self) -> Authority:
-        """Sign with new keys from now on: with those that were prepared, if any were."""
+        """Sign with the prepared keys from now on, or with new ones."""
         self._authorities.append(self._next or new_authority(self.trust_domain, key_type=self.key_type))
         self._next = None
         self.sequence += 1
         return self.current
 
     def drop_old(self) -> None:
-        """Take every generation before the current one out of the bundle."""
+        """Remove every earlier generation from the bundle."""
         del self._authorities[:-1]
         self.sequence += 1
 
@@ -185,7 +185,7 @@ class TrustDomainAuthority:
         ttl_s: int = JWT_TTL_S,
         issued_at: int | None = None,
     ) -> str:
-        """Issue a JWT-SVID, signed with ES256 (JWT-SVID sections 2 and 3). One audience is what others accept.
+        """Issue a JWT-SVID, signed with ES256 (JWT-SVID sections 2 and 3). Verifiers expect a single audience.
 
         Raises:
             ValueError: the SPIFFE ID is of another trust domain, or an audience is missing or empty.

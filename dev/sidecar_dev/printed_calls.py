@@ -13,7 +13,7 @@ from sidecar_dev.run_plan import Service
 
 
 def address(name: str, service: Service, sidecar: str) -> str:
-    """Describe how a caller reaches a service through its own sidecar, which listens at this URL."""
+    """Describe how a caller reaches a service through the caller's sidecar, which listens at the URL ``sidecar``."""
     if service.protocol == "grpc":
         return f"{urlsplit(sidecar).netloc} by gRPC with the authority {service.host}"
     if service.host is not None:
@@ -22,7 +22,7 @@ def address(name: str, service: Service, sidecar: str) -> str:
 
 
 def by_the_user(agent: Service, user: str, header: Path, url: str) -> list[str]:
-    """Return the lines that say how to call the agent with a login, which is in a file as a header field."""
+    """Return lines that show how to call the agent with a login token, stored in a file as a header field."""
     if agent.protocol == "grpc":
         where = urlsplit(url).netloc
         return [
@@ -37,7 +37,7 @@ def by_the_user(agent: Service, user: str, header: Path, url: str) -> list[str]:
 
 
 def path(service: Service) -> str:
-    """Return the path of a call: of gRPC that of a method, where one is listed."""
+    """Return the path of a call; for gRPC the path of the first listed method."""
     listed = service.operations if service.protocol == "grpc" else ()
     return f"/{listed[0].replace('*', 'Any')}" if listed else service.path
 

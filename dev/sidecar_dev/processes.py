@@ -19,7 +19,7 @@ _PATIENCE_S: Final = 60.0
 STOP_S: Final = 5.0
 _LOOK_S: Final = 0.02
 _LAST_LINES: Final = 12
-_PORTS: Final = range(20_032, 32_768)  # below the ports of outgoing connections, which on Linux lie higher
+_PORTS: Final = range(20_032, 32_768)  # below Linux's default range for outgoing connections
 _BLOCK: Final = 64  # ports; more than a mesh needs
 _locks: Final[list[socket.socket]] = []  # the first port of each of our blocks, bound while we live
 _left: Final[list[int]] = []  # of our blocks
@@ -33,7 +33,7 @@ class Processes:
     """Named processes, each with a log file ``NAME.log`` in ``directory``, unless it keeps our terminal."""
 
     def __init__(self, directory: Path, *, stop_s: float = STOP_S) -> None:
-        """``stop_s`` is how long a process may take to stop."""
+        """``stop_s``: seconds that a process may take to stop."""
         self._directory = directory
         self._stop_s = stop_s
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -47,12 +47,12 @@ class Processes:
         logged: bool = True,
         stdout: IO[str] | None = None,
     ) -> int:
-        """Start a program; returns its pid. Without ``logged`` it has our own input and outputs, or ``stdout``.
+        """Start a program and return its pid. ``logged`` false: it shares our input and outputs, or has ``stdout``.
 
-        Each runs in a session of its own: only we receive Ctrl-C, and stop all in order.
+        Each program runs in its own session: only this process receives Ctrl-C, and stops all others in order.
 
         Raises:
-            OSError: there is no such program, or it cannot be run.
+            OSError: the program does not exist or cannot be run.
         """
         surroundings = {**os.environ, **(environment or {})}
         if not logged:
@@ -85,7 +85,7 @@ class Processes:
         return self._running[name].poll()
 
     def require_running(self, *names: str) -> None:
-        """Raises ProcessError if one of these has ended."""
+        """Raise ProcessError if one of these processes has ended."""
         for name in names:
             code = self.exit_code(name)
             if code is not None:
@@ -95,7 +95,7 @@ class Processes:
         """Wait until a condition on a process holds.
 
         Raises:
-            ProcessError: it ended before, or it takes too long.
+            ProcessError: the process has ended, or the condition takes too long.
         """
         deadline = time.monotonic() + _PATIENCE_S
         while not is_there():
@@ -108,7 +108,7 @@ class Processes:
         """Wait until a process has ended with exit code 0.
 
         Raises:
-            ProcessError: it failed, or it takes too long.
+            ProcessError: the process failed, or takes too long.
         """
         try:
             code = self._running[name].wait(_PATIENCE_S)
@@ -148,13 +148,13 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return free ports on loopback that no other process gets by this function while ours lives.
+    """Return free ports on loopback, reserved for this process among the callers of this function.
 
-    They come from blocks: whoever has bound a block's first port has the block. None is in the kernel's range for
-    outgoing connections, which might take it before we do.
+    Ports come in blocks; a process owns a block while it has bound the block's first port. All ports are outside the
+    kernel's range for outgoing connections.
 
     Raises:
-        ProcessError: all blocks are taken.
+        ProcessError: all blocks are in use.
     """
     found: list[int] = []
     while len(found) < count:
@@ -190,7 +190,7 @@ def _bind(port: int) -> socket.socket | None:
 
 
 def answers(url: str) -> bool:
-    """Return whether a GET is answered with 200."""
+    """Return True if a GET is answered with 200."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=1) as response:
@@ -200,7 +200,7 @@ def answers(url: str) -> bool:
 
 
 def listens(port: int, address: str = "127.0.0.1") -> bool:
-    """Return whether a port of loopback accepts connections."""
+    """Return True if a port of loopback accepts connections."""
     try:
         socket.create_connection((address, port)).close()
     except OSError:

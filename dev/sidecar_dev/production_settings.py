@@ -38,9 +38,9 @@ _HEAD: Final = """\
 
 
 class Call(NamedTuple):
-    """A call as a record names it. ``op`` is None without a protocol.
+    """A recorded call. ``op`` is the operation; None on a route of plain HTTP.
 
-    ``peer`` is the other side, the caller of an inbound call and the callee of an outbound one; None: unproven.
+    ``peer`` is the caller of an inbound call, or the callee of an outbound call; None: unproven.
     """
 
     op: str | None
@@ -114,9 +114,9 @@ def _requests(file: Path) -> Iterator[dict[str, Any]]:
 def text_of(name: str, settings: Settings, seen: Seen) -> str:
     """Return the settings of one sidecar for production, each route below comments with the calls behind it.
 
-    An inbound route allows the calls of proven callers that were allowed in the run, each by its own peers, and the
-    outbound routes that these calls used. An outbound route has the operations that were asked for. A route of which
-    nothing was allowed is left out.
+    An inbound route allows the calls that were allowed in the run, each by its own proven callers, and the outbound
+    routes that those calls used. An outbound route lists the operations that were called. A route without an allowed
+    call is left out.
     """
     made = _make(settings)
     by_grpc = made.get("protocols", {}).get("agent") == "h2c"
@@ -213,7 +213,7 @@ def inbound_routes(
 
 
 def _outbound_route(route: Settings, allowed: Calls) -> Narrowed:
-    """Return a route with the operations that were used. Paths of plain HTTP are left to the next hop."""
+    """Return a route with the operations that were used. For plain HTTP the next hop decides about paths."""
     protocol = route.get("protocol", "http")
     if protocol == "http":
         return ([(route, allowed)] if allowed else []), {}
@@ -259,7 +259,7 @@ def _match(route: Settings, calls: Calls) -> Settings:
 
 
 def _can_list(call: Call) -> bool:
-    """Tell if a settings file can have the path. One with a removed token, or a truncated one, is not canonical."""
+    """Return True if a settings file can list the call's path. A truncated or masked path is not canonical."""
     try:
         require_path(call.path, prefix=False)
         require_method(call.method)

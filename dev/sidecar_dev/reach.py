@@ -14,10 +14,10 @@ _PATIENCE_S: Final = 5.0
 
 
 def addresses(host: str) -> list[str]:
-    """The host's IPv4 addresses.
+    """Return the host's IPv4 addresses.
 
     Raises:
-        OSError: it has none.
+        OSError: the host has none.
     """
     return sorted({str(found[4][0]) for found in socket.getaddrinfo(host, None, socket.AF_INET)})
 

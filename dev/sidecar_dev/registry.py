@@ -1,6 +1,6 @@
 """Registry of identities: the entries, the authorities, and the SVIDs issued for them. It uses no socket.
 
-To keep an answer current: take `Registry.changed`, ask, and ask again at that event or at the answer's renewal time.
+To keep an answer current: get `Registry.changed`, query, and query again at that event or at the answer's renewal time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Entitlement:
 
 
 class Registry:
-    """Entries, authorities and issued SVIDs. An entry's SVID is the same for all who match it, until half its life.
+    """Entries, authorities and issued SVIDs. The processes of an entry share its SVID, renewed at half its life.
 
     ``clock`` gives seconds since the epoch.
     """
@@ -56,7 +56,7 @@ class Registry:
 
     @property
     def changed(self) -> asyncio.Event:
-        """Event of the next change. Take it before you ask, so that no change is missed."""
+        """Event of the next change. Get it before a query, so that no change is missed."""
         return self._changed
 
     @property
@@ -70,7 +70,7 @@ class Registry:
         return self._entries
 
     def authority(self, trust_domain: str) -> TrustDomainAuthority:
-        """The authority of one trust domain served here. After a change to it, tell the streams with `notify`."""
+        """Return the authority of a trust domain. After a change to it, call `notify`."""
         return self._authorities[TrustDomain(trust_domain)]
 
     def replace_entries(self, entries: Sequence[Entry]) -> None:
@@ -88,7 +88,7 @@ class Registry:
         self.replace_entries([entry for entry in self._entries if entry.spiffe_id != spiffe_id])
 
     def prepare(self) -> None:
-        """Publish the keys that every trust domain signs with after the next `rotate`."""
+        """Publish the keys with which every trust domain signs after the next `rotate`."""
         for authority in self._authorities.values():
             authority.prepare()
         self.notify()
@@ -107,7 +107,7 @@ class Registry:
         self.notify()
 
     def notify(self) -> None:
-        """Make every stream look for changes."""
+        """Have every stream check for changes."""
         event, self._changed = self._changed, asyncio.Event()
         event.set()
 
@@ -130,7 +130,7 @@ class Registry:
         )
 
     def svid(self, entry: Entry) -> IssuedSvid:
-        """The entry's X.509-SVID; a new one once half of its life is over."""
+        """Return the entry's X.509-SVID; a new one once the old has passed half of its life."""
         svid = self._issued.get(entry)
         if svid is None or self.now >= half_life(svid):
             svid = self._issued[entry] = self._of(entry).issue_x509(
@@ -143,13 +143,13 @@ class Registry:
 
 
 def half_life(svid: IssuedSvid) -> float:
-    """Return the time of a workload's next SVID, in seconds since the epoch: half-way through the present one."""
+    """Return the time at half of an SVID's life, when it is renewed, in seconds since the epoch."""
     issued_at = svid.leaf.not_valid_before_utc.timestamp() + BACKDATED_S
     return (issued_at + svid.not_after) / 2
 
 
 def _first_of_each_hint(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Hints are unique in an answer (Workload API section 5.2.1). As in SPIRE the first entry wins."""
+    """Return the first entry of each hint, as SPIRE does: hints are unique in an answer (section 5.2.1)."""
     chosen: list[Entry] = []
     for entry in entries:
         if not entry.hint or all(other.hint != entry.hint for other in chosen):

@@ -82,7 +82,7 @@ def _add_list(parser: argparse.ArgumentParser, option: str, form: str, text: str
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until the command ends or Ctrl-C. Its exit code; 128 + n if signal n ended it; 2 for unusable arguments."""
+    """Run until the command ends or Ctrl-C. Return its exit code, 128 + n after signal n, 2 for bad arguments."""
     try:
         plan = plan_of(arguments)
         with tempfile.TemporaryDirectory(prefix="sidecar-", ignore_cleanup_errors=True) as folder:

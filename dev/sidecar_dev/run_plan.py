@@ -29,8 +29,8 @@ Protocol = Literal["http", "mcp", "a2a", "grpc"]
 class Service:
     """One program behind a sidecar of its own.
 
-    ``may_call`` are the names of the services that it may call in turn. ``host`` is the name by which others call it,
-    if not by a prefix. ``operations`` are those that may be asked for; if there are none, all.
+    ``may_call`` names the services that it may call. ``host`` is the name by which others call it; None: by a path
+    prefix. ``operations`` are the permitted operations; empty: all.
     """
 
     origin: str
@@ -43,7 +43,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The whole run. Ports that are None are chosen."""
+    """The whole run. Ports that are None are chosen automatically."""
 
     command: Sequence[str]
     user: str
@@ -120,7 +120,7 @@ def _port_problems(ports: Mapping[str, int]) -> Iterable[Problem]:
 
 
 def _services(arguments: argparse.Namespace, problems: list[Problem]) -> dict[str, Service]:
-    """``[CALLER:]NAME[=URL]`` → name → service, the agent first."""
+    """Parse ``[CALLER:]NAME[=URL]`` options; return the services by name, the agent first."""
     found = {"agent": Service(origin=f"http://127.0.0.1:{arguments.agent_port}")}
     calls: list[tuple[str, str]] = []
     for text in arguments.may_call:
@@ -149,7 +149,7 @@ def _services(arguments: argparse.Namespace, problems: list[Problem]) -> dict[st
 
 
 def _outbound_ports(texts: Sequence[str], services: Mapping[str, Service], problems: list[Problem]) -> dict[str, int]:
-    """``PORT``, of the agent, or ``NAME=PORT``."""
+    """Parse ``PORT`` (the agent's) and ``NAME=PORT`` options; return the ports by name."""
     found: dict[str, int] = {}
     for text in texts:
         name, named, port = text.rpartition("=")
@@ -180,7 +180,7 @@ def _set_protocol(
 def _pairs(
     option: str, texts: Sequence[str], services: Mapping[str, Service], problems: list[Problem]
 ) -> list[tuple[str, str]]:
-    """``NAME=VALUE`` of names that there are."""
+    """Parse ``NAME=VALUE`` options; an unknown name is a problem."""
     pairs = [(name, value) for name, _, value in (text.partition("=") for text in texts)]
     for name, _ in pairs:
         if name not in services:

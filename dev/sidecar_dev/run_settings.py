@@ -27,18 +27,18 @@ _DRAIN_S: Final = 3.0
 
 
 def tool_id(name: str) -> str:
-    """The SPIFFE ID of a tool."""
+    """Return the SPIFFE ID of a tool."""
     return f"spiffe://{TRUST_DOMAIN}/tool/{name}"
 
 
 def ports(tools: Iterable[str]) -> list[str]:
-    """The listeners that need a port, all but the agent's own."""
+    """Return the names of the listeners that need a port, except the agent's own."""
     kinds = ("in", "out", "probe")
     return ["sts", "sts-probe", "login", *(f"{name}-{kind}" for name in ("front", "agent", *tools) for kind in kinds)]
 
 
 def files(places: Places, agent: Service, tools: Mapping[str, Service]) -> dict[str, Settings]:
-    """Every process's settings by its name."""
+    """Return the settings of every process by name."""
     return {
         "front": _front(places, agent, tools),
         "agent": _agent(places, agent, tools),
@@ -48,7 +48,7 @@ def files(places: Places, agent: Service, tools: Mapping[str, Service]) -> dict[
 
 
 def entries(pids: Mapping[str, int]) -> Settings:
-    """The Workload API's entries: which process (by its name) is which workload. ``shell`` is the agent's, for curl."""
+    """Return the Workload API's entries for processes by name. ``shell`` gets the agent's identity, for curl."""
     fixed = {"front": FRONT, "sts": STS}
     workloads: dict[str, Settings] = {}
     for name, pid in pids.items():
@@ -67,7 +67,7 @@ def _scope(name: str) -> str:
 
 
 def _need(name: str, services: Mapping[str, Service]) -> list[str]:
-    """The scopes of a token for a service: its own, and recursively those of the services that it may call."""
+    """Return the scopes of a token for a service: its own, and those of the services that it may call, recursively."""
     found: dict[str, None] = {}
     waiting = [name]
     while waiting:
@@ -83,7 +83,7 @@ def _scopes(tools: Iterable[str]) -> list[str]:
 
 
 def _sidecar(places: Places, services: Mapping[str, Service], name: str) -> Settings:
-    """The settings of each sidecar. One that speaks HTTP/2 makes all speak it: a call goes through two of them."""
+    """Return the common settings of a sidecar. If one sidecar uses HTTP/2 all do, because a call passes two of them."""
     settings = {**common(places, name, [_scope(one) for one in services]), "drain_s": _DRAIN_S}
     if all(one.protocol != "grpc" for one in services.values()):
         return settings
@@ -101,7 +101,7 @@ def _login(places: Places, tools: Iterable[str]) -> Settings:
 
 
 def _front(places: Places, agent: Service, tools: Mapping[str, Service]) -> Settings:
-    """The entry: whoever calls it with the test user's token calls the agent through the mesh."""
+    """Return the settings of the entry: a call with the test user's token reaches the agent through the mesh."""
     return {
         **_sidecar(places, {"agent": agent, **tools}, "front"),
         "outbound": outbound(
@@ -126,7 +126,7 @@ def _tool(places: Places, agent: Service, tools: Mapping[str, Service], name: st
     believed = {"issuers": [places.sts, places.login]}
     routes = [{**one, **believed} for one in _inbound_routes(name, services, peers)]
     settings = _sidecar(places, services, name)
-    # as many tool servers do, it believes the login issuer's tokens too: those impersonate the user, and are refused
+    # Like many tool servers, it trusts the login issuer's tokens too: they impersonate the user, and are refused.
     settings["issuers"].append(
         {
             "issuer": places.login,
@@ -141,7 +141,7 @@ def _tool(places: Places, agent: Service, tools: Mapping[str, Service], name: st
 
 
 def _calls(places: Places, name: str, services: Mapping[str, Service]) -> Settings:
-    """The section ``outbound`` of a service that calls others."""
+    """Return the section ``outbound`` of a service that calls others."""
     called = services[name].may_call
     if not called and name != "agent":
         return {}
@@ -156,7 +156,7 @@ def _inbound_routes(name: str, services: Mapping[str, Service], peers: Sequence[
 
 
 def _routes(name: str, service: Service, peers: Sequence[str]) -> list[Settings]:
-    """The inbound routes: everything, and in front of it the operations of a protocol where there is one."""
+    """Return the inbound routes: one for everything and, for a protocol, a more specific one for its operations."""
     allowed = {"scopes": [_scope(name)], "peers": list(peers)}
     everything = {"name": name, "match": {"path_prefix": "/", "methods": list(_METHODS)}, **allowed}
     if service.protocol == "http" or is_any_grpc(service):
@@ -179,7 +179,7 @@ def _routes(name: str, service: Service, peers: Sequence[str]) -> list[Settings]
 
 
 def is_any_grpc(service: Service) -> bool:
-    """Tell if a service takes every call of gRPC: no list says which methods there are, so a route matches paths."""
+    """Return True if a service accepts every gRPC call: without a list of methods, its route matches paths."""
     return service.protocol == "grpc" and not service.operations
 
 
@@ -189,7 +189,7 @@ def operations_route(name: str, service: Service) -> str:
 
 
 def _to(places: Places, name: str, service: Service, spiffe_id: str, scopes: Sequence[str]) -> Settings:
-    """The outbound route to a service: by its host, or below ``/NAME``; with the protocol of all that goes there."""
+    """Return the outbound route to a service: by its host, or below ``/NAME``, with the service's protocol."""
     found = route(places, name, spiffe_id, scopes)
     if service.host is not None:
         found["match"] = {"host": service.host}

@@ -38,15 +38,15 @@ class Screen:
         self._act = ""
 
     def say(self, text: str) -> None:
-        """One dim line."""
+        """Print one dim line."""
         self._console.print(f"[dim]{_plain(text)}[/]")
 
     def copy(self, command: str) -> None:
-        """A command exactly as it is to be copied."""
+        """Print a command unstyled, to be copied."""
         self._console.print(_plain(command))
 
     def show(self, scene: Scene) -> None:
-        """One scene."""
+        """Print one scene."""
         out = self._console.print
         if scene.act != self._act:
             self._act = scene.act
@@ -63,7 +63,7 @@ class Screen:
             out(f"  [dim]record {_plain(json.dumps(_select(record), ensure_ascii=False))}[/]")
 
     def sum_up(self, scenes: Sequence[Scene], *, held: bool, seconds: float) -> None:
-        """The last line."""
+        """Print the last line."""
         kept, all_of_them = count(scenes)
         verdict = "[green]everything held[/]" if held else "[red]something did not hold[/]"
         self._console.print(f"\n{verdict}: {kept} of {all_of_them} checks, {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""Stage of the demo: a running mesh, the commands that are tried on it, and the files that they leave behind."""
+"""Stage of the demo: a running mesh, the commands for it, and the files that they write."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Checks that belong together. ``lines`` are shown as they are, ``records`` in short, ``hops`` as a table."""
+    """Related checks. ``lines`` are printed unchanged, ``records`` shortened, ``hops`` as a table."""
 
     act: str
     title: str
@@ -60,7 +60,7 @@ class Scene:
 def check(
     title: str, answer: Answer, status: int, reason: str | None = None, *, commands: Sequence[str] | None = None
 ) -> Check:
-    """Compare an answer's status and reason code; status 0 means that there must be no handshake."""
+    """Compare an answer's status and reason code with the expected ones; status 0: the handshake must fail."""
     expected = " ".join(str(part) for part in (status or "no handshake", reason) if part)
     held = answer.status == status and answer.reason == reason
     return Check(title, commands or (answer.command,), expected, answer.said, held)
@@ -78,32 +78,32 @@ class Stage:
         self.mesh = mesh
         self.places = mesh.places
         self.shell = Shell(mesh.places.directory)
-        self.hops: Sequence[Record] = ()  # as the callees recorded them, of alice's first request
+        self.hops: Sequence[Record] = ()  # callees' records of alice's first request
         self._token_files: dict[str, str] = {}
 
     # --- messages
 
     def tool_call(self, tool: str, **arguments: str) -> Sequence[str]:
-        """curl's options for an MCP message that calls a tool; message and header fields are kept in two files."""
+        """Return curl's options for an MCP message that calls a tool. Writes message and header fields to two files."""
         message, fields = tool_request("attacker", tool, arguments)
         lines = self.shell.write(f"{tool}.fields", "".join(f"{name}: {value}\n" for name, value in fields.items()))
         return ("--header", f"@{lines}", "--json", f"@{self.shell.write(f'{tool}.json', json.dumps(message))}")
 
     def message(self, name: str, text: str, **data: str) -> Sequence[str]:
-        """curl's options for a message of A2A, kept in a file."""
+        """Return curl's options for an A2A message, which is written to a file."""
         body = self.shell.write(f"{name}.json", json.dumps(message_request(text, data)))
         return ("--header", f"A2A-Version: {A2A_VERSION}", "--json", f"@{body}")
 
     # --- lawful use
 
     def log_in(self, audience: str | None = None) -> str:
-        """alice's token from her login issuer: for the front app, or, as many issuers give them, for any API."""
+        """Return alice's token from her login issuer, for the front app or for another ``audience``."""
         form = f"grant_type=password&username=alice&client_id={CLIENT_ID}&scope="
         form += LOGIN_SCOPE if audience is None else f"crm.read&audience={audience}"
         return str(self.shell.curl(f"{self.places.login}/token", "--data", form).body["access_token"])
 
     def header_file(self, name: str, token: str) -> str:
-        """Keep a token as a header line in a file, so that commands stay short."""
+        """Write a token as a header line to a file, so that commands stay short; return the file's name."""
         return self.shell.write(f"{name}.header", f"Authorization: Bearer {token}\n")
 
     def ask(self, name: str, question: dict[str, Any]) -> Answer:
@@ -121,7 +121,7 @@ class Stage:
     # --- attacks
 
     def mesh_call(self, name: str, path: str, *arguments: str) -> Answer:
-        """A call to a workload's sidecar."""
+        """Call a workload's sidecar."""
         port = self.places.ports[f"{name}-in"]
         to = ("--connect-to", f"{name}.internal::127.0.0.1:{port}")
         return self.shell.curl(f"https://{name}.internal:{port}{path}", *to, *arguments)
@@ -132,12 +132,12 @@ class Stage:
         return self.mesh_call("crm", "/mcp", *as_workload(workload), "--header", f"@{header}", *asked)
 
     def local_call(self, name: str, path: str, header: str, *more: str) -> Answer:
-        """A call to a sidecar's outbound port, as its agent makes it."""
+        """Call a sidecar's outbound port, as its agent does."""
         url = f"http://{self.places.at(f'{name}-out')}{path}"
         return self.shell.curl(url, "--header", f"@{header}", *more)
 
     def exchange(self, workload: str, token: str, audience: str, scope: str) -> Answer:
-        """An exchange at the token service, with a workload's SVID and JWT-SVID."""
+        """Exchange a token at the token service, with a workload's X.509-SVID and JWT-SVID."""
         form = {
             "grant_type": _EXCHANGE,
             "subject_token_type": _ACCESS_TOKEN,
@@ -158,7 +158,7 @@ class Stage:
         return self._token_files.setdefault(token, f"token-{len(self._token_files) + 1}.token")
 
     def mint_svid(self, spiffe_id: str, trust_domain: str) -> tuple[Sequence[str], list[str]]:
-        """A certificate with a SPIFFE ID, signed by a trust domain's CA; curl's options, and the commands."""
+        """Make a certificate for a SPIFFE ID by its trust domain's CA. Return curl's options, and the commands."""
         stem = f"minted-by-{trust_domain.partition('.')[0]}"
         extensions = self.shell.write(f"{stem}.ext", _SVID_EXTENSIONS.format(id=spiffe_id))
         authority = f"authorities/{trust_domain}"
@@ -174,20 +174,20 @@ class Stage:
     # --- records and headers
 
     def seen(self, name: str) -> dict[str, str]:
-        """The headers that an agent was given with its last request."""
+        """Return the headers of the last request that an agent received; empty if there is none."""
         try:
             headers: dict[str, str] = json.loads(self.mesh.seen(name).read_text())["headers"]
-        except (FileNotFoundError, ValueError):  # none yet, or it is being written now
+        except (FileNotFoundError, ValueError):  # no request yet, or the file is being written
             return {}
         return headers
 
     def next_seen(self, name: str, before: dict[str, str]) -> dict[str, str]:
-        """The headers of a request after ``before``; waits a little for it."""
+        """Return the headers of the next request after ``before``; waits for it briefly."""
         headers: dict[str, str] = _patiently(lambda: self.seen(name), lambda found: bool(found) and found != before)
         return headers
 
     def record(self, name: str, wanted: Callable[[Record], bool]) -> Record:
-        """The newest ``wanted`` record of a witness, waiting briefly for its flush; empty if there is none."""
+        """Return a witness's newest record that ``wanted`` accepts; waits for it briefly. Empty if there is none."""
 
         def newest() -> Record:
             found = [record for record in self.records(name) if wanted(record)]
@@ -197,11 +197,11 @@ class Stage:
         return record
 
     def records(self, name: str) -> list[Record]:
-        """All records of a witness, in order."""
+        """Return all records of a witness, in order."""
         return [json.loads(line) for line in _whole_lines(self.mesh.records(name))]
 
     def sidecar(self, *arguments: str) -> tuple[str, dict[str, Any]]:
-        """One of our own offline commands with ``--json``: the command as a person would type it, and its answer."""
+        """Run an offline ``sidecar`` command with ``--json``. Return the command as typed, and its result."""
         ran = [sys.executable, "-m", "sidecar.cli", *arguments, "--json"]
         finished = subprocess.run(ran, cwd=self.places.directory, capture_output=True, check=False)  # noqa: S603
         try:

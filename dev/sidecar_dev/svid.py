@@ -130,7 +130,7 @@ async def _first_message(client: WorkloadApiClient) -> Any:
 
 
 def _only_first(response: Any) -> Any:
-    """The default identity (Workload API section 5.3)."""
+    """Return the default identity, the first of a response (Workload API section 5.3)."""
     if not response.svids:
         raise WorkloadApiError("the Workload API answered with no SVID")
     return response.svids[0]

@@ -26,13 +26,13 @@ Record = Mapping[str, Any]
 
 
 class Tail:
-    """Reader of new records in some files, which may not exist yet. A file's stem names the workload."""
+    """Reads new records of some files, which may not exist yet. A file's stem names the workload."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._read = dict.fromkeys(files, 0)
 
     def new(self) -> Iterator[str]:
-        """A line for each record that came since the last call, in the order of time."""
+        """Yield a line for each record since the last call, in order of time."""
         fresh = [(name, record) for name, record in self._records() if record["event"] in _SHOWN.get(name, _OTHERS)]
         for name, record in sorted(fresh, key=lambda one: str(one[1]["ts"])):
             yield line_of(name, record)

@@ -1,9 +1,8 @@
 """``sidecar dev user-issuer``: an issuer where test users log in, for development only.
 
-It takes the place of a company's identity provider: ``/.well-known/openid-configuration``, ``/jwks``, ``/authorize``
-for a browser, and ``/token``, which gives an ID token and an access token for a code, or for a name (and a password, if
-the user has one). It listens on loopback,
-or, with a certificate from a Workload API, on a network of containers: over https, under a name of its own.
+It replaces a company's identity provider: ``/.well-known/openid-configuration``, ``/jwks``, ``/authorize`` for a
+browser, and ``/token``, which returns an ID token and an access token for a code, or for a name (and a password, if the
+user has one). It listens on loopback; with a certificate from a Workload API also on a network of containers, by https.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _FORM: Final = "application/x-www-form-urlencoded"
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _SHUTDOWN_S: Final = 2.0
-_PAGE: Final = (  # posted to the same address, which holds the request
+_PAGE: Final = (  # the form is posted to the same URL, whose query is the request
     "<!doctype html><title>Log in</title><form method=post><p>Development only.</p>"
     "<input name=username placeholder=name><input name=password type=password placeholder=password>"
     "<button>Log in</button></form>"
@@ -88,7 +87,7 @@ class Secured:
 
 
 def loopback_listener(address: str) -> socket.socket:
-    """A listening socket on ``HOST:PORT``; port 0 takes a free one.
+    """Return a listening socket on ``HOST:PORT``; port 0: any free port.
 
     Raises:
         ConfigError: the address is malformed, is not on loopback, or cannot be bound.
@@ -100,7 +99,7 @@ def loopback_listener(address: str) -> socket.socket:
 
 
 def network_listener(address: str) -> socket.socket:
-    """A listening socket on any address of this machine; otherwise as ``loopback_listener``.
+    """Return a listening socket on any address of this machine; otherwise as ``loopback_listener``.
 
     Raises:
         ConfigError: the address is malformed, or cannot be bound.
@@ -136,7 +135,7 @@ async def serving(
     url: str | None = None,
     context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[UserIssuer]:
-    """Serve on the socket while the context lasts. The issuer's URL is ``url``, or the socket's address."""
+    """Serve on the socket inside the context. The issuer's URL is ``url``, or the socket's address."""
     host, port = listener.getsockname()[:2]
     url = url or (f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     authority = urlsplit(url).netloc
@@ -191,7 +190,7 @@ def _application(issuer: UserIssuer, authority: str) -> web.Application:
 
 
 def _only_for(authority: str) -> Callable[..., Awaitable[web.StreamResponse]]:
-    """Refuse other host names: DNS rebinding of a web page to 127.0.0.1 must not log anybody in."""
+    """Make a middleware that refuses other host names, against DNS rebinding of a web page to 127.0.0.1."""
 
     @web.middleware
     async def check_host(

@@ -1,7 +1,7 @@
 """``sidecar dev workload-api``: a SPIFFE Workload API with a CA per trust domain. Never for production.
 
-It follows its entries file (within 50 ms) and takes signals: SIGHUP reads the entries again, SIGUSR1 rotates all
-authorities, SIGUSR2 drops those that no longer sign, SIGTERM and SIGINT end it.
+It applies changes of its entries file within 50 ms. Signals: SIGHUP reads the entries again, SIGUSR1 rotates all
+authorities, SIGUSR2 drops authorities that no longer sign, SIGTERM and SIGINT end the process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sidecar_dev.registry import Registry
 from sidecar_dev.workload_server import DevWorkloadApi
 
 WATCH_S: Final = 0.04
-_SETTLED_S: Final = 0.1  # a file that changed this recently may change again within the same time stamp
+_SETTLED_S: Final = 0.1  # a file that changed more recently may change again with the same time stamp
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Exit codes: 0 ended, 2 the arguments, the entries or the socket are unusable."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no private key ends in a core file
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain private keys
     try:
         asyncio.run(_serve(arguments))
     except ConfigError as error:
@@ -89,10 +89,10 @@ class EntriesFile:
         self._complaint = ""
 
     def read(self) -> tuple[Entry, ...]:
-        """The entries of the file.
+        """Return the entries of the file.
 
         Raises:
-            ConfigError: the file cannot be read, or has problems (all are listed).
+            ConfigError: the file is not readable, or has problems, all of which are listed.
         """
         try:
             facts = self._path.stat()

@@ -1,7 +1,7 @@
 """Serves a `Registry` as the SPIFFE Workload API on a Unix socket: on its own, or inside the process of a test.
 
-A connection is attested once, when it is made: the kernel says which process opened it, and that process is held until
-the connection ends. A peer that cannot be identified gets denials.
+A connection is attested once, when it is made: the kernel names the process that opened it, and that process is held by
+a descriptor until the connection ends. Every call of an unidentified peer is denied.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class _Connection(H2Protocol):
 
 
 def _listener(path: Path, mode: int) -> socket.socket:
-    """Bind the socket, with a private mode until it has its own. Removes the socket of a dead server."""
+    """Bind the socket, with a private mode until ``mode`` is set. Removes the socket of a dead server."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o177)
     try:

@@ -1,10 +1,10 @@
 """The calls of the SPIFFE Workload API, answered for the process behind one connection.
 
-Theory of operation. Each call must bear the security header, or it may be a browser's that was talked into it
-(Workload Endpoint section 6.1). It is answered with all its process is entitled to at that moment. Streams stay open,
-ask again after each change and whenever an SVID is half used up, and send what is new; since the whole state is asked
-for again each time, a slow reader skips states and never gets an old one. A process that is entitled to nothing, or no
-longer to anything, gets PERMISSION_DENIED.
+Theory of operation. Each call must have the security header, because a web page could make a browser send a call
+without it (Workload Endpoint section 6.1). An answer contains all current entitlements of the process. A stream stays
+open, queries them again after each change and at half of an SVID's life, and sends changed states. Each query returns
+the whole state, so a slow reader skips states and never gets an old one. A process without entitlements gets
+PERMISSION_DENIED.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from sidecar_dev.attestation import Peer
 from sidecar_dev.registry import NoIdentityError, Registry
 
 MAX_AUDIENCES: Final = 16
-_MIN_RENEWAL_S: Final = 0.1  # an authority about to end cannot give longer lives: do not spin
+_MIN_RENEWAL_S: Final = 0.1  # avoids a busy loop when an authority is about to expire
 
 Call = Stream[Any, Any]
 
 
 class PeerService:
-    """The Workload API as one connection sees it. ``peer`` is None if the other end cannot be identified."""
+    """The Workload API for one connection. ``peer`` is None if its process cannot be identified."""
 
     def __init__(self, registry: Registry, peer: Peer | None) -> None:
         self._registry = registry
@@ -100,7 +100,7 @@ class PeerService:
 
 
 async def _request_of(call: Call) -> Any:
-    """The call's request message; but first the security header, once and exactly."""
+    """Check the security header of a call, then return its request message. Raises a gRPC error."""
     if call.metadata is None or call.metadata.getall(pb.SECURITY_HEADER, []) != ["true"]:
         raise GRPCError(Status.INVALID_ARGUMENT, "security header missing from request")
     request = await call.recv_message()
