@@ -149,7 +149,10 @@ def half_life(svid: IssuedSvid) -> float:
 
 
 def _first_of_each_hint(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return the first entry of each hint, as SPIRE does: hints are unique in an answer (section 5.2.1)."""
+    """Return the first entry of each hint, as SPIRE does.
+
+    Hints are unique in an answer (Workload API section 5.2.1).
+    """
     chosen: list[Entry] = []
     for entry in entries:
         if not entry.hint or all(other.hint != entry.hint for other in chosen):

@@ -158,7 +158,10 @@ class Stage:
         return self._token_files.setdefault(token, f"token-{len(self._token_files) + 1}.token")
 
     def mint_svid(self, spiffe_id: str, trust_domain: str) -> tuple[Sequence[str], list[str]]:
-        """Make a certificate for a SPIFFE ID by its trust domain's CA. Return curl's options, and the commands."""
+        """Make a certificate for ``spiffe_id``, signed by the CA of ``trust_domain``.
+
+        Return curl's options, and the commands that made it.
+        """
         stem = f"minted-by-{trust_domain.partition('.')[0]}"
         extensions = self.shell.write(f"{stem}.ext", _SVID_EXTENSIONS.format(id=spiffe_id))
         authority = f"authorities/{trust_domain}"
