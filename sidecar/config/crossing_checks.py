@@ -48,7 +48,7 @@ def _crossing(
 ) -> Iterator[Problem]:
     known = {issuer.issuer: issuer for issuer in file.issuers}
     if route.token == "self":  # noqa: S105 - a kind
-        yield Problem(where, "is on a self route, which exchanges no token", "remove it")
+        yield Problem(where, "has no effect on a self route, which exchanges no token", "remove it")
     if section.from_ == file.issuer_of(route):
         yield Problem(f"{where}.from", "is the issuer of the route's own tokens", "remove it: those need no crossing")
     elif section.from_ not in known:
@@ -59,8 +59,8 @@ def _crossing(
         if not _opened_to(file, route, section.from_):
             yield Problem(
                 f"{where}.from",
-                "counts on no inbound route that opens this one",
-                "name the issuer and this route on one, or remove the crossing",
+                "is accepted on no inbound route that opens this route",
+                "accept the issuer on a route with this route in may_call, or remove the crossing",
             )
     if not section.scopes:
         yield Problem(f"{where}.scopes", "is empty, so every call is refused", "list what each scope grants here")
@@ -87,7 +87,7 @@ def _prefixes(file: SidecarFile) -> Iterator[Problem]:
         for number, section in enumerate(route.crossings):
             where = f"{field}.crossings[{number}].subject_prefix"
             if prefixes.setdefault(section.from_, section.subject_prefix) != section.subject_prefix:
-                yield Problem(where, "differs from an earlier one of the same issuers", "write both alike")
+                yield Problem(where, "differs from an earlier one of the same issuers", "give both the same value")
     for issuer, prefixes in by_service.items():
         if len(prefixes) > 1 and collide(prefixes.values()) and any(_crosses_to(file, issuer)):
             yield Problem(

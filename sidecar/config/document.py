@@ -119,7 +119,7 @@ class _Builder:
             if self._documents > 1:
                 raise self._error(line, "a second document starts", "keep one document per file")
         elif isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise self._error(line, "anchors and aliases are not read", "write the value out")
+            raise self._error(line, "anchors and aliases are not supported", "write the value in full")
         elif isinstance(event, yaml.ScalarEvent):
             self._refuse_tag(event, line)
             self._add(_scalar(event.value) if event.style is None or event.style == "" else event.value, line)
@@ -161,12 +161,12 @@ class _Builder:
         if not isinstance(key, str):
             raise self._error(line, "a key is not text", "put it in quotes")
         if key in parent.items:
-            raise self._error(line, f"the key {shown(key)} is there twice", "keep one of them")
+            raise self._error(line, f"the key {shown(key)} appears twice", "keep one of them")
         parent.key, parent.has_key = key, True
 
     def _refuse_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int) -> None:
         if event.tag is not None:
-            raise self._error(line, "tags are not read", "remove the word that starts with an exclamation mark")
+            raise self._error(line, "tags are not supported", "remove the word that starts with an exclamation mark")
 
     def _error(self, line: int, wrong: str, fix: str) -> DocumentError:
         return DocumentError(f"{self._name} line {line}", wrong, fix)
@@ -202,7 +202,9 @@ def override(document: dict[str, object], environ: Mapping[str, str]) -> list[Pr
     for name in sorted(_ours(environ), key=lambda name: (name.count("__"), name)):
         path = name.removeprefix(PREFIX).split("__")
         if not all(path) or name != name.upper():
-            problems.append(Problem(shown(name), "names no setting", "write SIDECAR__SECTION__KEY in capitals"))
+            problems.append(
+                Problem(shown(name), "is not the name of a setting", "write SIDECAR__SECTION__KEY in capitals")
+            )
             continue
         try:
             value = parse_document(environ[name], name=name)
@@ -211,7 +213,7 @@ def override(document: dict[str, object], environ: Mapping[str, str]) -> list[Pr
             continue
         if not _put(document, [part.lower() for part in path], value):
             problems.append(
-                Problem(shown(name), "points into a value that has no members", "override the whole value or list")
+                Problem(shown(name), "names a key of a value that has no keys", "override the whole value or list")
             )
     return problems
 

@@ -42,7 +42,7 @@ def token_endpoints_of(section: ExchangeSection | PlatformIssuerSection) -> tupl
 def token_endpoint_problems(section: ExchangeSection | PlatformIssuerSection, field: str) -> Iterator[Problem]:
     """Report ``token_endpoint`` and ``token_endpoints`` in one section."""
     if section.token_endpoints is not None and section.token_endpoint is not None:
-        yield Problem(f"{field}.token_endpoint", "is set, and token_endpoints too", "keep one of them")
+        yield Problem(f"{field}.token_endpoint", "is set beside token_endpoints", "keep one of them")
 
 
 def client_auth_of(section: ClientAuthSection, audience: str) -> ClientAuthSettings:

@@ -95,17 +95,21 @@ def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...])
         adapter = exchange.known
         if route.token == "self" and adapter.own is None:  # noqa: S105 - a kind
             yield Problem(
-                f"{field}.token", f"is self, and {adapter.name} issues no such token", "remove it, or ask another"
+                f"{field}.token",
+                f"is self, but {adapter.name} does not issue such tokens",
+                "remove it, or use another token service",
             )
         why_not = _no_later_hop(adapter, profiles.get(exchange.issuer))
         if route.token != "self" and not adapter.capabilities.serves_users:  # noqa: S105 - a kind
             yield Problem(
-                f"{field}.exchange", f"is asked by {adapter.name}, which has no tokens for users", "ask another"
+                f"{field}.exchange",
+                f"uses {adapter.name}, which issues no tokens for users",
+                "use another token service",
             )
         elif route.name in opened and route.token == "exchange" and why_not is not None:  # noqa: S105
             yield Problem(
                 f"{field}.name",
-                f"is opened by inbound routes, and {adapter.name} {why_not}, so each such call would be refused",
+                f"is opened by inbound routes, but {adapter.name} {why_not}, so each such call would be refused",
                 "open it by entry.may_call alone, or have another token service issue its tokens",
             )
         if file.entry is not None and route.name in file.entry.may_call and route.token == "exchange":  # noqa: S105
@@ -115,11 +119,11 @@ def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...])
 def _no_later_hop(adapter: Adapter, profile: IssuerProfile | None) -> str | None:
     """Return the reason why an adapter cannot carry a chain on; None if it can."""
     if TOKEN_TYPE_ACCESS_TOKEN not in adapter.capabilities.takes:
-        return "takes login tokens alone"
+        return "accepts only login tokens"
     if not adapter.capabilities.nests_act:
-        return "keeps no chain"
+        return "drops the actor chain"
     by_client = profile is not None and profile.names_actor_by_client
-    return "issues tokens whose profile reads one actor and no chain" if by_client else None
+    return "issues tokens whose profile has one actor and no chain" if by_client else None
 
 
 def _login_problems(entry: EntrySection, route: str, adapter: Adapter) -> Iterator[Problem]:
@@ -129,13 +133,13 @@ def _login_problems(entry: EntrySection, route: str, adapter: Adapter) -> Iterat
         if kind is not None and _TYPES[kind] not in adapter.capabilities.takes:
             yield Problem(
                 f"entry.issuers[{number}].kind",
-                f"is {kind}, and {adapter.name}, which the route {route} uses, takes no such token",
+                f"is {kind}, but {adapter.name}, which the route {route} uses, does not accept such tokens",
                 "have users log in with another kind, or another token service issue the route's tokens",
             )
     if adapter.capabilities.asks_login_issuer and len(entry.issuers) > 1:
         yield Problem(
             "entry.issuers",
-            f"has several, and {adapter.name}, which the route {route} uses, would show the tokens of all to one",
+            f"has several, but {adapter.name}, which the route {route} uses, would send the tokens of all to one",
             "keep one, or have another token service issue the route's tokens",
         )
 
@@ -170,8 +174,8 @@ def _is_of_mesh(audience: str, names: set[str]) -> bool:
 def _other_audience(where: str) -> Problem:
     return Problem(
         f"{where}.assertion_audience",
-        "is another service of the mesh, where this server could show our JWT-SVID",
-        "write the audience that this server alone expects",
+        "is another service of the mesh, to which this server could send our JWT-SVID",
+        "use an audience that only this server accepts",
     )
 
 
@@ -186,7 +190,7 @@ def client_actor_problems(file: SidecarFile) -> Iterator[Problem]:
         if known is not None and section.issuer in accepted and not known.profile.tells_delegation:
             yield Problem(
                 f"issuers[{number}].profile",
-                "reads the actor from the client, so a client's own token, or a login there, would be a delegation",
+                "reads the actor from the client, so a client's own token or a login there would count as a delegation",
                 "write required_values, or accept this issuer on no inbound route",
             )
 
@@ -221,12 +225,14 @@ def exchange_ceiling_problems(
             where, endpoint = f"{field}.endpoints.{name}", other.endpoint
             listed = platform.exchange_endpoints.get(endpoint)
             if listed is None:
-                yield Problem(f"{where}.url", "is none of the platform's exchange_endpoints", "list it there, with tls")
+                yield Problem(
+                    f"{where}.url", "is not one of the platform's exchange_endpoints", "list it there, with tls"
+                )
             for issuer in sorted(_exchanged(file, one.issuer) - (listed or frozenset())) if listed else ():
                 yield Problem(
                     f"{where}.url",
-                    f"would be shown tokens of {issuer}",
-                    "list that issuer there, or open no such route",
+                    f"would receive tokens of {issuer}",
+                    "list that issuer there, or remove its routes",
                 )
             if other.client_auth.method in STATIC and endpoint.url not in platform.static_client_auth:
                 yield static_problem(where, endpoint.url)

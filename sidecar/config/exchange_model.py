@@ -26,7 +26,7 @@ def _client_auth(text: str) -> str:
     if text in _BY_KEY:
         raise ValueError("needs one certificate, and an SVID changes each hour; write jwt-svid or x509-svid")
     if text not in set(ClientAuth):
-        raise ValueError(f"has no such choice; write one of {', '.join(ClientAuth)}")
+        raise ValueError(f"has an unknown value; write one of {', '.join(ClientAuth)}")
     return text
 
 

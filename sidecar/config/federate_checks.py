@@ -42,19 +42,21 @@ def federate_problems(file: SidecarFile) -> Iterator[Problem]:
         if taken.setdefault(section.audience, endpoint) != endpoint:
             yield Problem(
                 f"{field}.federate.audience",
-                "is also that of another token endpoint: each could trade the JWT-SVID that the other got",
-                "agree on an audience of its own with each provider",
+                "is also the audience of another token endpoint: each could use the JWT-SVID sent to the other",
+                "use a different audience for each provider",
             )
         if section.audience.rstrip("/") in ours or section.audience.startswith("spiffe://"):
             yield audience_of_mesh(field)
         for name, url in _urls(section):
             if urlsplit(url).scheme != "https":
-                yield Problem(f"{field}.federate.{name}", "is plain http, which proves nobody", "use https")
+                yield Problem(
+                    f"{field}.federate.{name}", "is plain http, which does not verify the server", "use https"
+                )
         host = urlsplit(route.upstream).hostname
         if isinstance(section, FederateAwsSection) and host != f"bedrock-runtime.{section.region}.amazonaws.com":
             yield Problem(
                 f"{field}.upstream",
-                "is not Amazon Bedrock of that region: other services of AWS want each request signed",
+                "is not Amazon Bedrock of that region: other AWS services require signed requests",
                 f"write https://bedrock-runtime.{section.region}.amazonaws.com",
             )
         if isinstance(section, FederateGoogleSection) and host in _GOOGLE_CREDENTIALS:
@@ -82,8 +84,8 @@ def audience_of_mesh(field: str) -> Problem:
     """Return the problem of a route whose provider receives a JWT-SVID that the mesh accepts."""
     return Problem(
         f"{field}.federate.audience",
-        "is one of the mesh: with the JWT-SVID that the provider gets it could act as this workload here",
-        "write the audience that the provider alone expects",
+        "is an audience of the mesh: with the JWT-SVID the provider could act as this workload here",
+        "use an audience that only the provider accepts",
     )
 
 
@@ -95,7 +97,7 @@ def provider_svid_problems(file: SidecarFile, identity: IdentitySettings) -> Ite
         if route.federate.audience not in identity.jwt_svids:
             yield Problem(
                 f"{field}.federate.audience",
-                "has no file in identity.files.jwt_svids, and the provider is shown a JWT-SVID for it",
+                "has no file in identity.files.jwt_svids, but the provider needs a JWT-SVID for it",
                 "let spiffe-helper write one (jwt_svids, jwt_audience) and name it, or use the Workload API",
             )
 

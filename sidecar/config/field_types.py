@@ -54,7 +54,9 @@ def _one_scope(text: str) -> None:
 
 def _route_name(text: str) -> None:
     if not _NAME.fullmatch(text) or text in _RESERVED:
-        raise ValueError("is not a name; use 1 to 64 letters, digits, dots, dashes, underscores, and not none or other")
+        raise ValueError(
+            "is not a name; use 1 to 64 letters, digits, dots, dashes and underscores, but not none or other"
+        )
 
 
 def _line(text: str) -> None:
@@ -73,7 +75,7 @@ def _day(text: str) -> None:
     except ValueError:
         found = ""
     if found != text:
-        raise ValueError("is not a day; write it as YYYY-MM-DD")
+        raise ValueError("is not a date; write it as YYYY-MM-DD")
 
 
 def start_of(day: str) -> int:
@@ -92,7 +94,7 @@ def one_of(names: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
 
     def validate(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"has no such choice; write one of {', '.join(choices)}")
+            raise ValueError(f"has an unknown value; write one of {', '.join(choices)}")
         return text
 
     return AfterValidator(validate), WithJsonSchema({"type": "string", "enum": choices})

@@ -75,7 +75,7 @@ def _not_targets(file: StsFile) -> Iterator[Problem]:
 
 def _one_of(file: StsFile, where: str, key: str, value: str | None, group: str | None) -> Iterator[Problem]:
     if value is not None and group is not None:
-        yield Problem(f"{where}.{key}_group", f"stands beside {key}", "keep one of them")
+        yield Problem(f"{where}.{key}_group", f"is set beside {key}", "keep one of them")
     elif group is not None and group not in file.groups:
         near = nearest_name(group, file.groups, cutoff=0.6)
         fix = f"did you mean {shown(near)}?" if near else "add it to groups"

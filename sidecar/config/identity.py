@@ -56,7 +56,7 @@ def jwt_svid_problems(identity: IdentitySettings, audience: str, what: str) -> I
     if isinstance(identity, FileSettings) and audience not in identity.jwt_svids:
         yield Problem(
             "identity.files.jwt_svids",
-            f"has no file for {audience}, and the exchange sends a JWT-SVID for it as {what}",
+            f"has no file for {audience}, but the exchange sends a JWT-SVID for it as {what}",
             "let spiffe-helper write one (jwt_svids, jwt_audience) and name it; csi-driver-spiffe writes none: use the"
             " Workload API",
         )
@@ -77,12 +77,12 @@ def _contradictions(section: IdentitySection) -> Iterator[Problem]:
     if section.files is not None and section.workload_api is not None:
         yield Problem("identity.workload_api", "is set beside files", "keep the one that the identity comes from")
     if section.files is not None and section.source is not None:
-        yield Problem("identity.source", "is a client of the Workload API, and files are set", "remove one of them")
+        yield Problem("identity.source", "is a client of the Workload API, but files are set", "remove one of them")
     if section.files is not None and section.hint is not None:
-        fix = "set spiffe_id instead, and the hint where the files are written"
-        yield Problem("identity.hint", "says nothing of files, which carry none", fix)
+        fix = "set spiffe_id instead, and the hint in the program that writes the files"
+        yield Problem("identity.hint", "has no effect on files, which have no hint", fix)
     if section.source == "py-spiffe" and find_spec("spiffe") is None:
-        fix = f"install the extra ({install_command('spiffe')}), or remove it: there is a client of our own"
+        fix = f"install the extra ({install_command('spiffe')}), or remove it to use the built-in client"
         yield Problem("identity.source", "is not installed here", fix)
 
 

@@ -46,7 +46,9 @@ def _human(route: InboundRouteSection, where: str) -> Iterator[Problem]:
 def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) -> Iterator[Problem]:
     known = {section.issuer for section in file.issuers}
     if route.issuers is None and len(file.issuers) > 1:
-        yield Problem(f"{where}.issuers", "is missing, and there are several issuers", "name those that count here")
+        yield Problem(
+            f"{where}.issuers", "is missing, and there are several issuers", "list those whose tokens are accepted here"
+        )
     for issuer in route.issuers or []:
         if issuer not in known:
             yield Problem(f"{where}.issuers", f"{issuer} is not a configured issuer", "list it under issuers")
@@ -55,7 +57,7 @@ def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) ->
         if target.name in route.may_call and asked is not None and not crosses(file, target, counting):
             yield Problem(
                 f"{where}.may_call",
-                f"{target.name} cannot be used: its tokens are of {asked}, which does not count here",
+                f"{target.name} cannot be used: its tokens are from {asked}, which this route does not accept",
                 "add that issuer to the route's issuers, list a crossing, or remove the name",
             )
 

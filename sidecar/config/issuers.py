@@ -87,7 +87,7 @@ def development_problems(sections: Sequence[tuple[str, KeySource]]) -> Iterator[
         if section.issuer.lower().startswith("http:"):
             yield Problem(
                 f"{field}.issuer",
-                "is for development only, and stands beside a production issuer",
+                "is for development only, but a production issuer is configured too",
                 "remove it, or use issuers on loopback alone",
             )
 
@@ -123,7 +123,7 @@ def key_sets(
     keys: dict[str, JwksSettings] = {}
     for field, made in found:
         if made is not None and keys.setdefault(made.issuer, made) != made:
-            findings.add(field, "has other keys than the same issuer elsewhere", "write both alike")
+            findings.add(field, "has different keys than the same issuer elsewhere", "give both the same value")
     return tuple(keys.values())
 
 

@@ -48,7 +48,7 @@ def kind_of(path: Path, environ: Mapping[str, str]) -> Kind:
         return found[0]
     could = " or ".join(f"the {NAMES[kind]}" for kind in found)
     fix = f"say which by {' or '.join(f'--kind {kind}' for kind in found)}"
-    raise ConfigError([Problem(str(path), f"could be {could}: its keys do not tell", fix)])
+    raise ConfigError([Problem(str(path), f"could be {could}: its keys fit both", fix)])
 
 
 @cache

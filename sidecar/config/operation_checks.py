@@ -80,16 +80,20 @@ def _inbound_operations(file: SidecarFile) -> Iterator[Problem]:
             yield from _only_of_protocols(section.operations, section.max_message_bytes, where)
             continue
         if section.match.methods:
-            yield Problem(f"{where}.match.methods", "follows from the protocol", "remove it")
+            yield Problem(f"{where}.match.methods", "has no effect: the protocol has its own methods", "remove it")
         if section.protocol == "mcp" and section.match.path is None:
             yield Problem(f"{where}.match", "MCP is served at one path", "write path in place of path_prefix")
         if section.protocol == "grpc":
             yield from _grpc_route(file, section.max_message_bytes, where)
             yield from _grpc_agent(file, where)
             if section.match.path is not None and not grpc.is_word(section.match.path):
-                yield Problem(f"{where}.match.path", "is the path of no method", "write path_prefix in place of path")
+                yield Problem(
+                    f"{where}.match.path", "is not the path of a method", "write path_prefix in place of path"
+                )
         if not section.operations:
-            yield Problem(f"{where}.operations", "is missing, so nothing could be called", "list what peers may call")
+            yield Problem(
+                f"{where}.operations", "is missing, so every call would be refused", "list what peers may call"
+            )
         yield from _operations(section.protocol, section.operations, where)
         for at, one in enumerate(section.operations):
             yield from _narrower(section, one, f"{where}.operations[{at}]")
@@ -101,12 +105,14 @@ def _outbound_operations(file: SidecarFile) -> Iterator[Problem]:
         if route.protocol == "http":
             yield from _only_of_protocols(route.operations, route.max_message_bytes, where)
             if route.allow_self:
-                yield Problem(f"{where}.allow_self", "is for the operations of MCP", "remove it, or use token: self")
+                yield Problem(f"{where}.allow_self", "is only for MCP routes", "remove it, or use token: self")
             continue
         if route.allow_self and (route.protocol != "mcp" or route.token != "exchange"):  # noqa: S105 - a kind
             yield Problem(f"{where}.allow_self", "is for exchange routes of MCP", "remove it")
         if route.protocol == "mcp" and route.token == "self":  # noqa: S105 - a kind
-            yield Problem(f"{where}.token", "own authority calls no tool", "use exchange, with allow_self for the rest")
+            yield Problem(
+                f"{where}.token", "own authority cannot call tools", "use exchange, with allow_self for the rest"
+            )
         if route.protocol == "grpc":
             yield from _grpc_route(file, route.max_message_bytes, where)
             if not route.operations:
@@ -123,7 +129,7 @@ def _grpc_route(file: SidecarFile, max_message_bytes: int | None, where: str) ->
     if not file.protocols.http2:
         yield Problem(f"{where}.protocol", "gRPC needs HTTP/2, which is off", "set protocols.http2 to true")
     if max_message_bytes is not None:
-        yield Problem(f"{where}.max_message_bytes", "is not for gRPC, whose messages are not read", "remove it")
+        yield Problem(f"{where}.max_message_bytes", "has no effect: gRPC messages are not read", "remove it")
 
 
 def _grpc_agent(file: SidecarFile, where: str) -> Iterator[Problem]:
@@ -140,7 +146,7 @@ def _grpc_agent(file: SidecarFile, where: str) -> Iterator[Problem]:
 def _resource(section: InboundRouteSection, where: str) -> Iterator[Problem]:
     if section.resource is None:
         if section.authorization_servers:
-            yield Problem(f"{where}.authorization_servers", "are told with a resource alone", "set resource too")
+            yield Problem(f"{where}.authorization_servers", "have no effect without resource", "set resource too")
         return
     if section.protocol != "mcp":
         yield Problem(f"{where}.resource", "is for routes of MCP", "set protocol to mcp, or remove it")
@@ -209,14 +215,14 @@ def _operations(protocol: RouteProtocol, sections: Sequence[AllowedOperations], 
             seen.add(key)
             if section.allow_self and (protocol != "mcp" or key not in mcp.OPEN_TO_OWN):
                 yield Problem(
-                    f"{where}.operations[{at}].allow_self", f"{word} is never called for nobody", "list it without"
+                    f"{where}.operations[{at}].allow_self", f"{word} always needs a user", "list it without allow_self"
                 )
 
     for method in sorted(mcp.BY_URI):
         if f"{method}:{ANY_NAME}" in seen and sum(key.startswith(f"{method}:") for key in seen) > 1:
             yield Problem(
                 f"{where}.operations",
-                f"{method}:* stands beside URIs, of which servers take many spellings for one",
+                f"{method}:* is listed beside URIs, but servers accept several spellings of one URI",
                 f"list all URIs, or {method}:* alone",
             )
 
@@ -226,7 +232,9 @@ def _narrower(route: InboundRouteSection, section: InboundOperations, where: str
         if peer not in route.peers:
             yield Problem(f"{where}.peers", f"{peer} is not a peer of the route", "add it there, or remove it here")
     if section.subjects is not None and len(route.issuers or []) > 1:
-        yield Problem(f"{where}.subjects", "names nobody where several issuers count", "name one issuer at the route")
+        yield Problem(
+            f"{where}.subjects", "is ambiguous: the route accepts several issuers", "name one issuer at the route"
+        )
     if section.allow_self and not route.allow_self:
         yield Problem(f"{where}.allow_self", "is not the route's", "set it there too")
     if section.human is not None and section.human.max_age_s is None and not section.human.acr:

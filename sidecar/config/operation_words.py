@@ -28,7 +28,7 @@ def key_of(protocol: RouteProtocol, word: str) -> str:
         return grpc.key_of_word(word)
     if protocol == "a2a":
         if word == "GetAgentCard":  # as records call it
-            raise ValueError("is given to every peer of the route, by the sidecar; remove it")
+            raise ValueError("is answered by the sidecar, to every peer of the route; remove it")
         try:
             return a2a.named(word)
         except ValueError as error:
@@ -36,7 +36,7 @@ def key_of(protocol: RouteProtocol, word: str) -> str:
     method, colon, name = word.partition(":")
     if method not in mcp.METHODS:
         meant = _likest(method, sorted(mcp.METHODS), "docs/mcp.md", then=colon + name)
-        raise ValueError(f"no operation of MCP; {meant}")
+        raise ValueError(f"not an operation of MCP; {meant}")
     if method in mcp.NAMED and not name:
         raise ValueError(f"has no name; write {method}:NAME, or {method}:*")
     if method not in mcp.NAMED and colon:

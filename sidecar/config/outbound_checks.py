@@ -35,10 +35,12 @@ def outbound_route_problems(file: SidecarFile) -> Iterator[Problem]:
     for where, mesh_route in file.mesh_routes():
         yield from _upstream(mesh_route, where)
         if not mesh_route.scopes and mesh_route.observe_until is None:
-            yield Problem(f"{where}.scopes", "is empty, so every call is refused", "list what may be asked for there")
+            yield Problem(f"{where}.scopes", "is empty, so every call is refused", "list the scopes to request")
         yield from _route_exchange(file, mesh_route, f"{where}.exchange")
     if file.mesh_routes() and not file.exchange_sections():
-        yield Problem("exchange", "is missing, and outbound routes need tokens", "say who issues them")
+        yield Problem(
+            "exchange", "is missing, but outbound routes need tokens", "name the token service that issues them"
+        )
 
 
 def _upstream(route: OutboundRouteSection, where: str) -> Iterator[Problem]:
@@ -46,7 +48,7 @@ def _upstream(route: OutboundRouteSection, where: str) -> Iterator[Problem]:
     if upstream.scheme == "https" and route.peer is None:
         yield Problem(f"{where}.peer", "is missing, so anybody could answer", "name the SPIFFE ID of the next hop")
     if upstream.scheme == "http" and route.peer is not None:
-        yield Problem(f"{where}.upstream", "is plain http, which proves no peer", "use https")
+        yield Problem(f"{where}.upstream", "is plain http, which does not verify the peer", "use https")
     if upstream.scheme == "http" and not is_loopback(upstream.hostname or ""):
         yield Problem(f"{where}.upstream", "is plain http beyond loopback", "use https and name the peer")
 

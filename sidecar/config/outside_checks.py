@@ -37,7 +37,7 @@ def outside_problems(file: SidecarFile) -> Iterator[Problem]:
     peers = {route.upstream for _, route in file.mesh_routes()}
     for field, route in file.outside_routes():
         if parse_origin(route.upstream).scheme != "https":
-            yield Problem(f"{field}.upstream", "is plain http, which proves nobody", "use https")
+            yield Problem(f"{field}.upstream", "is plain http, which does not verify the server", "use https")
         if route.upstream in peers:
             yield Problem(f"{field}.upstream", "is a mesh target of another route", "call it by an exchange route only")
         if not route.paths and not route.path_prefixes:
@@ -59,7 +59,7 @@ def connect_problems(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(where, "is a mesh target of another route", "call it by an exchange route only")
         elif host == "localhost" or host.endswith(".localhost"):
             yield Problem(
-                where, "is a name of this machine, to which no tunnel leads", "write the address that is meant"
+                where, "is a name of this machine, which tunnels must not reach", "write the address that is meant"
             )
         elif target.is_literal and not reachable_by_name(host) and port in own:
             yield Problem(where, "is a listener of this sidecar", "remove the route")
@@ -90,7 +90,7 @@ def _fields(route: KeyedSection, field: str) -> Iterator[Problem]:
         if not may_be_listed(name.lower().encode("ascii")):
             yield Problem(
                 f"{field}.fields[{number}]",
-                f"{name} never goes beside a key: it is a credential, the sidecar's own, or changes how the host reads"
+                f"{name} must not go beside a key: it is a credential, the sidecar's own, or changes how the host reads"
                 " the call or spells its answer",
                 "remove it",
             )

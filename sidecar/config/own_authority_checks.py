@@ -31,7 +31,7 @@ def own_authority_problems(file: SidecarFile) -> Iterator[Problem]:
         elif name in exchanging:
             yield Problem(
                 "workload_handle.may_call",
-                f"{name} exchanges the token of a request, which the workload handle has not",
+                f"{name} exchanges the token of a request, but the workload handle has none",
                 "remove it, or give that route token: self",
             )
     yield from _delivery(section, file.admin.socket)
@@ -47,11 +47,13 @@ def _self_routes(file: SidecarFile) -> Iterator[Problem]:
             continue
         for _, other in routes:
             if not _is_self(other) and _same_target(route, other):
-                yield Problem(f"{field}.token", f"is self, and {other.name} calls the same target", "keep one of them")
+                yield Problem(f"{field}.token", f"is self, but {other.name} calls the same target", "keep one of them")
         if route.observe_until is not None:
-            yield Problem(f"{field}.observe_until", "is set on a self route", "remove it: only the handle opens it")
+            yield Problem(
+                f"{field}.observe_until", "has no effect on a self route", "remove it: only the handle opens it"
+            )
         if route.name not in opened:
-            yield Problem(f"{field}.token", "is self, and no workload handle opens it", "list it in its may_call")
+            yield Problem(f"{field}.token", "is self, but no workload handle opens it", "list it in its may_call")
     lists = [(field, inbound.may_call) for field, inbound in file.inbound_routes()]
     lists.append(("entry", file.entry.may_call if file.entry is not None else []))
     for field, names in lists:
@@ -66,12 +68,12 @@ def _accepted(file: SidecarFile) -> Iterator[Problem]:
         if route.allow_self and route.may_call and not route.delegate_self and route.protocol != "mcp":
             yield Problem(
                 f"{where}.may_call",
-                "is set beside allow_self, and a workload's own token is not exchanged",
+                "is set beside allow_self, but a workload's own token is not exchanged",
                 "add delegate_self: true if the token service's self_delegations list the step, or empty may_call",
             )
         if route.delegate_self and not (route.allow_self and route.may_call):
             yield Problem(
-                f"{where}.delegate_self", "says nothing without allow_self and may_call", "remove it, or set both"
+                f"{where}.delegate_self", "has no effect without allow_self and may_call", "remove it, or set both"
             )
 
 
@@ -89,18 +91,22 @@ def _same_target(one: OutboundRouteSection, other: OutboundRouteSection) -> bool
 
 def _delivery(section: WorkloadHandleSection, admin: str | None) -> Iterator[Problem]:
     if section.socket is None and section.file is None:
-        yield Problem("workload_handle.socket", "is missing, and so is file", "say how the agent gets the handle")
+        yield Problem(
+            "workload_handle.socket", "is missing, and so is file", "set one of them, so that the agent gets the handle"
+        )
     if section.socket is not None and not section.agent_uids:
         yield Problem("workload_handle.agent_uids", "is empty, so the socket answers nobody", "list the agent's uid")
     if section.socket is None and section.agent_uids:
-        yield Problem("workload_handle.agent_uids", "says nothing without a socket", "remove it, or add socket")
+        yield Problem("workload_handle.agent_uids", "has no effect without socket", "remove it, or add socket")
     if section.socket is not None and section.socket in (section.file, admin):
-        yield Problem("workload_handle.socket", "is the path of another file or socket of ours", "choose another path")
+        yield Problem(
+            "workload_handle.socket", "is the path of another file or socket of the sidecar", "choose another path"
+        )
     if len((section.socket or "").encode()) > _MAX_SOCKET_PATH:
         yield Problem(
             "workload_handle.socket",
             f"is longer than {_MAX_SOCKET_PATH} bytes",
-            "choose a shorter path: sockets end there",
+            "choose a shorter path: this is the limit of Unix sockets",
         )
 
 

@@ -109,7 +109,7 @@ def _issuers(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Proble
         field = f"issuers[{number}]"
         ceiling = platform.issuers.get(section.issuer)
         if ceiling is None:
-            yield Problem(f"{field}.issuer", "is none of the platform's issuers", "remove it, or list it there")
+            yield Problem(f"{field}.issuer", "is not one of the platform's issuers", "remove it, or list it there")
             continue
         if section.issuer in keys_of:
             yield from _source(keys_of[section.issuer], ceiling.keys, field)
@@ -122,12 +122,10 @@ def _issuers(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Proble
 
 def _revocations(own: RevocationListSettings | None, ceiling: RevocationListSettings, field: str) -> Iterator[Problem]:
     if own is None:
-        yield Problem(field, "is missing, and the platform has one", "write the platform's")
+        yield Problem(field, "is missing, but the platform has one", "write the platform's")
         return
     if own.endpoint != ceiling.endpoint:
-        yield Problem(
-            f"{field}.url", "is another list than the platform's, or another server's", "write the platform's"
-        )
+        yield Problem(f"{field}.url", "differs from the platform's list, or from its server", "write the platform's")
     if own.every_s > ceiling.every_s:
         yield Problem(f"{field}.every_s", _ABOVE, f"at most {ceiling.every_s:g}")
     if own.max_stale_s > ceiling.max_stale_s:
@@ -147,7 +145,9 @@ def _entry(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]
         field = f"entry.issuers[{number}]"
         login = platform.logins.get(user.issuer)
         if login is None:
-            yield Problem(f"{field}.issuer", "is none of the platform's login issuers", "remove it, or list it there")
+            yield Problem(
+                f"{field}.issuer", "is not one of the platform's login issuers", "remove it, or list it there"
+            )
             continue
         if user.issuer in keys_of:
             yield from _source(keys_of[user.issuer], login.keys, field)
@@ -165,9 +165,11 @@ def _route(route: InboundRouteSection, platform: Platform, field: str) -> Iterat
 
 def _source(keys: JwksSettings, ceiling: JwksSettings, field: str) -> Iterator[Problem]:
     if keys.url != ceiling.url:
-        yield Problem(f"{field}.jwks", "is not where the platform has the keys from", "write the platform's URL")
+        yield Problem(f"{field}.jwks", "differs from the platform's URL of the keys", "write the platform's URL")
     if (keys.peer, keys.ca_file) != (ceiling.peer, ceiling.ca_file):
-        yield Problem(f"{field}.tls", "is not whom the platform has the keys from", "write the platform's peer or ca")
+        yield Problem(
+            f"{field}.tls", "differs from the platform's server of the keys", "write the platform's peer or ca"
+        )
     if keys.max_age_s > ceiling.max_age_s:
         yield Problem(f"{field}.max_age_s", _ABOVE, f"write at most {ceiling.max_age_s:g}")
     refresh_s = ceiling.refresh_s or DEFAULT_REFRESH_S
@@ -201,7 +203,7 @@ def _profile(own: IssuerProfile, ceiling: IssuerProfile, field: str) -> Iterator
     }
     narrowed = {name: getattr(ceiling, name) for name in looser}
     if dataclasses.replace(own, **narrowed) != ceiling:
-        yield Problem(f"{field}.profile", "reads tokens otherwise than the platform's", "write the platform's profile")
+        yield Problem(f"{field}.profile", "differs from the platform's profile", "write the platform's profile")
     for name, is_looser in looser.items():
         if is_looser:
             yield Problem(f"{field}.profile", f"{name} {_ABOVE}", f"remove {name}, or write the platform's")
@@ -213,7 +215,7 @@ def _exchanges(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Prob
         ceiling = platform.issuers.get(section.issuer)
         exchange = made.get(section.issuer)
         if ceiling is None:
-            yield Problem(f"{field}.issuer", "is none of the platform's issuers", "ask one of those")
+            yield Problem(f"{field}.issuer", "is not one of the platform's issuers", "use one of those")
         elif exchange is not None:
             yield from _exchange(exchange, ceiling, field)
 
@@ -224,7 +226,7 @@ def _exchange(exchange: ExchangeSettings, ceiling: IssuerCeiling, field: str) ->
             where = f"token_endpoints[{number}]" if exchange.further_token_endpoints else "token_endpoint"
             yield Problem(f"{field}.{where}", "is not the platform's", "write the platform's URL")
     if (exchange.peer, exchange.ca_file) != (ceiling.keys.peer, ceiling.keys.ca_file):
-        yield Problem(f"{field}.tls", "is not whom the platform asks for tokens", "write the platform's peer or ca")
+        yield Problem(f"{field}.tls", "differs from the platform's token service", "write the platform's peer or ca")
 
 
 def _crossings(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Problem]:
@@ -233,7 +235,7 @@ def _crossings(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Pro
             where = f"{field}.crossings[{number}]"
             ceiling = platform.crossings.get((section.from_, file.issuer_of(route) or ""))
             if ceiling is None:
-                yield Problem(where, "is none of the platform's crossings", "remove it, or list it there")
+                yield Problem(where, "is not one of the platform's crossings", "remove it, or list it there")
                 continue
             if section.subject_prefix != ceiling.subject_prefix:
                 yield Problem(f"{where}.subject_prefix", "is not the platform's", "write the platform's")

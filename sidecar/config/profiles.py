@@ -86,7 +86,7 @@ def profile_problems(section: Profiled, field: str) -> Iterator[Problem]:
     profile = findings.attempt(f"{field}.profile", lambda: profile_of(section.profile))
     yield from findings.problems
     if profile is not None and profile.actor in _TABLES and not profile.actor_table:
-        yield Problem(f"{field}.profile", "maps no actor at all", "write a mapping with preset and actor_table")
+        yield Problem(f"{field}.profile", "maps no actor", "write a mapping with preset and actor_table")
 
 
 def _table(rows: list[ActorRow]) -> dict[tuple[str | None, str], SpiffeId]:
@@ -109,6 +109,8 @@ def kind_problems(section: UserIssuerSection, field: str) -> Iterator[Problem]:
     """Report a missing kind, or one that contradicts the preset."""
     told = _KINDS.get(preset_of(section.profile))
     if kind_of(section) is None:
-        yield Problem(f"{field}.kind", "is missing, and the profile does not tell", "write id_token or access_token")
+        yield Problem(
+            f"{field}.kind", "is missing, and the profile does not imply one", "write id_token or access_token"
+        )
     elif told is not None and told is not kind_of(section):
-        yield Problem(f"{field}.kind", "is not the kind that the profile is for", "remove it, or change the profile")
+        yield Problem(f"{field}.kind", "is not the kind of the profile", "remove it, or change the profile")

@@ -34,7 +34,7 @@ def _sections(file: SidecarFile) -> Iterator[Problem]:
     if file.inbound is None and file.outbound is None:
         yield Problem("inbound", "is missing, and so is outbound", "add the side that the agent needs")
     if file.inbound is not None and not file.issuers:
-        yield Problem("issuers", "is empty, so no token could be believed", "list the token service")
+        yield Problem("issuers", "is empty, so every token would be refused", "list the token service")
 
 
 def _listeners(file: SidecarFile) -> Iterator[Problem]:
@@ -48,11 +48,11 @@ def _listeners(file: SidecarFile) -> Iterator[Problem]:
             if agent.scheme != "http" or not is_loopback(agent.hostname or ""):
                 yield Problem(field, "is not plain http on loopback", "write http://127.0.0.1:PORT")
             if agent.port is None:
-                yield Problem(field, "names no port", "write http://127.0.0.1:PORT")
+                yield Problem(field, "has no port", "write http://127.0.0.1:PORT")
     if file.outbound is not None:
         listeners["outbound.listen"] = address = parse_address(file.outbound.listen)
         if not address.is_loopback:
-            yield Problem("outbound.listen", "is open to others than the agent", "listen on 127.0.0.1 or [::1]")
+            yield Problem("outbound.listen", "is reachable by others than the agent", "listen on 127.0.0.1 or [::1]")
     if file.entry is not None and file.entry.door is not None:
         listeners["entry.door.listen"] = parse_address(file.entry.door.listen)
     for (first, one), (second, other) in combinations(listeners.items(), 2):
@@ -61,7 +61,7 @@ def _listeners(file: SidecarFile) -> Iterator[Problem]:
     for field, text in () if file.inbound is None else _agents(file.inbound):
         for name, address in listeners.items():
             if address.port and address.port == parse_origin(text).port:
-                yield Problem(field, f"is our own {name}", "write the agent's own port")
+                yield Problem(field, f"is the sidecar's own {name}", "write the agent's own port")
 
 
 def _agents(inbound: InboundSection) -> Iterator[tuple[str, str]]:
@@ -72,7 +72,7 @@ def _agents(inbound: InboundSection) -> Iterator[tuple[str, str]]:
 
 def _agent_probes(file: SidecarFile) -> Iterator[Problem]:
     if file.probe.agent and file.inbound is None:
-        yield Problem("probe.agent", "asks an agent, and inbound names none", "leave it out")
+        yield Problem("probe.agent", "probes an agent, but inbound has none", "leave it out")
     yield from repetitions("probe.agent", file.probe.agent)
     for path in file.probe.agent:
         if path in OWN_PATHS:
@@ -104,13 +104,15 @@ def _audiences(file: SidecarFile) -> Iterator[Problem]:
     for number, audience in enumerate(own):
         if audience.lower().startswith("spiffe:"):
             yield Problem(
-                f"inbound.audiences[{number}]", "is a SPIFFE ID", "remove it: our own always counts, others' never"
+                f"inbound.audiences[{number}]",
+                "is a SPIFFE ID",
+                "remove it: our own is always accepted, any other never",
             )
     peers: dict[str, str | None] = {}
     for field, route in file.mesh_routes():
         where = f"{field}.audience"
         if route.audience in own:
-            yield Problem(where, "is our own audience too", "give each audience to one workload")
+            yield Problem(where, "is also our own audience", "give each audience to one workload")
         if peers.setdefault(route.audience, route.peer) != route.peer:
             yield Problem(where, "belongs to another peer on an earlier route", "give each audience to one workload")
         if route.audience.startswith("spiffe:") and route.peer is not None and route.audience != route.peer:
@@ -161,13 +163,15 @@ def _deny(file: SidecarFile) -> Iterator[Problem]:
         if sum(value is not None for value in (row.subject, row.actor, row.jti, row.txn)) != 1:
             yield Problem(f"deny[{number}]", "needs exactly one of subject, actor, jti, txn", "write one row for each")
         elif row.issuer is not None and row.subject is None:
-            yield Problem(f"deny[{number}].issuer", "says nothing without a subject", "remove it")
+            yield Problem(f"deny[{number}].issuer", "has no effect without subject", "remove it")
 
 
 def _admin(file: SidecarFile) -> Iterator[Problem]:
     if len((file.admin.socket or "").encode()) > _MAX_SOCKET_PATH:
         yield Problem(
-            "admin.socket", f"is longer than {_MAX_SOCKET_PATH} bytes", "choose a shorter path: sockets end there"
+            "admin.socket",
+            f"is longer than {_MAX_SOCKET_PATH} bytes",
+            "choose a shorter path: this is the limit of Unix sockets",
         )
 
 

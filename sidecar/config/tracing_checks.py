@@ -45,12 +45,12 @@ def tracing_problems(file: SidecarFile, platform: Platform | None) -> Iterator[P
     if url.scheme == "http" and not is_loopback(url.hostname or ""):
         yield Problem("tracing.endpoint", "is plain http beyond loopback", "use https, or a collector on this machine")
     elif section.ca is not None and url.scheme == "http":
-        yield Problem("tracing.ca", "is set, and the endpoint has no TLS", "write https in endpoint, or remove it")
+        yield Problem("tracing.ca", "has no effect: the endpoint has no TLS", "write https in endpoint, or remove it")
     if url.query or url.fragment:
-        yield Problem("tracing.endpoint", "has a query or a fragment", "write the URL below which /v1/traces is")
+        yield Problem("tracing.endpoint", "has a query or a fragment", "write the base URL; /v1/traces is added to it")
     if platform is not None and section.endpoint not in platform.collectors:
         yield Problem(
-            "tracing.endpoint", "is none of the platform's collectors", "list it there, or remove the section"
+            "tracing.endpoint", "is not one of the platform's collectors", "list it there, or remove the section"
         )
 
 

@@ -18,7 +18,7 @@ _NOT_SET: Final = frozenset(
 
 def _header_name(text: str) -> str:
     if not _HEADER.fullmatch(text) or text in _NOT_SET:
-        raise ValueError("is no header that can be set; write its name in lower case, such as authorization")
+        raise ValueError("is not a header that can be set; write its name in lower case, such as authorization")
     return text
 
 

@@ -216,7 +216,7 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "extra_forbidden":
         return "is not a setting", _spelling(detail["loc"], model)
     if kind in {"literal_error", "enum"}:
-        return "has no such choice", f"write one of {context.get('expected', '')}"
+        return "has an unknown value", f"write one of {context.get('expected', '')}"
     if kind == "value_error":
         wrong, _, fix = str(context.get("error", "")).partition("; ")
         return wrong, fix or "change it"

@@ -76,30 +76,33 @@ SECOND = {**ID_JAG["entry"]["issuers"][0], "issuer": "https://other.example", "s
         pytest.param(
             ("entry.issuers.0.profile", "oidc-access-token"),
             "entry.issuers[0].kind",
-            "is access_token, and id-jag-04, which the route crm uses, takes no such token",
+            "is access_token, but id-jag-04, which the route crm uses, does not accept such tokens",
             id="logins by access token",
         ),
         pytest.param(
             ("inbound", {"agent": "http://127.0.0.1:8080", "routes": [ROUTE]}),
             "outbound.routes[0].name",
-            "is opened by inbound routes, and id-jag-04 takes login tokens alone",
+            "is opened by inbound routes, but id-jag-04 accepts only login tokens",
             id="a route of requests",
         ),
         pytest.param(
             ("entry.issuers", [{**ID_JAG["entry"]["issuers"][0], "subject_prefix": "acme:"}, SECOND]),
             "entry.issuers",
-            "would show the tokens of all to one",
+            "would send the tokens of all to one",
             id="two login issuers",
         ),
         pytest.param(("exchange.endpoints", {}), "exchange.endpoints", "id-jag-04 asks at idp", id="no idp"),
         pytest.param(
             ("entry.issuers.0.subject_prefix", "acme:"),
             "entry.issuers[0].subject_prefix",
-            "changes a subject that subject_issuer says is kept",
+            "changes subjects, but subject_issuer says that they stay the same",
             id="a prefix that the server does not write",
         ),
         pytest.param(
-            ("outbound.routes.0.token", "self"), "outbound.routes[0].token", "issues no such token", id="own authority"
+            ("outbound.routes.0.token", "self"),
+            "outbound.routes[0].token",
+            "does not issue such tokens",
+            id="own authority",
         ),
     ],
 )

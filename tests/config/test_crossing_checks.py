@@ -56,12 +56,12 @@ def test_the_example_makes_a_crossing() -> None:
             [("outbound.routes.1.crossings", [CROSSING, CROSSING])], FROM.replace("0.f", "1.f"), "twice", id="twice"
         ),
         pytest.param(
-            [("inbound.routes.1.may_call", [])], FROM, "no inbound route that opens this one", id="opened-by-nobody"
+            [("inbound.routes.1.may_call", [])], FROM, "no inbound route that opens this route", id="opened-by-nobody"
         ),
         pytest.param(
             [("inbound.routes.1.may_call", []), ("inbound.routes.0.may_call", ["stock"])],
             FROM,
-            "no inbound route that opens this one",
+            "no inbound route that opens this route",
             id="opened-by-a-route-of-another-issuer",
         ),
         pytest.param(

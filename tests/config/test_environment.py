@@ -30,12 +30,12 @@ def test_variables_override_the_file(environ: dict[str, str], document: dict[str
 @pytest.mark.parametrize(
     ("name", "value", "wrong"),
     [
-        pytest.param("SIDECAR__B__C__D", "1", "points into a value that has no members", id="into-a-text"),
-        pytest.param("SIDECAR__", "1", "names no setting", id="nothing"),
-        pytest.param("SIDECAR__B____C", "1", "names no setting", id="empty-part"),
-        pytest.param("SIDECAR__b", "1", "names no setting", id="lower-case"),
+        pytest.param("SIDECAR__B__C__D", "1", "names a key of a value that has no keys", id="into-a-text"),
+        pytest.param("SIDECAR__", "1", "is not the name of a setting", id="nothing"),
+        pytest.param("SIDECAR__B____C", "1", "is not the name of a setting", id="empty-part"),
+        pytest.param("SIDECAR__b", "1", "is not the name of a setting", id="lower-case"),
         pytest.param("SIDECAR__B", "[1", "is not valid YAML", id="broken-value"),
-        pytest.param("SIDECAR__B", "*x", "anchors and aliases are not read", id="alias"),
+        pytest.param("SIDECAR__B", "*x", "anchors and aliases are not supported", id="alias"),
         pytest.param("SIDECAR__B", os.fsdecode(b"caf\xe9"), "is not UTF-8 text", id="latin-1"),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_client_s_name_and_the_audience_of_its_assertions_can_be_others(tmp_pa
         ("tls_client_auth", "which all workloads of a SPIRE server share"),
         ("tls-client-auth-subject-dn", "which all workloads of a SPIRE server share"),
         ("self_signed_tls_client_auth", "an SVID changes each hour"),
-        ("password", "has no such choice"),
+        ("password", "has an unknown value"),
     ],
 )
 def test_a_way_that_proves_no_workload_is_refused_with_the_one_that_does(
@@ -135,7 +135,7 @@ def test_an_adapter_that_keeps_no_chain_serves_entries_alone(tmp_path: Path, mon
     monkeypatch.setattr("sidecar.exchange.sts_settings.find_adapter", lambda _name: flat)
     problems = found(tmp_path, AGENT)
     assert {problem.field for problem in problems} == {"outbound.routes[0].name"}
-    assert "keeps no chain" in problems[0].wrong
+    assert "drops the actor chain" in problems[0].wrong
     (tmp_path / "entry").mkdir()
     assert found(tmp_path / "entry", ENTRY) == []
     own = changed(AGENT, ("outbound.routes.0.token", "self"), ("inbound.routes.0.may_call", []))
@@ -152,7 +152,7 @@ def test_a_file_identity_needs_the_jwt_svids_that_the_exchange_sends(tmp_path: P
     assert found(tmp_path, document) == []
     section = {**AGENT["exchange"], "client_auth": "jwt-svid", "assertion_audience": "https://other.example"}
     (problem,) = found(tmp_path, changed(document, ("exchange", section)))
-    assert "https://other.example, and the exchange sends a JWT-SVID for it as client assertion" in problem.wrong
+    assert "https://other.example, but the exchange sends a JWT-SVID for it as client assertion" in problem.wrong
     without = changed(document, ("identity.files.jwt_svids", {}))
     (problem,) = found(tmp_path, without)
     assert "as actor token" in problem.wrong
@@ -251,7 +251,7 @@ def test_an_inbound_route_takes_a_client_for_an_actor_only_where_a_claim_tells_d
 def test_tokens_of_one_actor_are_not_exchanged_onwards(tmp_path: Path) -> None:
     profile = {**BY_CLIENT, "required_values": {"kind": ["delegated"]}}
     problems = found(tmp_path, changed(AGENT, ("issuers.0.profile", profile)))
-    assert any("profile reads one actor and no chain" in one.wrong for one in problems)
+    assert any("profile has one actor and no chain" in one.wrong for one in problems)
 
 
 @pytest.mark.parametrize(

@@ -62,36 +62,44 @@ def test_each_provider_has_terms_of_its_own(provider: str, tmp_path: Path) -> No
     ("changes", "field", "words"),
     [
         pytest.param([("federate", ABSENT)], "federate", "is missing", id="no-provider"),
-        pytest.param([("federate.provider", "else")], "federate.provider", "no such choice", id="unknown-provider"),
+        pytest.param(
+            [("federate.provider", "else")], "federate.provider", "has an unknown value", id="unknown-provider"
+        ),
         pytest.param([("federate.audience", ABSENT)], "federate.audience", "is missing", id="no-audience"),
         pytest.param(
-            [("federate.audience", "https://sts.acme.example")], "federate.audience", "one of the mesh", id="issuer"
+            [("federate.audience", "https://sts.acme.example")],
+            "federate.audience",
+            "an audience of the mesh",
+            id="issuer",
         ),
         pytest.param(
             [("federate.audience", "spiffe://acme.example/agent/writer")],
             "federate.audience",
-            "one of the mesh",
+            "an audience of the mesh",
             id="workload",
         ),
         pytest.param(
-            [("federate.audience", "https://sts.acme.example/")], "federate.audience", "one of the mesh", id="slash"
+            [("federate.audience", "https://sts.acme.example/")],
+            "federate.audience",
+            "an audience of the mesh",
+            id="slash",
         ),
         pytest.param(
             [("federate.audience", "https://sts.acme.example/token")],
             "federate.audience",
-            "one of the mesh",
+            "an audience of the mesh",
             id="token-endpoint-by-default",
         ),
         pytest.param(
             [("federate.audience", "https://sts.partner.example")],
             "federate.audience",
-            "one of the mesh",
+            "an audience of the mesh",
             id="issuer-of-the-platform",
         ),
         pytest.param(
             [("federate.audience", "https://login.acme.example")],
             "federate.audience",
-            "one of the mesh",
+            "an audience of the mesh",
             id="login-issuer-of-the-platform",
         ),
         pytest.param(
@@ -168,4 +176,4 @@ def test_of_aws_only_bedrock_takes_a_bearer_token(tmp_path: Path) -> None:
     assert found(tmp_path, *aws, platform=platform) == []
     for other in others:
         (problem,) = found(tmp_path, *aws[:1], (f"{CLAUDE}.upstream", f"https://{other}"), platform=platform)
-        assert (problem.field, "each request signed" in problem.wrong) == ("outbound.routes[3].upstream", True)
+        assert (problem.field, "require signed requests" in problem.wrong) == ("outbound.routes[3].upstream", True)

@@ -72,7 +72,7 @@ def test_a_value_is_kept_as_it_is_written(kind: Any, value: object) -> None:
         (PathText, "/a/../b", "; write it as it is served"),
         (PathText, "search", "; write it as it is served"),
         (PrefixText, "/crm/../x", "; write it as it is served"),
-        (COLOUR, "blue", "has no such choice; write one of red, green"),
+        (COLOUR, "blue", "has an unknown value; write one of red, green"),
         (field_types.Protocol, "jsonrpc", "is not available yet; remove it"),
         (Reserved, {}, "is not available yet; remove it"),
     ],

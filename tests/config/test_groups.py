@@ -27,7 +27,7 @@ def test_a_rule_with_groups_is_a_rule_for_each_pair(tmp_path: Path) -> None:
 GROUP_PROBLEMS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": ({"actor_group": "planers"}, "rules[0].actor_group: planers is not a group; did you mean planners?"),
     "unknown audience": ({"audience_group": "x"}, "rules[0].audience_group: x is not a group; add it to groups"),
-    "both": ({"actor": FRONT}, "rules[0].actor_group: stands beside actor; keep one of them"),
+    "both": ({"actor": FRONT}, "rules[0].actor_group: is set beside actor; keep one of them"),
     "neither": ({"actor_group": None}, "rules[0].actor: is missing; add it, or actor_group"),
     "no audience": ({"audience_group": None}, "rules[0].audience: is missing; add it, or audience_group"),
     "no workloads": (

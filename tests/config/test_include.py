@@ -149,7 +149,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "empty": ({"a.yaml": ""}, ("a.yaml",), "a.yaml: is not a mapping"),
     "no list": ({"a.yaml": {"rules": {}}}, ("a.yaml",), "a.yaml: rules is not a list"),
     "no YAML": ({"a.yaml": "rules:\n- [\n"}, ("a.yaml",), "a.yaml line "),
-    "two keys": ({"a.yaml": "rules: []\nrules: []"}, ("a.yaml",), "a.yaml line 2: the key rules is there twice"),
+    "two keys": ({"a.yaml": "rules: []\nrules: []"}, ("a.yaml",), "a.yaml line 2: the key rules appears twice"),
     "wrong row": (
         {"a.yaml": "rules:\n\n- {actor: x}\n"},
         ("a.yaml",),

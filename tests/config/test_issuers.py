@@ -96,7 +96,7 @@ def test_one_issuer_has_the_same_keys_wherever_it_is_listed(tmp_path: Path) -> N
     again = {**AGENT["issuers"][0], "issuer": user["issuer"], "jwks": user["jwks"]}
     for ca, told in (("/etc/other.pem", ["entry.issuers[0]"]), (user["tls"]["ca"], [])):
         both = changed(ENTRY, ("issuers", [*ENTRY["issuers"], {**again, "tls": {"ca": ca}}]))
-        found = [one.field for one in problems(tmp_path, both) if "has other keys" in one.wrong]
+        found = [one.field for one in problems(tmp_path, both) if "has different keys" in one.wrong]
         assert found == told
 
 

@@ -84,8 +84,12 @@ def test_outbound_all_operations_are_allowed_unless_some_are_listed(tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "field", "wrong"),
     [
-        ([(f"{ROUTE}.operations", ABSENT)], "operations", "is missing, so nothing could be called"),
-        ([(f"{ROUTE}.match", {"path": "/mcp", "methods": ["POST"]})], "match.methods", "follows from the protocol"),
+        ([(f"{ROUTE}.operations", ABSENT)], "operations", "is missing, so every call would be refused"),
+        (
+            [(f"{ROUTE}.match", {"path": "/mcp", "methods": ["POST"]})],
+            "match.methods",
+            "has no effect: the protocol has its own methods",
+        ),
         ([(f"{ROUTE}.match", {"path_prefix": "/mcp"})], "match", "MCP is served at one path"),
         ([(f"{ROUTE}.protocol", "http"), (f"{ROUTE}.match.methods", ["GET"])], "operations", "needs a protocol above"),
         ([(f"{ROUTE}.protocol", ABSENT), (f"{ROUTE}.operations", ABSENT)], "match.methods", "is missing"),
@@ -103,20 +107,20 @@ def test_outbound_all_operations_are_allowed_unless_some_are_listed(tmp_path: Pa
         (
             [(f"{ROUTE}.operations", [{"allow": ["tools/call:a"], "allow_self": True}]), (f"{ROUTE}.allow_self", True)],
             "operations[0].allow_self",
-            "tools/call:a is never called for nobody",
+            "tools/call:a always needs a user",
         ),
         *(
             (
                 [(f"{ROUTE}.operations", [{"allow": [one], "allow_self": True}]), (f"{ROUTE}.allow_self", True)],
                 "operations[0].allow_self",
-                f"{one} is never called for nobody",
+                f"{one} always needs a user",
             )
             for one in ("tasks/result", "tasks/update", "subscriptions/listen")
         ),
         (
             [(f"{ROUTE}.operations", [{"allow": ["resources/read:*"]}, {"allow": ["resources/read:file:///a"]}])],
             "operations",
-            "resources/read:* stands beside URIs",
+            "resources/read:* is listed beside URIs",
         ),
         (
             [(f"{ROUTE}.operations", [{"allow": ["tools/list"], "allow_self": True}])],
@@ -315,9 +319,9 @@ def test_the_agent_of_a_route_of_grpc_may_have_a_port_for_it(tmp_path: Path) -> 
         ),
         ((f"{ROUTE}.operations", ABSENT), "inbound.routes[0].operations", "is missing"),
         ((f"{OUT}.operations", ABSENT), "outbound.routes[0].operations", "is missing"),
-        ((f"{ROUTE}.max_message_bytes", 4096), "inbound.routes[0].max_message_bytes", "is not for gRPC"),
+        ((f"{ROUTE}.max_message_bytes", 4096), "inbound.routes[0].max_message_bytes", "gRPC messages are not read"),
         (("protocols", ABSENT), "inbound.routes[0].protocol", "gRPC needs HTTP/2"),
-        ((f"{ROUTE}.match", {"path": "/"}), "inbound.routes[0].match.path", "is the path of no method"),
+        ((f"{ROUTE}.match", {"path": "/"}), "inbound.routes[0].match.path", "is not the path of a method"),
         (("protocols", {"http2": True}), "inbound.routes[0].protocol", "gRPC needs an agent that is called by HTTP/2"),
     ],
 )

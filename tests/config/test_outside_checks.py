@@ -50,10 +50,10 @@ def test_the_example_makes_routes_of_each_kind() -> None:
         pytest.param([(f"{MODEL}.inject", ABSENT)], "inject", "is missing", id="no-key"),
         pytest.param([(f"{MODEL}.inject.owner", ABSENT)], "inject.owner", "is missing", id="no-owner"),
         pytest.param([(f"{MODEL}.inject.until", ABSENT)], "inject.until", "is missing", id="no-end"),
-        pytest.param([(f"{MODEL}.inject.until", "soon")], "inject.until", "day", id="no-day"),
+        pytest.param([(f"{MODEL}.inject.until", "soon")], "inject.until", "is not a date", id="no-day"),
         pytest.param([(f"{MODEL}.inject.file", "key")], "inject.file", "absolute", id="relative-file"),
         pytest.param([(f"{MODEL}.inject.preset", ABSENT)], "inject.field", "no preset", id="no-field"),
-        pytest.param([(f"{MODEL}.inject.field", "cookie")], "inject.field", "no such choice", id="cookie"),
+        pytest.param([(f"{MODEL}.inject.field", "cookie")], "inject.field", "has an unknown value", id="cookie"),
         pytest.param(
             [(f"{MODEL}.paths", ["/v1/organization/projects"])], "paths", "gives out credentials", id="credentials"
         ),
@@ -68,7 +68,7 @@ def test_the_example_makes_routes_of_each_kind() -> None:
             id="credentials-of-the-host-without-its-preset",
         ),
         *(
-            pytest.param([(f"{MODEL}.fields", [name])], "fields[0]", "never goes beside a key", id=name)
+            pytest.param([(f"{MODEL}.fields", [name])], "fields[0]", "must not go beside a key", id=name)
             for name in (
                 "X-Api-Key",
                 "Cookie",

@@ -49,7 +49,7 @@ def test_the_example_lists_what_the_handle_opens_and_who_gets_it(tmp_path: Path)
         pytest.param([(f"{HANDLE}.socket", ABSENT), (f"{HANDLE}.file", "/run/h")], "agent_uids", "socket", id="uid"),
         pytest.param([(f"{HANDLE}.file", "/run/sidecar-handle/handle.sock")], "socket", "another file", id="one-path"),
         pytest.param(
-            [("admin", {"socket": "/run/sidecar-handle/handle.sock"})], "socket", "socket of ours", id="admin's"
+            [("admin", {"socket": "/run/sidecar-handle/handle.sock"})], "socket", "socket of the sidecar", id="admin's"
         ),
         pytest.param([(f"{HANDLE}.socket", f"/{'s' * 107}")], "socket", "longer than 107", id="long-path"),
         pytest.param([(f"{HANDLE}.rotate_s", 301)], "rotate_s", "out of range", id="rarely-rotated"),

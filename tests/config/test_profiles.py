@@ -48,7 +48,7 @@ def test_one_actor_has_one_row() -> None:
     [
         ({}, None),
         ({"profile": "oidc-id-token"}, "actor"),
-        ({"profile": {"preset": "sts", "actor": "table"}}, "maps no actor at all"),
+        ({"profile": {"preset": "sts", "actor": "table"}}, "maps no actor"),
         ({"profile": {"preset": "sts", "actor": "table", "actor_table": [ROW]}}, None),
         ({"profile": {"preset": "sts", "actor": "table", "actor_table": [ROW, ROW]}}, "two rows"),
     ],

@@ -57,7 +57,7 @@ def two_services() -> list[tuple[str, object]]:
     ("change", "field", "words"),
     [
         pytest.param([("inbound", ABSENT), ("outbound", ABSENT)], "inbound", "so is outbound", id="neither-side"),
-        pytest.param([("issuers", [])], "issuers", "no token could be believed", id="no-issuer"),
+        pytest.param([("issuers", [])], "issuers", "every token would be refused", id="no-issuer"),
         pytest.param([("issuers", [ISSUER, ISSUER])], "issuers", "listed twice", id="issuer-twice"),
         pytest.param([("inbound.routes.0.human", {})], "inbound.routes[0].human", "requires nothing", id="no-login"),
         pytest.param(
@@ -69,13 +69,13 @@ def two_services() -> list[tuple[str, object]]:
         pytest.param(
             [("inbound.subjects_at_once", 1), ("entry", ENTRY["entry"] | {"may_call": ["crm"]})],
             "inbound.subjects_at_once",
-            "says nothing of an entry",
+            "has no effect at an entry",
             id="one-subject-at-an-entry",
         ),
         pytest.param([("inbound.agent", "http://10.0.0.1:80")], "inbound.agent", "on loopback", id="agent-elsewhere"),
         pytest.param([("inbound.agent", "https://127.0.0.1:80")], "inbound.agent", "plain http", id="agent-https"),
-        pytest.param([("inbound.agent", "http://127.0.0.1")], "inbound.agent", "names no port", id="agent-no-port"),
-        pytest.param([("inbound.agent", "http://127.0.0.1:7443")], "inbound.agent", "our own", id="agent-is-us"),
+        pytest.param([("inbound.agent", "http://127.0.0.1")], "inbound.agent", "has no port", id="agent-no-port"),
+        pytest.param([("inbound.agent", "http://127.0.0.1:7443")], "inbound.agent", "sidecar's own", id="agent-is-us"),
         pytest.param([("outbound.listen", "0.0.0.0:7080")], "outbound.listen", "others", id="outbound-open"),
         pytest.param([("outbound.listen", "10.1.2.3:7080")], "outbound.listen", "others", id="outbound-on-pod-ip"),
         pytest.param([("probe", PROBE_AT_INBOUND)], "probe.listen", "address of inbound", id="one-port-two-uses"),
@@ -85,7 +85,7 @@ def two_services() -> list[tuple[str, object]]:
         pytest.param(
             [("probe", probed("/up")), ("inbound", ABSENT), ("outbound.routes.0.name", "x")],
             "probe.agent",
-            "names none",
+            "inbound has none",
             id="probe-of-nobody",
         ),
         pytest.param([("admin", {"socket": "/" + "s" * 107})], "admin.socket", "longer than 107", id="socket-too-long"),
@@ -208,7 +208,7 @@ def two_services() -> list[tuple[str, object]]:
         pytest.param(
             [("outbound.routes.0.upstream", "http://127.0.0.1:80")],
             "outbound.routes[0].upstream",
-            "proves no peer",
+            "does not verify the peer",
             id="plain-http-with-a-peer",
         ),
         pytest.param(
@@ -281,9 +281,7 @@ def two_services() -> list[tuple[str, object]]:
         ),
         pytest.param([("deny", [{}])], "deny[0]", "exactly one", id="deny-nothing"),
         pytest.param([("deny", [{"jti": "a", "txn": "b"}])], "deny[0]", "exactly one", id="deny-two-things"),
-        pytest.param(
-            [("deny", [{"jti": "a", "issuer": "b"}])], "deny[0].issuer", "without a subject", id="deny-issuer"
-        ),
+        pytest.param([("deny", [{"jti": "a", "issuer": "b"}])], "deny[0].issuer", "without subject", id="deny-issuer"),
     ],
 )
 def test_a_contradiction_is_told_with_its_field_and_fix(
@@ -461,8 +459,8 @@ def test_http2_behind_the_sidecar_needs_the_one_setting_that_turns_it_on(
     [
         ("http://10.0.0.1:50051", "is not plain http on loopback"),
         ("https://127.0.0.1:50051", "is not plain http on loopback"),
-        ("http://127.0.0.1", "names no port"),
-        ("http://127.0.0.1:7443", "is our own inbound.listen"),
+        ("http://127.0.0.1", "has no port"),
+        ("http://127.0.0.1:7443", "is the sidecar's own inbound.listen"),
     ],
 )
 def test_the_agents_port_for_grpc_is_plain_on_loopback_and_not_ours(tmp_path: Path, agent: str, wrong: str) -> None:

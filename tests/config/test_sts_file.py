@@ -139,7 +139,7 @@ def test_issuers_on_loopback_may_stand_beside_each_other(tmp_path: Path) -> None
         pytest.param([("token_life_s", 0)], "token_life_s", "outside", id="no-life"),
         pytest.param([("rules.0.subjects", "*")], "rules[0].subjects", "is not a list", id="star-for-a-list"),
         pytest.param([("keys", {})], "keys.directory", "is missing", id="no-directory"),
-        pytest.param([("keys", "none")], "keys", "no such choice", id="no-keys"),
+        pytest.param([("keys", "none")], "keys", "has an unknown value", id="no-keys"),
         pytest.param([("identity", {})], "identity.workload_api", "is missing", id="no-identity"),
         pytest.param([("typo", 1)], "typo", "is not a setting", id="unknown"),
     ],

@@ -106,5 +106,5 @@ def test_a_platform_file_lists_the_collectors(tmp_path: Path, collectors: list[s
     platform = changed(example("platform"), ("collectors", collectors))
     said = [one for one in found(tmp_path, document(), platform) if one[0].startswith("tracing")]
     assert [(where, wrong) for where, wrong, _ in said] == (
-        [] if fine else [("tracing.endpoint", "is none of the platform's collectors")]
+        [] if fine else [("tracing.endpoint", "is not one of the platform's collectors")]
     )

@@ -116,12 +116,12 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
             "user info and fragments have no place here",
             id="secret-in-url",
         ),
-        pytest.param("issuers.0.profile", "okta", "issuers[0].profile", "has no such choice", id="unknown-profile"),
+        pytest.param("issuers.0.profile", "okta", "issuers[0].profile", "has an unknown value", id="unknown-profile"),
         pytest.param(
             "issuers.0.profile",
             {"preset": "sts", "actor": "sub"},
             "issuers[0].profile.actor",
-            "has no such choice",
+            "has an unknown value",
             id="unknown-actor-form",
         ),
         pytest.param(
@@ -134,12 +134,12 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
             "issuers.0.tls", {"ca": "ca.pem"}, "issuers[0].tls.ca", "is not an absolute path", id="relative-path"
         ),
         pytest.param("inbound.listen", "[1.2]:7443", "inbound.listen", "is not a listen address", id="broken-ipv6"),
-        pytest.param("records", {"sink": "syslog"}, "records.sink", "has no such choice", id="unknown-sink"),
+        pytest.param("records", {"sink": "syslog"}, "records.sink", "has an unknown value", id="unknown-sink"),
         pytest.param(
             "records",
             {"on_failure": "ignore"},
             "records.on_failure",
-            "has no such choice",
+            "has an unknown value",
             id="records-may-not-be-lost",
         ),
         pytest.param(
@@ -225,7 +225,7 @@ def test_no_value_is_ever_quoted(path: str, tmp_path: Path) -> None:
     ("text", "wrong"),
     [
         pytest.param("[]", "is not a mapping", id="a-list"),
-        pytest.param("a: 1\na: 2", "the key a is there twice", id="doubled-key"),
+        pytest.param("a: 1\na: 2", "the key a appears twice", id="doubled-key"),
     ],
 )
 def test_a_file_that_is_no_settings_file_is_told_so(text: str, wrong: str, tmp_path: Path) -> None:

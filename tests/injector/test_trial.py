@@ -74,7 +74,7 @@ def test_a_warning_is_told(injection_file: Path, capsys: pytest.CaptureFixture[s
         ({"kind": "Service"}, "kind is none of Pod, Deployment"),
         ([], "is not an object"),
         ("a: [", "is not valid YAML"),
-        ("a: 1\na: 2", "is there twice"),
+        ("a: 1\na: 2", "appears twice"),
         ({"kind": "Deployment", "spec": []}, "spec is not an object"),
     ],
     ids=["no pod", "a list", "no YAML", "two of one name", "another shape"],

@@ -245,7 +245,7 @@ async def test_above_the_ceiling_a_sidecar_does_not_start_and_says_why(world: Wo
     process = await asyncio.create_subprocess_exec(*words, env=environ, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
     _, told = await asyncio.wait_for(process.communicate(), START_S)
     assert process.returncode == 2
-    assert "issuers[0].jwks (SIDECAR__ISSUERS): is not where the platform has the keys from" in told.decode()
+    assert "issuers[0].jwks (SIDECAR__ISSUERS): differs from the platform's URL of the keys" in told.decode()
     assert "exchange.token_endpoint (SIDECAR__EXCHANGE__TOKEN_ENDPOINT): is not the platform's" in told.decode()
 
 

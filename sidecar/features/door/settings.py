@@ -112,21 +112,21 @@ def door_problems(file: SidecarFile) -> Iterator[Problem]:
     door = entry.door
     yield from _resource(door, {user.client_id for user in entry.issuers})
     if door.certificate == door.key:
-        yield Problem(f"{_FIELD}.key", "is the certificate's file", "keep the key in a file of its own")
+        yield Problem(f"{_FIELD}.key", "is the same file as the certificate", "keep the key in a file of its own")
     known = _kinds(file)
     for number, issuer in enumerate(door.authorization_servers):
         where = f"{_FIELD}.authorization_servers[{number}]"
         if issuer not in known:
             yield Problem(where, f"{issuer} is not one of entry.issuers", "list it there, or remove it here")
         elif known[issuer] is LoginKind.ID_TOKEN:
-            yield Problem(where, f"{issuer} shows ID tokens, which name no resource", "list one with access tokens")
+            yield Problem(where, f"{issuer} issues ID tokens, which name no resource", "list one with access tokens")
     if not _servers(door, known) and not door.authorization_servers:
         wrong = "is empty, and no issuer of the entry has access tokens"
         yield Problem(f"{_FIELD}.authorization_servers", wrong, "list one under entry.issuers")
     for number, origin in enumerate(door.origins):
         if not is_origin(origin):
             fix = "write it as browsers send it, such as https://inspector.acme.example"
-            yield Problem(f"{_FIELD}.origins[{number}]", f"{origin} is not the origin of pages", fix)
+            yield Problem(f"{_FIELD}.origins[{number}]", f"{origin} is not a web origin", fix)
     routes = {route.name: route for _, route in file.mesh_routes()}
     for number, name in enumerate(door.routes):
         yield from _route(entry.may_call, door, name, routes.get(name), f"{_FIELD}.routes[{number}]")
@@ -138,7 +138,7 @@ def _resource(door: DoorSection, client_ids: Collection[str]) -> Iterator[Proble
         fix = "write it as https://host or https://host/path, in lower case, without a port of 443 or a last slash"
         yield Problem(where, "cannot be the URL of a door", fix)
     elif door.resource in client_ids:
-        yield Problem(where, "is an OAuth client ID of the entry too", "give the door a URL of its own")
+        yield Problem(where, "is also an OAuth client ID of the entry", "give the door a URL of its own")
 
 
 def _route(
@@ -150,11 +150,13 @@ def _route(
     if name not in may_call:
         yield Problem(where, f"{name} is not in entry.may_call", "list it there, or remove it here")
     if route.protocol != "mcp":
-        yield Problem(where, f"{name} is no route of MCP", "set its protocol to mcp, or remove the name")
+        yield Problem(where, f"{name} is not an MCP route", "set its protocol to mcp, or remove the name")
     if route.token != "exchange":  # noqa: S105 - a kind
-        yield Problem(where, f"{name} exchanges no login token", "remove the name")
+        yield Problem(where, f"{name} does not exchange login tokens", "remove the name")
     if route.observe_until is not None:
-        yield Problem(where, f"{name} observes, and strangers call here", "remove its observe_until, or the name")
+        yield Problem(
+            where, f"{name} observes, but anybody can connect to the door", "remove its observe_until, or the name"
+        )
     prefix, path = route.match.prefix, urlsplit(door.resource).path.rstrip("/")
     if prefix is None:
         yield Problem(where, f"{name} is matched by host", "match it by prefix: the door has one host")

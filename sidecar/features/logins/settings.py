@@ -106,7 +106,7 @@ def entry_problems(file: SidecarFile) -> Iterator[Problem]:
     if file.inbound is not None and file.inbound.subjects_at_once is not None:
         yield Problem(
             "inbound.subjects_at_once",
-            "says nothing of an entry, whose users call without a peer",
+            "has no effect at an entry: users call without a peer",
             "remove it, or have users log in at another workload",
         )
     exchanges = {section.issuer for _, section in file.exchange_sections()}
@@ -120,7 +120,7 @@ def entry_problems(file: SidecarFile) -> Iterator[Problem]:
             yield from _own_login(file, section, f"entry.issuers[{number}]")
         elif section.subject_prefix and section.issuer in _kept(file, exchanges):
             where = f"entry.issuers[{number}].subject_prefix"
-            yield Problem(where, "changes a subject that subject_issuer says is kept", "remove it")
+            yield Problem(where, "changes subjects, but subject_issuer says that they stay the same", "remove it")
 
 
 def _kept(file: SidecarFile, exchanges: set[str]) -> set[str | None]:
@@ -136,12 +136,12 @@ def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> It
         yield Problem(f"{where}.issuer", "is the token service itself", "name the issuer where users log in")
         return
     if section.subject_prefix:
-        yield Problem(f"{where}.subject_prefix", "changes a subject that its own issuer keeps", "remove it")
+        yield Problem(f"{where}.subject_prefix", "changes subjects, but this issuer keeps them the same", "remove it")
     login, trust = login_issuer(section).profile, None if trusted is None else profile_of(trusted.profile)
     if "aud" in login.audience_claims[1:] and login.required_claims.isdisjoint({"azp", "client_id"}):
         yield Problem(
             f"{where}.profile",
-            "reads the client from aud where azp and client_id are missing, and aud is what an exchange asked for",
+            "takes the client from aud if azp and client_id are missing, but an exchange can choose aud",
             "write required_claims: [azp], or [client_id], as this issuer names its clients",
         )
     exchange = next(one for _, one in file.exchange_sections() if one.issuer == section.issuer)
@@ -150,8 +150,8 @@ def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> It
         if section.client_id in clients or section.client_id.startswith("spiffe://"):
             yield Problem(
                 f"{where}.client_id",
-                "is also the client that exchanges, so whoever is given its token could log in with it",
-                "register a client of its own for one of the two",
+                "is also the client that exchanges, so a token issued to it could pass as a login",
+                "register two clients",
             )
 
 
@@ -173,9 +173,11 @@ def first_token_problems(file: SidecarFile) -> Iterator[Problem]:
     for field, route in routes:
         where = f"{field}.first_token_life_s"
         if route.first_token_life_s is not None and route.name not in opened:
-            yield Problem(where, "says nothing where no chain starts", "remove it, or add the route to entry.may_call")
+            yield Problem(
+                where, "has no effect: no chain starts on this route", "remove it, or add the route to entry.may_call"
+            )
         if audiences.setdefault(route.audience, route.first_token_life_s) != route.first_token_life_s:
-            yield Problem(where, "differs from an earlier route to this audience", "write both alike")
+            yield Problem(where, "differs from an earlier route to this audience", "give both the same value")
 
 
 def login_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:
@@ -219,24 +221,30 @@ def is_login(route: OutboundRouteSection) -> bool:
 def _adapter(field: str, route: OutboundRouteSection, adapter: Adapter) -> Iterator[Problem]:
     if is_login(route) and not adapter.capabilities.needs_user:
         yield Problem(
-            f"{field}.token", f"is login, and {adapter.name} asks no user", "remove it, or set another adapter"
+            f"{field}.token",
+            f"is login, but {adapter.name} has no logins of users",
+            "remove it, or set another adapter",
         )
     if route.token == "exchange" and adapter.capabilities.needs_user:  # noqa: S105 - a kind
         yield Problem(
-            f"{field}.token", f"is exchange, and {adapter.name} asks a user for each token", "write token: login"
+            f"{field}.token", f"is exchange, but {adapter.name} needs a login for each token", "write token: login"
         )
 
 
 def _route(file: SidecarFile, field: str, route: OutboundRouteSection) -> Iterator[Problem]:
     if file.entry is None or route.name not in file.entry.may_call:
-        yield Problem(f"{field}.token", "is login, and no entry opens the route", "list it in entry.may_call")
+        yield Problem(f"{field}.token", "is login, but no entry opens the route", "list it in entry.may_call")
     for where, inbound in file.inbound_routes():
         if route.name in inbound.may_call:
-            yield Problem(f"{where}.may_call", f"{route.name} is opened by its own logins alone", "remove it")
+            yield Problem(
+                f"{where}.may_call", f"{route.name} is a login route, which only its own logins open", "remove it"
+            )
     if route.crossings:
-        yield Problem(f"{field}.crossings", "is set on a login route, which exchanges no token", "remove it")
+        yield Problem(f"{field}.crossings", "has no effect on a login route, which exchanges no token", "remove it")
     if route.txn_token:
-        yield Problem(f"{field}.txn_token", "is set on a login route, for which none is asked", "remove it")
+        yield Problem(
+            f"{field}.txn_token", "has no effect on a login route, which requests no transaction token", "remove it"
+        )
     if route.observe_until is not None:
         yield Problem(f"{field}.observe_until", "is set on a login route", "remove it: only a login opens the route")
 
@@ -250,7 +258,7 @@ def _without_issuers(file: SidecarFile) -> Iterator[Problem]:
         yield Problem("entry.issuers", "is empty, and so is may_call", "list what logins open, or remove the entry")
     for name in sorted(set(file.entry.may_call) - by_login):
         yield Problem(
-            "entry.issuers", f"is empty, and {name} is opened by login tokens", "list the issuer, or write token: login"
+            "entry.issuers", f"is empty, but {name} is opened by login tokens", "list the issuer, or write token: login"
         )
 
 
@@ -272,10 +280,10 @@ def _redirect_uris(file: SidecarFile, adapters: dict[str, Adapter]) -> Iterator[
     if len(by_browser) > 1:
         yield Problem(
             "entry.redirect_uris",
-            f"serves browser logins at {' and '.join(by_browser)}, and one could pass off the other's answer",
+            f"serves browser logins at {' and '.join(by_browser)}, so one could pass off the other's answer",
             "have users log in at one of them here, and at the other in another workload",
         )
     if browser and not entry.redirect_uris:
-        yield Problem("entry.redirect_uris", "is empty, and a login comes back there", "list the front app's callback")
+        yield Problem("entry.redirect_uris", "is empty, but a login returns there", "list the front app's callback")
     if entry.redirect_uris and not logins:
-        yield Problem("entry.redirect_uris", "says nothing where no route has token: login", "remove it")
+        yield Problem("entry.redirect_uris", "has no effect: no route has token: login", "remove it")

@@ -72,9 +72,11 @@ def txn_token_problems(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(field, "needs txn_tokens", "add that section, or remove this")
         return
     if not carried and not verified:
-        yield Problem("txn_tokens", "is used by nothing", "set txn_token under inbound or on a route, or remove it")
+        yield Problem(
+            "txn_tokens", "has no effect: no route uses it", "set txn_token under inbound or on a route, or remove it"
+        )
     if section.subject_issuer is not None and section.subject_issuer not in {one.issuer for one in file.issuers}:
-        yield Problem("txn_tokens.subject_issuer", "is none of the issuers", "add it there, or correct it")
+        yield Problem("txn_tokens.subject_issuer", "is not one of the issuers", "add it there, or correct it")
     for field, route in carried:
         yield from _route(file, section, route, f"{field}.txn_token", verified=verified)
 
@@ -85,11 +87,11 @@ def txn_ceiling_problems(file: SidecarFile, platform: Platform, made: TxnTokenSe
         return
     where, listed = "txn_tokens.token_endpoint", platform.exchange_endpoints.get(made.endpoint)
     if listed is None:
-        yield Problem(where, "is none of the platform's exchange_endpoints", "list it there, with tls")
+        yield Problem(where, "is not one of the platform's exchange_endpoints", "list it there, with tls")
     else:
         shown = {file.issuer_of(route) for _, route in file.mesh_routes() if route.txn_token}
         for issuer in sorted(one for one in shown if one is not None and one not in listed):
-            yield Problem(where, f"would be shown tokens of {issuer}", "list that issuer there")
+            yield Problem(where, f"would receive tokens of {issuer}", "list that issuer there")
     if made.client_auth.method in STATIC and made.endpoint.url not in platform.static_client_auth:
         yield static_problem("txn_tokens", made.endpoint.url)
 

@@ -114,7 +114,7 @@ def test_settings_offer_it_to_routes_of_the_workload_alone(tmp_path: Path) -> No
     document = changed(example("agent"), ("exchange.adapter", ADAPTER.name))
     (problem, *_) = problems(tmp_path, document)
     assert (problem.field, problem.wrong) == (
-        "outbound.routes[0].exchange", f"is asked by {ADAPTER.name}, which has no tokens for users",
+        "outbound.routes[0].exchange", f"uses {ADAPTER.name}, which issues no tokens for users",
     )  # fmt: skip
     own = changed(example("own-authority"), ("exchange.adapter", ADAPTER.name))
     assert all(ADAPTER.name not in one.wrong for one in problems(tmp_path, own) if "token" in one.field)

@@ -77,24 +77,22 @@ def test_one_workload_takes_browser_logins_at_one_issuer(tmp_path: Path) -> None
         ("entry.may_call", [*LOGINS["entry"]["may_call"], "partner"]),
     )
     (problem,) = [one for one in problems(tmp_path, document) if one.field == "entry.redirect_uris"]
-    assert problem.wrong == (
-        f"serves browser logins at {ISSUER} and {other}, and one could pass off the other's answer"
-    )
+    assert problem.wrong == (f"serves browser logins at {ISSUER} and {other}, so one could pass off the other's answer")
     both = changed(document, ("exchange.1.adapter", "agent-grant-draft"))
     assert [one for one in problems(tmp_path, both) if one.field == "entry.redirect_uris"] == []
 
 
 PROBLEMS: dict[str, tuple[list[tuple[str, object]], str, str]] = {
-    "an adapter that asks no user": ([("exchange.adapter", "rfc8693")], "outbound.routes[0].token", "asks no user"),
+    "an adapter without logins": ([("exchange.adapter", "rfc8693")], "outbound.routes[0].token", "no logins of users"),
     "an exchange by one that does": (
-        [("outbound.routes.0.token", "exchange")], "outbound.routes[0].token", "asks a user for each token"
+        [("outbound.routes.0.token", "exchange")], "outbound.routes[0].token", "needs a login for each token"
     ),
     "no entry": ([("entry", ABSENT)], "outbound.routes[0].token", "no entry opens"),
     "a login token's route without its issuer": (
         [("entry.may_call", ["crm", "mail"])], "entry.issuers", "mail is opened by login tokens"
     ),
     "an entry that opens nothing": ([("entry.may_call", [])], "entry.issuers", "so is may_call"),
-    "nowhere to come back to": ([("entry.redirect_uris", [])], "entry.redirect_uris", "a login comes back there"),
+    "nowhere to come back to": ([("entry.redirect_uris", [])], "entry.redirect_uris", "a login returns there"),
     "a way back without TLS": (
         [("entry.redirect_uris", ["http://app.acme.example/callback"])], "entry.redirect_uris[0]", "plain http"
     ),
@@ -121,7 +119,7 @@ PROBLEMS: dict[str, tuple[list[tuple[str, object]], str, str]] = {
         "exchange.endpoints",
         "asks at none",
     ),
-    "a transaction token": ([("outbound.routes.0.txn_token", True)], "outbound.routes[0].txn_token", "none is asked"),
+    "a transaction token": ([("outbound.routes.0.txn_token", True)], "outbound.routes[0].txn_token", "requests no"),
     "an observed route": ([("outbound.routes.0.observe_until", "2099-01-01")], "outbound.routes[0].observe_until", ""),
     "a crossing": (
         [(
@@ -156,7 +154,10 @@ def test_a_request_of_a_peer_opens_no_login_route(tmp_path: Path) -> None:
         ],
     }
     (problem,) = found(tmp_path, ("inbound", inbound))
-    assert (problem.field, problem.wrong) == ("inbound.routes[0].may_call", "crm is opened by its own logins alone")
+    assert (problem.field, problem.wrong) == (
+        "inbound.routes[0].may_call",
+        "crm is a login route, which only its own logins open",
+    )
 
 
 def test_redirect_uris_without_a_login_say_nothing(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_change_of_the_service_needs_a_restart_and_one_of_a_route_does_not(tmp
         ),
         pytest.param(LATER, ("txn_tokens", ABSENT), "inbound.txn_token", "needs txn_tokens", id="no section to verify"),
         pytest.param(
-            FIRST, ("outbound.routes.0.txn_token", False), "txn_tokens", "is used by nothing", id="used by nothing"
+            FIRST, ("outbound.routes.0.txn_token", False), "txn_tokens", "no route uses it", id="no route"
         ),
         pytest.param(
             FIRST, ("txn_tokens.trust_domain", "partner.example"), "outbound.routes[0].txn_token",
@@ -125,12 +125,12 @@ def test_a_route_with_crossings_carries_none(tmp_path: Path) -> None:
     ("endpoints", "wrong"),
     [
         ([ENDPOINT], []),
-        ([], ["is none of the platform's exchange_endpoints"]),
+        ([], ["is not one of the platform's exchange_endpoints"]),
         (
             [{**ENDPOINT, "tls": {"peer": "spiffe://acme.example/other"}}],
-            ["is none of the platform's exchange_endpoints"],
+            ["is not one of the platform's exchange_endpoints"],
         ),
-        ([{**ENDPOINT, "issuers": ["https://other.example"]}], [f"would be shown tokens of {ISSUER}"]),
+        ([{**ENDPOINT, "issuers": ["https://other.example"]}], [f"would receive tokens of {ISSUER}"]),
     ],
 )
 def test_the_platform_lists_who_gets_access_tokens_and_whose(
@@ -187,7 +187,7 @@ SECOND = {
     [
         (ABSENT, "txn_tokens.subject_issuer", "it is missing"),
         ("https://sts.partner.example", "outbound.routes[0].txn_token", "the sub is a name of"),
-        ("https://elsewhere.example", "txn_tokens.subject_issuer", "is none of the issuers"),
+        ("https://elsewhere.example", "txn_tokens.subject_issuer", "is not one of the issuers"),
         (ISSUER, None, ""),
     ],
 )
@@ -213,4 +213,4 @@ def test_where_there_are_several_issuers_the_settings_say_whose_name_the_sub_is(
 def test_the_keys_of_a_service_that_is_also_an_issuer_are_the_same(tmp_path: Path) -> None:
     issuer = LATER["issuers"][0]["issuer"]
     same = changed(LATER, ("txn_tokens.issuer", issuer), ("txn_tokens.jwks", "https://other.example/jwks"))
-    assert ("txn_tokens", "has other keys than the same issuer elsewhere") in found(tmp_path, same)
+    assert ("txn_tokens", "has different keys than the same issuer elsewhere") in found(tmp_path, same)
