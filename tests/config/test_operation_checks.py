@@ -96,9 +96,17 @@ def test_outbound_all_operations_are_allowed_unless_some_are_listed(tmp_path: Pa
         ([(f"{ROUTE}.operations", [{"allow": ["tools/call"]}])], "operations[0].allow", "tools/call: has no name"),
         ([(f"{ROUTE}.operations", [{"allow": ["tools/call:"]}])], "operations[0].allow", "tools/call:: has no name"),
         ([(f"{ROUTE}.operations", [{"allow": ["tools/list:x"]}])], "operations[0].allow", "tools/list:x: has a name"),
-        ([(f"{ROUTE}.operations", [{"allow": ["tools/drop"]}])], "operations[0].allow", "tools/drop: no operation"),
+        (
+            [(f"{ROUTE}.operations", [{"allow": ["tools/drop"]}])],
+            "operations[0].allow",
+            "tools/drop: not an operation of MCP",
+        ),
         ([(f"{ROUTE}.operations", [{"allow": ["tools/call: x"]}])], "operations[0].allow", "tools/call: x: begins or"),
-        ([(f"{ROUTE}.operations", [{"allow": ["SendMessage"]}])], "operations[0].allow", "SendMessage: no operation"),
+        (
+            [(f"{ROUTE}.operations", [{"allow": ["SendMessage"]}])],
+            "operations[0].allow",
+            "SendMessage: not an operation of MCP",
+        ),
         (
             [(f"{ROUTE}.operations", [{"allow": ["tools/list"]}, {"allow": ["tools/list"]}])],
             "operations[1].allow",
@@ -319,7 +327,7 @@ def test_the_agent_of_a_route_of_grpc_may_have_a_port_for_it(tmp_path: Path) -> 
         ),
         ((f"{ROUTE}.operations", ABSENT), "inbound.routes[0].operations", "is missing"),
         ((f"{OUT}.operations", ABSENT), "outbound.routes[0].operations", "is missing"),
-        ((f"{ROUTE}.max_message_bytes", 4096), "inbound.routes[0].max_message_bytes", "gRPC messages are not read"),
+        ((f"{ROUTE}.max_message_bytes", 4096), "inbound.routes[0].max_message_bytes", "has no effect: gRPC"),
         (("protocols", ABSENT), "inbound.routes[0].protocol", "gRPC needs HTTP/2"),
         ((f"{ROUTE}.match", {"path": "/"}), "inbound.routes[0].match.path", "is not the path of a method"),
         (("protocols", {"http2": True}), "inbound.routes[0].protocol", "gRPC needs an agent that is called by HTTP/2"),
