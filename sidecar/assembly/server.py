@@ -78,7 +78,8 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         lambda: deny_file.deny,
     )
     handles = _handles(settings, place, snapshots)
-    features = Features(session_key=secrets.token_bytes(SESSION_KEY_BYTES) if place is None else place.session_key)
+    session_key = secrets.token_bytes(SESSION_KEY_BYTES) if place is None else place.session_key
+    features = Features(session_key=session_key, engine=engine)
     features.load(features_of(settings))
     shared = Shared(
         source=source,

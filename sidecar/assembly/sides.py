@@ -103,8 +103,7 @@ def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
     if native:
         from sidecar.proxy.native.warm_inbound import WarmInbound  # here: costs memory
 
-        gate = WarmInbound(journeys, shared.features, limits=settings.limits, upstream_limits=settings.upstream_limits)
-        warm = gate.begin
+        warm = WarmInbound(journeys, limits=settings.limits, upstream_limits=settings.upstream_limits).begin
     listener = listener_of(
         "inbound", settings, shared, refused_connections, handler=journeys, context=tls, http2=shared.http2, warm=warm
     )

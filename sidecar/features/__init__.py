@@ -32,6 +32,7 @@ class Features:
     """Features of one process, each instantiated at its first use.
 
     ``clock`` returns wall time in seconds. ``session_key``, shared by all workers, authenticates MCP session ids.
+    ``engine`` is ``python`` or ``native``; for the latter a protocol also loads its ``warm`` module.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Features:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         session_key: bytes = b"",
+        engine: str = "python",
     ) -> None:
         self.clock = clock
         self.monotonic = monotonic
         self.session_key = session_key
+        self.engine = engine
         self._made: dict[str, Any] = {}
 
     def of(self, name: str) -> Any:

@@ -117,7 +117,7 @@ def sidecar(folder: Path, authority: TrustDomainAuthority, **more: Any) -> tuple
             "token_endpoint": "https://127.0.0.1:1/token",
             "peer": f"spiffe://{TRUST_DOMAIN}/s",
         },
-        "engine": "python",  # the native one has a wall of its own: its gates import the readers of MCP and A2A
+        "engine": "python",  # the native one has a wall of its own: its gates are parts of the proxy
         **more,
     }
     return written_to(folder, document)

@@ -235,7 +235,7 @@ class EngineWorld:
         )
         self.verdicts = inbound.verdicts
         if self.engine == "native":
-            warm = WarmInbound(inbound, self.features, limits=ServerLimits(), upstream_limits=ClientLimits())
+            warm = WarmInbound(inbound, limits=ServerLimits(), upstream_limits=ClientLimits())
             warm._handed_over = HandedOver(self.pythons)
             self._warm = warm.begin
         return inbound

@@ -16,7 +16,8 @@ import sidecar
 ROOT: Final = Path(sidecar.__file__).parent
 RUST: Final = {path.stem: path.read_text() for path in sorted((ROOT / "native" / "src").glob("*.rs"))}
 # Python that hands objects to the native engine: its own modules, and the facts by which tokens hold.
-PYTHON: Final = [ROOT / "engine.py", ROOT / "exchange" / "client.py", *sorted((ROOT / "proxy" / "native").glob("*.py"))]
+GATES: Final = [*sorted((ROOT / "proxy" / "native").glob("*.py")), *sorted((ROOT / "features").glob("*/warm.py"))]
+PYTHON: Final = [ROOT / "engine.py", ROOT / "exchange" / "client.py", *GATES]
 _MOST_PARAMETERS: Final = 8  # with ``self``
 _PRIVATE: Final = re.compile(r"_[a-z]\w*")
 
@@ -40,7 +41,7 @@ def _private_names(tree: ast.AST) -> Iterator[str]:
             yield repr(node.value)
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_hands_the_native_engine_no_private_attribute(path: Path) -> None:
     assert list(_private_names(ast.parse(path.read_text()))) == []
 
@@ -51,7 +52,7 @@ def test_a_private_attribute_that_is_handed_over_is_found() -> None:
     assert len(PYTHON) >= 8
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "proxy" / "native").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", GATES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_function_of_the_interface_takes_more_parameters_than_a_reader_holds(path: Path) -> None:
     """Values that cross together are an object with a name: a request in flight had seventeen parameters."""
     functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from sidecar.delegation.a2a_tasks import Named
 from sidecar.errors import Denied
-from sidecar.features.a2a.operation import A2aOperation
-from sidecar.features.a2a.task_bindings import Making, Principal, TaskBindings
 from sidecar.features.mcp.operation import McpOperation
 from sidecar.proxy.native.warm_operations import (
     MAX_READ,
@@ -20,12 +17,10 @@ from sidecar.proxy.native.warm_operations import (
     read_operation,
 )
 from sidecar.wire.h1_head import RequestGrammar
-from tests.delegation.world import NOW, PLANNER, STS
 from tests.proxy.engines import POLICY
 from tests.proxy.messages import from_peer, tool
 
 _GRAMMAR: Final = RequestGrammar(max_target_bytes=4096, max_fields=64, proxy_form=False)
-_ALICE: Final = Principal(STS, "alice", PLANNER)
 SEARCH: Final = from_peer("/mcp", tool()[0], *tool()[1])
 
 
@@ -87,48 +82,8 @@ def nothing() -> None:
     pass
 
 
-def message() -> A2aOperation:
-    return A2aOperation()
-
-
-def made(bindings: TaskBindings) -> WarmMessage:
-    return WarmMessage(message(), nothing, making=Making(bindings, Named(begins=True), _ALICE))
-
-
-def test_a_task_that_an_answer_shows_is_bound() -> None:
-    bindings = TaskBindings(lambda: float(NOW))
-    assert made(bindings).answered(200, None, b'{"result": {"task": {"id": "t1", "contextId": "c1"}}}') == b""
-    assert bindings.tasks.owner("t1") == bindings.contexts.owner("c1") == _ALICE
-
-
-@pytest.mark.parametrize(
-    ("status", "body"), [(500, b'{"result": {"task": {"id": "t1"}}}'), (200, b'{"result": {"task": {"id": "t1"}}')]
-)
-def test_an_answer_that_shows_nothing_binds_nothing(status: int, body: bytes) -> None:
-    bindings = TaskBindings(lambda: float(NOW))
-    assert made(bindings).answered(status, None, body) == b""
-    assert bindings.tasks.owner("t1") is None
-
-
 def test_an_answer_with_which_nothing_can_be_done_is_left_to_python() -> None:
-    assert WarmMessage(message(), nothing).answered(200, b"policy_denied", b"{}") is None
-
-
-class _Sessions:
-    """A session whose answer names it by ``shown``."""
-
-    def __init__(self, shown: bytes | None) -> None:
-        self.shown = shown
-
-    def shown_to_peer(self, named: list[bytes], status: int) -> bytes | None:
-        assert (named, status) == ([b"s1"], 200)
-        return self.shown
-
-
-@pytest.mark.parametrize(("shown", "lines"), [(b"mac.s1", b"mcp-session-id: mac.s1\r\n"), (None, b"")])
-def test_a_session_is_named_to_the_peer_by_its_own_id(shown: bytes | None, lines: bytes) -> None:
-    session: Any = _Sessions(shown)
-    assert WarmMessage(message(), nothing, session=session).answered(200, b"s1", b"") == lines
+    assert WarmMessage(McpOperation(), nothing).answered(200, b"policy_denied", b"{}") is None
 
 
 def test_python_begins_the_next_messages_of_a_route_whose_answer_was_handed_over() -> None:

@@ -7,6 +7,6 @@ Decisions: ``sidecar/delegation/a2a.py``, ``sidecar/delegation/a2a_rules.py``, `
     ``sidecar/delegation/agent_card.py``, ``sidecar/delegation/agent_card_grpc.py``,
     ``sidecar/delegation/push_urls.py``
 Forwarding: ``feature.py``, ``operation.py``, ``agent_cards.py``, ``task_bindings.py``, ``forwarding.py``,
-    ``held_forwarding.py``
+    ``held_forwarding.py``, ``warm.py``
 Page: ``docs/a2a.md``
 """

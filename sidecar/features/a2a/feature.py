@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sidecar.delegation.a2a_rules import CARD_METHODS
@@ -25,8 +26,10 @@ from sidecar.wire.stream import Stream
 
 if TYPE_CHECKING:
     from sidecar.features import Features
+    from sidecar.features.a2a.warm import WarmA2aInbound, WarmA2aOutbound
     from sidecar.proxy.journeys.inbound import Inbound
     from sidecar.proxy.journeys.outbound import Outbound
+    from sidecar.proxy.native.warm import WarmSide
 
 
 class Feature:
@@ -34,6 +37,8 @@ class Feature:
 
     def __init__(self, features: Features) -> None:
         self.bindings = TaskBindings(features.clock)
+        if features.engine == "native":
+            import_module("sidecar.features.a2a.warm")  # now, so that no message waits for it
 
     def inbound(self, side: Inbound) -> A2aInbound:
         """Return the inbound protocol."""
@@ -78,6 +83,12 @@ class A2aInbound(InboundSide):
         """Make the forwarding to the agent. Raises Denied, as ``forwarding_of``."""
         return forwarding_of(way, operation, self._bindings, policy)
 
+    def warm(self, side: WarmSide) -> WarmA2aInbound:
+        """Return what the gate of a side does with messages."""
+        from sidecar.features.a2a.warm import WarmA2aInbound
+
+        return WarmA2aInbound(side, self._bindings)
+
 
 class A2aOutbound(OutboundSide):
     """Outbound A2A. The sidecar serves the ``cards`` of next hops to the agent."""
@@ -121,3 +132,9 @@ class A2aOutbound(OutboundSide):
     def note_answer(self, answer: Response | None, entry: Entry) -> None:
         """Note in the record that the next hop's sidecar refused the call."""
         note_refusal(answer, entry)
+
+    def warm(self, side: WarmSide) -> WarmA2aOutbound:
+        """Return what the gate of a side does with messages."""
+        from sidecar.features.a2a.warm import WarmA2aOutbound
+
+        return WarmA2aOutbound(side)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sidecar.delegation.mcp_session import SessionIds
@@ -17,6 +18,8 @@ from sidecar.wire.message import Request
 
 if TYPE_CHECKING:
     from sidecar.features import Features
+    from sidecar.features.mcp.warm import WarmMcpInbound, WarmMcpOutbound
+    from sidecar.proxy.native.warm import WarmSide
 
 
 class Feature:
@@ -24,6 +27,8 @@ class Feature:
 
     def __init__(self, features: Features) -> None:
         self.session_ids = SessionIds(features.session_key)
+        if features.engine == "native":
+            import_module("sidecar.features.mcp.warm")  # now, so that no message waits for it
 
     def inbound(self, _side: object) -> McpInbound:
         """Return the inbound protocol."""
@@ -52,6 +57,12 @@ class McpInbound(InboundSide):
         """Make the forwarding to the agent."""
         return forwarding_of(way, session, operation)
 
+    def warm(self, side: WarmSide) -> WarmMcpInbound:
+        """Return what the gate of a side does with messages."""
+        from sidecar.features.mcp.warm import WarmMcpInbound
+
+        return WarmMcpInbound(side, self._session_ids)
+
 
 class McpOutbound(OutboundSide):
     """Outbound MCP, without sessions: the target's own sidecar knows them."""
@@ -59,3 +70,9 @@ class McpOutbound(OutboundSide):
     def new_operation(self) -> McpOperation:
         """Return an empty operation; its ``find`` reads the call."""
         return McpOperation()
+
+    def warm(self, side: WarmSide) -> WarmMcpOutbound:
+        """Return what the gate of a side does with messages."""
+        from sidecar.features.mcp.warm import WarmMcpOutbound
+
+        return WarmMcpOutbound(side)

@@ -11,59 +11,49 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from sidecar.features.a2a.answers import TaskForwarding
-from sidecar.features.mcp.forwarding import McpForwarding
 from sidecar.observe.entry import Entry
 from sidecar.proxy.journeys.forward import Forwarding
 from sidecar.proxy.journeys.handles import ServedRequest
 from sidecar.wire.h1_stream import H1Stream
 
 
-class GhostStream(H1Stream):
+class Ghost:
+    """Base of the ghosts that become real together."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the request real, and return the attribute ``name`` of the object that replaces this ghost.
+
+        Raises:
+            AttributeError: the object has no such attribute, or the request has ended.
+        """
+        kind = type(self)
+        if issubclass(kind, Ghost):
+            object.__getattribute__(self, "warm").inflate()
+            if type(self) is not kind:
+                return getattr(self, name)
+        raise AttributeError(name)
+
+
+class GhostStream(Ghost, H1Stream):
     """Stands for a stream whose body is complete: ``intake`` is None, as each sweep of its connection reads it."""
 
     __slots__ = ()
 
     intake = None
 
-    def __getattr__(self, name: str) -> Any:
-        return _real(self, name)
 
-
-class GhostEntry(Entry):
+class GhostEntry(Ghost, Entry):
     """Stands for an open record."""
 
     __slots__ = ()
 
-    def __getattr__(self, name: str) -> Any:
-        return _real(self, name)
 
-
-class GhostForwarding(Forwarding):
+class GhostForwarding(Ghost, Forwarding):
     """Stands for the forwarding of a request to its upstream."""
 
     __slots__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        return _real(self, name)
-
-
-class GhostMcpForwarding(McpForwarding):
-    """Stands for the forwarding of an MCP message to the agent."""
-
-    __slots__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        return _real(self, name)
-
-
-class GhostTaskForwarding(TaskForwarding):
-    """Stands for the forwarding of an A2A message to the agent; its answer may name a new task."""
-
-    __slots__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        return _real(self, name)
 
 
 class GhostRequest(ServedRequest):
@@ -83,25 +73,7 @@ class GhostRequest(ServedRequest):
         return getattr(self, name)
 
 
-_GHOSTS: Final = (GhostStream, GhostEntry, GhostForwarding, GhostMcpForwarding, GhostTaskForwarding)
-
 new_stream: Final = partial(object.__new__, GhostStream)
 new_entry: Final = partial(object.__new__, GhostEntry)
 new_forwarding: Final = partial(object.__new__, GhostForwarding)
-new_mcp_forwarding: Final = partial(object.__new__, GhostMcpForwarding)
-new_task_forwarding: Final = partial(object.__new__, GhostTaskForwarding)
 new_request: Final = partial(object.__new__, GhostRequest)
-
-
-def _real(ghost: object, name: str) -> Any:
-    """Make a request real, and return the attribute ``name`` of the object that replaces ``ghost``.
-
-    Raises:
-        AttributeError: the object has no such attribute, or the request has ended.
-    """
-    kind = type(ghost)
-    if kind in _GHOSTS:
-        object.__getattribute__(ghost, "warm").inflate()
-        if type(ghost) is not kind:
-            return getattr(ghost, name)
-    raise AttributeError(name)

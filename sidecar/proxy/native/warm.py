@@ -302,7 +302,7 @@ class WarmSide:
             self.handles.end(handle)
             close(stream, entry)
 
-    def _kind(
+    def kind(
         self,
         *,
         passes: Passes | None = None,

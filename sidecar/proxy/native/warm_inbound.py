@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
 
-from sidecar.delegation.a2a_tasks import LISTS
 from sidecar.delegation.bearer import bearer_of
 from sidecar.delegation.permit import Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.engine import PREPARED_BYTES
-from sidecar.features.a2a.answers import EXTENDED_CARD, NOT_ASKED_FOR, TaskForwarding
-from sidecar.features.a2a.forwarding import principal_of
-from sidecar.features.a2a.operation import A2aOperation
-from sidecar.features.a2a.task_bindings import Making
-from sidecar.features.mcp.forwarding import McpForwarding
-from sidecar.features.mcp.list_forwarding import is_cut
-from sidecar.features.mcp.operation import SESSION_FIELD, McpOperation
-from sidecar.features.mcp.sessions import ENDS_HERE, REPLACED, session_of
-from sidecar.features.operations.operation import Operation
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.tls import guard_of
 from sidecar.observe.entry import request_record
-from sidecar.proxy.journeys.feature import Features
 from sidecar.proxy.journeys.forward import Forwarding, Way
-from sidecar.proxy.journeys.headers import IDENTITY, passes_to_mesh, source_of, told_by_route, without
+from sidecar.proxy.journeys.headers import IDENTITY, source_of, told_by_route
 from sidecar.proxy.journeys.inbound import Inbound
+from sidecar.proxy.journeys.journey import OnDemand
 from sidecar.proxy.journeys.verdicts import Given, new_call
-from sidecar.proxy.native.ghosts import new_mcp_forwarding, new_request, new_task_forwarding
+from sidecar.proxy.native.ghosts import new_request
 from sidecar.proxy.native.warm import InFlight, WarmSide, prepare
 from sidecar.proxy.native.warm_operations import (
-    OperationRead,
+    InboundMessages,
     WarmMessage,
     WholeMessage,
     head_of,
@@ -40,31 +28,15 @@ from sidecar.proxy.native.warm_operations import (
 )
 from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.limits import ClientLimits, ServerLimits
-from sidecar.wire.message import Field, Request
-
-_OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a": A2aOperation}
 
 
 class WarmInbound(WarmSide):
     """Warm requests of the inbound side. ``begin`` is called with a waiting connection and the bytes that arrived."""
 
-    def __init__(
-        self, inbound: Inbound, features: Features, *, limits: ServerLimits, upstream_limits: ClientLimits
-    ) -> None:
+    def __init__(self, inbound: Inbound, *, limits: ServerLimits, upstream_limits: ClientLimits) -> None:
         super().__init__("inbound", inbound, limits=limits, upstream_limits=upstream_limits)
         self._inbound = inbound
-        self._session_ids = features.of("mcp").session_ids
-        self._bindings = features.of("a2a").bindings
-        self._of_mcp = self._kind(
-            passes=without(passes_to_mesh, REPLACED),
-            answer_passes=without(self.answer_passes, ENDS_HERE),
-            new_forwarding=new_mcp_forwarding,
-            told=SESSION_FIELD,
-        )
-        self._of_a2a = self._kind()
-        self._of_tasks = self._kind(
-            passes=without(passes_to_mesh, NOT_ASKED_FOR), new_forwarding=new_task_forwarding, reads_answers=True
-        )
+        self._messages: OnDemand[InboundMessages] = OnDemand(lambda name: inbound.features[name].warm(self))
         self.permits = inbound.permits
         self.permits.warm_bytes = PREPARED_BYTES
         self.given = self.permits.entries
@@ -98,57 +70,19 @@ class WarmInbound(WarmSide):
         peer = guard_of(connection.transport).peer.spiffe_id
         if self._inbound.verdicts.get((bearer_of(head.all(b"authorization")), peer)) is None:
             return False  # a message is read only once its token was verified
-        asked = _OPERATIONS[route.protocol]()
-        found = read_operation(asked, head, message[-1], route, path, below=route.below(path))
+        messages = self._messages[route.protocol]
+        found = read_operation(messages.new_operation(), head, message[-1], route, path, below=route.below(path))
         if isinstance(found, bool):
             return found
         given = self.permits.get(new_call((head.one(b"authorization"), certificate, found.route.key)))
         if given is None:
             return False
-        warm = self._of_mcp_message if route.protocol == "mcp" else self._of_a2a_message
-        ways = warm(found, head, given.permit, now)
-        if ways is None:
+        passed = messages.passed(found, head, given.permit, now, partial(self._handed_over.note, route.name))
+        if passed is None:
             return False
-        fields, kind, state = ways
+        fields, kind, state = passed
         told = told_by_route(given.permit, head, _source(given.permit, connection.transport))
         return given, found.op, b"".join([b"%b: %b\r\n" % field for field in (*told, *fields)]), kind, state
-
-    def _noted(self, permit: Permit) -> Callable[[], None]:
-        return partial(self._handed_over.note, permit.route.name)
-
-    def _of_mcp_message(
-        self, found: OperationRead, head: Request, permit: Permit, now: int
-    ) -> tuple[list[Field], object, WarmMessage] | None:
-        """Return fields to add, the kind and the state of an MCP message; None: Python must rewrite its answer.
-
-        Raises:
-            Denied: as ``session_of``.
-        """
-        if is_cut(permit.route, found.asked):
-            return None
-        session = session_of(self._session_ids, found.asked, head, permit, now)
-        return session.shown_to_agent(), self._of_mcp, WarmMessage(found.asked, self._noted(permit), session=session)
-
-    def _of_a2a_message(
-        self, found: OperationRead, _head: Request, permit: Permit, _now: int
-    ) -> tuple[list[Field], object, WarmMessage] | None:
-        """Return fields to add, the kind and the state of an A2A message.
-
-        None: the engine in Python must rewrite its answer, or record that it names a task or context not seen here.
-
-        Raises:
-            Denied: as ``TaskBindings.check``.
-        """
-        asked, principal = found.asked, principal_of(permit)
-        if asked.key in {EXTENDED_CARD, LISTS}:
-            return None
-        if self._bindings.check(asked.named, principal, strict=permit.route.a2a.strict_tasks) is not None:
-            return None
-        if not asked.named.begins:
-            return [], self._of_a2a, WarmMessage(asked, self._noted(permit))
-        # Without ``Making.begin``: every context that the message names is bound already.
-        making = Making(self._bindings, asked.named, principal)
-        return [], self._of_tasks, WarmMessage(asked, self._noted(permit), making=making)
 
     def prepare(self, given: Given) -> object | None:
         """Prepare the constant part of a permit's requests; None: the engine in Python serves all of them."""
@@ -184,11 +118,7 @@ class WarmInbound(WarmSide):
             source=_source(permit, stream.transport),
         )
         way = Way(self._inbound.forwarder, permit, stream, head, entry, agent, head.target, edits)
-        made: tuple[Any, ...] = Forwarding, *way
-        if read is not None and read.session is not None:
-            made = McpForwarding, way, read.session
-        elif read is not None and read.making is not None:
-            made = TaskForwarding, way, read.making
+        made = (Forwarding, *way) if read is None else read.forwarding(way)
         asked = None if read is None else read.message
         refuse = partial(self._inbound.refuse, route=permit.route, asked=asked)
         flight.wait_for_answer(self._rest(sent, refuse=refuse, handle=handle), *made)

@@ -6,22 +6,24 @@ All its side effects are safe to repeat, because the engine in Python may read t
 raises ``Denied``, that engine does so, and refuses. The reader returns the route of the operation (or the cached permit
 for it), the operation's name in records, fields to add, the kind of the message, and a state. The gate passes the
 answer to the state if the kind asks for it; a ghost that becomes real reads the state, too.
+
+What differs by protocol is in its feature (``features/*/warm.py``), which the gate asks for at the first message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
-from sidecar.delegation.a2a_tasks import AnswerReader
+from sidecar.delegation.permit import Permit
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
-from sidecar.features.a2a.task_bindings import Making
-from sidecar.features.mcp.operation import SESSION_FIELD
-from sidecar.features.mcp.sessions import RequestSession
-from sidecar.features.operations.operation import Operation
+from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.wire.h1_fields import request_layouts
-from sidecar.wire.message import Request
+from sidecar.wire.message import Field, Request
+
+if TYPE_CHECKING:
+    from sidecar.proxy.journeys.operation import Operation
 
 MAX_READ: Final = 64 * 1024  # bytes of a body; a message that falls back to Python is parsed twice
 
@@ -61,52 +63,65 @@ class HandedOver:
 
 
 class WarmMessage:
-    """A message that the native engine forwards, and the handling of its answer.
+    """A message that the native engine forwards. A subclass also handles its answer.
 
-    ``session``: the MCP session with the agent. ``making``: binds the tasks that an answer of A2A names.
     ``handed_over`` is called if the engine in Python forwards the answer.
     """
 
-    __slots__ = ("handed_over", "making", "message", "session")
+    __slots__ = ("handed_over", "message")
 
-    def __init__(
-        self,
-        message: Operation,
-        handed_over: Callable[[], None],
-        *,
-        session: RequestSession | None = None,
-        making: Making | None = None,
-    ) -> None:
+    def __init__(self, message: Operation, handed_over: Callable[[], None]) -> None:
         self.message = message
         self.handed_over = handed_over
-        self.session = session
-        self.making = making
 
-    def answered(self, status: int, told: bytes | None, body: bytes) -> bytes | None:
+    def answered(self, _status: int, _told: bytes | None, _body: bytes) -> bytes | None:
         """Return lines to add to the head of a whole answer; None: the engine in Python forwards it.
 
-        ``told`` is the value of the answer's field that the message's kind names; None if the field is absent.
+        ``_told`` is the value of the answer's field that the message's kind names; None if the field is absent.
 
         Raises:
             Denied: the engine in Python refuses the answer.
         """
-        if self.session is not None and told is not None:
-            shown = self.session.shown_to_peer([told], status)
-            return b"" if shown is None else b"%b: %b\r\n" % (SESSION_FIELD, shown)
-        if self.making is not None:
-            read_answer(self.making, status, body)
-            return b""
         return None
 
+    def forwarding(self, way: Way) -> tuple[Any, ...]:
+        """Return the class that replaces the ghost of the forwarding, and its arguments."""
+        return Forwarding, *way
 
-def read_answer(making: Making, status: int, body: bytes) -> None:
-    """Bind the tasks and contexts that a whole answer names; without a 2xx status, release those bound before."""
-    if 200 <= status < 300:
-        reader = AnswerReader(events=False)
-        for shown in (*reader.feed(body), *reader.end()):
-            making.show(shown)
-    else:
-        making.fail()
+
+Passed = tuple[list[Field], object, WarmMessage]
+"""A message of a peer that the native engine forwards: (fields to add, kind, state)."""
+
+
+class InboundMessages(Protocol):
+    """Messages of one protocol to the agent."""
+
+    def new_operation(self) -> Operation:
+        """Return the operation of a message that is not read yet."""
+
+    def passed(
+        self, found: OperationRead, head: Request, permit: Permit, now: int, handed_over: Callable[[], None]
+    ) -> Passed | None:
+        """Return how the native engine forwards a permitted message; None: the engine in Python serves it.
+
+        Raises:
+            Denied: the engine in Python refuses it.
+        """
+
+
+class OutboundMessages(Protocol):
+    """Messages of one protocol to next hops, all of one ``kind``."""
+
+    kind: object
+
+    def new_operation(self) -> Operation:
+        """Return the operation of a message that is not read yet."""
+
+    def is_answered(self, path: str) -> bool:
+        """Tell if the sidecar itself answers calls for a canonical path."""
+
+    def is_rewritten(self, found: OperationRead) -> bool:
+        """Tell if the engine in Python must rewrite the answer."""
 
 
 class _WholeRequest:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Mapping
+from collections.abc import Container, Hashable
 from functools import partial
-from typing import Final
 
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.outbound_routes import CallRoute
@@ -15,23 +14,17 @@ from sidecar.delegation.target import CanonicalTarget
 from sidecar.engine import PLANNED_BYTES
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, key_of
-from sidecar.features.a2a.agent_cards import is_card_of_next_hop
-from sidecar.features.a2a.answers import EXTENDED_CARD
-from sidecar.features.a2a.operation import A2aOperation
-from sidecar.features.mcp.operation import McpOperation
-from sidecar.features.operations.operation import Operation
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import RecordFields
 from sidecar.proxy.journeys.forward import Forwarding, Way
+from sidecar.proxy.journeys.journey import OnDemand
 from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.proxy.native.warm import InFlight, WarmSide, prepare
-from sidecar.proxy.native.warm_operations import WarmMessage, WholeMessage, head_of, read_operation
+from sidecar.proxy.native.warm_operations import OutboundMessages, WarmMessage, WholeMessage, head_of, read_operation
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_server import Warm
 from sidecar.wire.limits import ClientLimits, ServerLimits
-
-_OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a": A2aOperation}
 
 
 class WarmOutbound(WarmSide):
@@ -53,10 +46,7 @@ class WarmOutbound(WarmSide):
         # Counters of look-ups before the latest one, for ``_uncount``.
         self._of_plans: tuple[tuple[str, str], int, int] = ("", ""), 0, 0
         self._of_tokens: tuple[BoundedCache[Hashable, Issued], int, int, int, int] | None = None
-        self._kinds = {
-            "mcp": self._kind(),
-            "a2a": self._kind(told=b"delegation-reason"),  # the next hop's reason for a refusal, for the record
-        }
+        self._messages: OnDemand[OutboundMessages] = OnDemand(lambda name: outbound.features[name].warm(self))
         self.begin: Warm = self._native.OutboundGate(self)
 
     def read(
@@ -70,20 +60,19 @@ class WarmOutbound(WarmSide):
         Raises:
             Denied: the engine in Python reads the same bytes, and refuses them.
         """
-        if route.protocol == "a2a" and is_card_of_next_hop(CanonicalTarget(path, b"")):
+        messages = self._messages[route.protocol]
+        if messages.is_answered(path) or self._handed_over.takes(route.name):
             return False
-        if self._handed_over.takes(route.name):
-            return False
-        found = read_operation(_OPERATIONS[route.protocol](), head_of(message), message[-1], route, path, below=None)
+        found = read_operation(messages.new_operation(), head_of(message), message[-1], route, path, below=None)
         if isinstance(found, bool):
             return found
-        if found.asked.key == EXTENDED_CARD or not is_plain(found.route):
+        if messages.is_rewritten(found) or not is_plain(found.route):
             return False
         return (
             found.route,
             found.op,
             b"",
-            self._kinds[route.protocol],
+            messages.kind,
             WarmMessage(found.asked, partial(self._handed_over.note, route.name)),
         )
 
