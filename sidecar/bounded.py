@@ -59,7 +59,7 @@ class Bounded(Protocol):
 
 
 class Kept(NamedTuple, Generic[V]):
-    """An entry of a cache: its value, and what the cache knows of it."""
+    """An entry of a cache: its value, cost and expiry."""
 
     value: V
     cost: int
@@ -109,7 +109,7 @@ class BoundedCache(Generic[K, V]):
         return key in self.entries
 
     def find(self, key: K, epoch: Hashable = None) -> V | None:
-        """Find the value for ``key`` in this very ``epoch``. Any other epoch empties the cache."""
+        """Return the value for ``key``, or None. If ``epoch`` is not the current one, begin it with an empty cache."""
         if epoch != self.epoch:
             self.turn_to(epoch)
         try:  # on the warm path: a hit costs less than by ``get``
@@ -141,7 +141,7 @@ class BoundedCache(Generic[K, V]):
         self.epoch = epoch
 
     def keep(self, key: K, value: V, *, cost: int, expires_at: float, epoch: Hashable = None) -> bool:
-        """Keep a value of ``cost`` bytes. False: the epoch is another one, or the value is larger than the cache."""
+        """Store a value of ``cost`` bytes. Return False if ``epoch`` is not current or the value exceeds the cache."""
         cost += ENTRY_BYTES
         if epoch != self.epoch or cost > self.max_bytes:
             return False
@@ -161,10 +161,10 @@ class BoundedCache(Generic[K, V]):
         return self.bytes + cost + ENTRY_BYTES <= self.max_bytes
 
     def worth(self, cost: int, found: int | None = None) -> bool:
-        """Tell if a value of ``cost`` bytes fits, or is worth the oldest entries.
+        """Return True if a value of ``cost`` bytes fits, or should replace the oldest entries.
 
-        While entries are found it is. Where none was found since the last one, only one in some is. ``found`` counts
-        hits; None: those of this cache.
+        It should while lookups hit. Without a hit since the last replacement, only one value in ``_ONE_IN`` should.
+        ``found`` is a number of hits to use instead of this cache's own.
         """
         if self.fits(cost):
             return True

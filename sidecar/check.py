@@ -162,10 +162,10 @@ def _check_in_pod(file: kubernetes.PodFile) -> Checked:
             platform = None if file.platform is None else above
             found = check(path, file.environ, sts=file.kind == "sts", platform=platform, ports=file.ports)
     problems = [*kubernetes.supplied_twice(file.kind, file.settings), *found.problems]
-    return Checked([_within(file, one) for one in problems], [_within(file, one) for one in found.notes])
+    return Checked([_prefix_field(file, one) for one in problems], [_prefix_field(file, one) for one in found.notes])
 
 
-def _within(file: kubernetes.PodFile, one: Problem) -> Problem:
+def _prefix_field(file: kubernetes.PodFile, one: Problem) -> Problem:
     """Return the problem with the place of the settings file in the values before its field."""
     return replace(one, field=f"{file.where}.{one.field}")
 

@@ -101,7 +101,7 @@ def build_parser(words: Sequence[str] | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _named(words: Sequence[str] | None, *path: str) -> bool:
+def _names(words: Sequence[str] | None, *path: str) -> bool:
     """Return True if the words name this command, or are None."""
     return words is None or tuple(words[: len(path)]) == path
 
@@ -117,17 +117,17 @@ def _sidecar(commands: _Commands, words: Sequence[str] | None) -> None:
     )
 
     check = _command(commands, "check", "sidecar.check:run", "list every problem of a settings file")
-    if _named(words, "check"):
+    if _names(words, "check"):
         importlib.import_module("sidecar.check").add_arguments(check, DEFAULT_CONFIG)
 
     status = _command(
         commands, "status", "sidecar.status.command:run", "print the state of a running sidecar, its problems and fixes"
     )
-    if _named(words, "status"):
+    if _names(words, "status"):
         importlib.import_module("sidecar.status.command").add_arguments(status, DEFAULT_SOCKET)
 
     health = _command(commands, "healthcheck", "sidecar.healthcheck:run", "exit with 0 if the sidecar is ready")
-    if _named(words, "healthcheck"):
+    if _names(words, "healthcheck"):
         importlib.import_module("sidecar.healthcheck").add_arguments(health, DEFAULT_CONFIG)
 
 
@@ -138,30 +138,30 @@ def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
     add_examples(sts, "sidecar sts --config sts.yaml", "sidecar sts keygen /var/lib/sidecar/keys")
     sts_commands = sts.add_subparsers(metavar="COMMAND", required=False)
     keygen = _command(sts_commands, "keygen", "sidecar.sts.keygen:run", "add the next signing key to a directory")
-    if _named(words, "sts", "keygen"):
+    if _names(words, "sts", "keygen"):
         importlib.import_module("sidecar.sts.keygen").add_arguments(keygen)
     revoke = _command(sts_commands, "revoke", "sidecar.revoke:run", "stop a user, workload, chain, token or login")
-    if _named(words, "sts", "revoke"):
+    if _names(words, "sts", "revoke"):
         importlib.import_module("sidecar.revoke").add_arguments(revoke)
     doctor = _command(sts_commands, "doctor", "sidecar.doctor.command:run", "probe another token service")
-    if _named(words, "sts", "doctor"):
+    if _names(words, "sts", "doctor"):
         importlib.import_module("sidecar.doctor.command").add_arguments(doctor)
     judge = _command(sts_commands, "explain", "sidecar.explain.sts_command:run", "judge recorded exchanges again")
-    if _named(words, "sts", "explain"):
+    if _names(words, "sts", "explain"):
         importlib.import_module("sidecar.explain.sts_command").add_arguments(judge)
     policy = _command(sts_commands, "policy", "sidecar.explain.policy_command:run", "show who may act for whom where")
-    if _named(words, "sts", "policy"):
+    if _names(words, "sts", "policy"):
         importlib.import_module("sidecar.explain.policy_command").add_arguments(policy)
 
     injector = _command(commands, "injector", "sidecar.injector.command:run", "inject sidecars into Kubernetes pods")
-    if _named(words, "injector"):
+    if _names(words, "injector"):
         importlib.import_module("sidecar.injector.command").add_arguments(injector)
 
 
 def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
     """Add the commands that evaluate records and logs offline."""
     explain = _command(commands, "explain", "sidecar.explain.command:run", "judge a recorded request again")
-    if _named(words, "explain"):
+    if _names(words, "explain"):
         importlib.import_module("sidecar.explain.command").add_arguments(explain, DEFAULT_CONFIG)
 
     audit = commands.add_parser(
@@ -171,7 +171,7 @@ def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
     audit_commands = audit.add_subparsers(metavar="COMMAND", required=True)
     for name, (module, text) in (_AUDITS | _JUDGES).items():
         command = _command(audit_commands, name, f"{module}:run", text)
-        if _named(words, "audit", name):
+        if _names(words, "audit", name):
             importlib.import_module(module).add_arguments(command)
 
 
@@ -182,7 +182,7 @@ def _development(commands: _Commands, words: Sequence[str] | None) -> None:
         ("dev", "for development only: identities, test users, a mesh around one agent"),
     ):
         command = commands.add_parser(name, help=f"{text} (sidecar-dev)", description=text[0].upper() + text[1:] + ".")
-        if _named(words, name):
+        if _names(words, name):
             _add_installed(name, command, None if words is None else words[1:])
 
 

@@ -54,7 +54,7 @@ class AppliedSettings:
         self._wanted = fresh
         follow = await self._read_deny_file(fresh.deny_file)
         try:
-            setup = self._changed(fresh)
+            setup = self._make_setup(fresh)
         except ImportError as error:  # the module of a feature or adapter that earlier settings did not use
             fix = "install the same release again, and restart the sidecar"
             raise ConfigError([Problem("settings", f"need a module that cannot be imported: {error}", fix)]) from error
@@ -100,7 +100,7 @@ class AppliedSettings:
             fix = "put a list there; the settings are tried again within a minute, and at once on SIGHUP"
             raise ConfigError([Problem("deny_file", f"{path}: {error}", fix)], transient=True) from error
 
-    def _changed(self, fresh: SidecarSettings) -> Setup:
+    def _make_setup(self, fresh: SidecarSettings) -> Setup:
         """Make the setup of fresh settings. Keys and exchanges are caches: keep them if their settings are equal."""
         parts, old = self._server.parts, self._settings
         if parts.features is not None:  # first: if it fails, there is nothing to close yet

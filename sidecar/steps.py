@@ -1,7 +1,7 @@
-"""Long computations in steps, so that none of them holds the event loop for long.
+"""Long computations in steps, so that they do not block the event loop.
 
 Such a computation is a generator: it yields after every step of about a millisecond, and returns its result. A thread
-would not do: pure Python keeps the interpreter to itself, and the loop would wait for it at every system call.
+would not help: pure Python holds the interpreter's lock, and the loop would wait for it at every system call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ IN_A_STEP: Final = 256  # items of a list that is worked through in steps
 
 
 async def in_steps(steps: Steps[T]) -> T:
-    """Run a computation, and let the loop do everything else between two steps."""
+    """Run a computation; the event loop does its other work between two steps."""
     while True:
         try:
             next(steps)
@@ -29,7 +29,7 @@ async def in_steps(steps: Steps[T]) -> T:
 
 
 def at_once(steps: Steps[T]) -> T:
-    """Run a computation to its end, where no loop waits for it."""
+    """Run a computation to its end without a pause, if no event loop waits."""
     while True:
         try:
             next(steps)
@@ -39,7 +39,7 @@ def at_once(steps: Steps[T]) -> T:
 
 
 def drained(items: list[T], size: int = IN_A_STEP) -> Iterator[list[T]]:
-    """Take at most ``size`` items at a time off a list, so that it is not freed all at once either."""
+    """Remove and yield at most ``size`` items of a list at a time, so that freeing them is spread over steps too."""
     while items:
         some = items[:size]
         del items[:size]

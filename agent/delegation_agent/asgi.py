@@ -19,7 +19,7 @@ class HandleMiddleware:
     """Serves each HTTP request and WebSocket with its own handle, or with none.
 
     Background tasks that a framework runs as part of the request, after its answer, still have the handle: the sidecar
-    takes it for the route's ``linger_s``.
+    accepts it for the route's ``linger_s``.
     """
 
     def __init__(self, app: App) -> None:

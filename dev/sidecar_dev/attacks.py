@@ -188,8 +188,8 @@ def _forgery(stage: Stage, loot: Loot) -> Scene:
         "The CRM trusts partner.example for partner.example's workloads. Its CA signs a certificate that says "
         f"{WRITER}. The twin is the same certificate, signed by acme.example.",
         (
-            _with(forging, check("our name, signed by a partner's CA", _present(stage, forged, loot), 0)),
-            _with(minting, check("our name, signed by our CA", _present(stage, lawful, loot), 200)),
+            _prepend(forging, check("our name, signed by a partner's CA", _present(stage, forged, loot), 0)),
+            _prepend(minting, check("our name, signed by our CA", _present(stage, lawful, loot), 200)),
         ),
         records=(stage.record("crm", lambda r: r["event"] == "connection.refused"),),
     )
@@ -198,9 +198,9 @@ def _forgery(stage: Stage, loot: Loot) -> Scene:
 def _careless_service(stage: Stage) -> Scene:
     """Make the front app's call through a sidecar with an impersonating token service, then with the honest one."""
     call = ("/planner/a2a", "login.header", *stage.message("ask", QUESTION["question"], customer=QUESTION["customer"]))
-    heard = _heard(stage)
+    heard = _count_requests(stage)
     refused = stage.local_call("careless", *call)
-    heard_after = _heard(stage)
+    heard_after = _count_requests(stage)
     return Scene(
         ATTACKS,
         "a token service that does not delegate",
@@ -220,11 +220,11 @@ def _present(stage: Stage, svid: Sequence[str], loot: Loot) -> Answer:
     return stage.mesh_call("crm", "/mcp", *svid, "--header", f"@{loot.crm_header}", *asked)
 
 
-def _with(commands: Sequence[str], checked: Check) -> Check:
+def _prepend(commands: Sequence[str], checked: Check) -> Check:
     return Check(checked.title, [*commands, *checked.commands], checked.expected, checked.said, checked.held)
 
 
-def _heard(stage: Stage) -> int:
+def _count_requests(stage: Stage) -> int:
     return sum(record["direction"] == "inbound" for record in stage.records("planner"))
 
 

@@ -89,7 +89,7 @@ class Shell:
         self._folder = folder
 
     def curl(self, *arguments: str) -> Answer:
-        """One request. The command shown is the command run, except for what curl prints beside the body."""
+        """Run curl once. The shown command equals the command that runs, except for options about curl's output."""
         direct = ["--noproxy", "*"]
         ran = ["curl", "--silent", "--include", *direct, "--max-time", str(_TIMEOUT_S), *arguments]
         finished = subprocess.run(ran, cwd=self._folder, capture_output=True, check=False)  # noqa: S603

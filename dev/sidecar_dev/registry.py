@@ -125,7 +125,7 @@ class Registry:
         federations = sorted({domain for entry in entries for domain in entry.federates_with})
         return Entitlement(
             entries=entries,
-            own={entry.spiffe_id.trust_domain: self._of(entry) for entry in entries},
+            own={entry.spiffe_id.trust_domain: self._authority_of(entry) for entry in entries},
             federated={domain: self._authorities[domain] for domain in federations},
         )
 
@@ -133,12 +133,12 @@ class Registry:
         """Return the entry's X.509-SVID; a new one once the old has passed half of its life."""
         svid = self._issued.get(entry)
         if svid is None or self.now >= half_life(svid):
-            svid = self._issued[entry] = self._of(entry).issue_x509(
+            svid = self._issued[entry] = self._authority_of(entry).issue_x509(
                 entry.spiffe_id, ttl_s=entry.ttl_s, dns_names=entry.dns_names, issued_at=int(self.now)
             )
         return svid
 
-    def _of(self, entry: Entry) -> TrustDomainAuthority:
+    def _authority_of(self, entry: Entry) -> TrustDomainAuthority:
         return self._authorities[entry.spiffe_id.trust_domain]
 
 

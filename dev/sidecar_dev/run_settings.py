@@ -105,7 +105,7 @@ def _front(places: Places, agent: Service, tools: Mapping[str, Service]) -> Sett
     return {
         **_sidecar(places, {"agent": agent, **tools}, "front"),
         "outbound": outbound(
-            places, "front", _to(places, "agent", agent, AGENT, _need("agent", {"agent": agent, **tools}))
+            places, "front", _route_to(places, "agent", agent, AGENT, _need("agent", {"agent": agent, **tools}))
         ),
         "entry": {"issuers": [{**_login(places, tools), "client_id": CLIENT_ID}], "may_call": ["agent"]},
     }
@@ -145,7 +145,7 @@ def _calls(places: Places, name: str, services: Mapping[str, Service]) -> Settin
     called = services[name].may_call
     if not called and name != "agent":
         return {}
-    routes = [_to(places, one, services[one], _workload(one), _need(one, services)) for one in called]
+    routes = [_route_to(places, one, services[one], _workload(one), _need(one, services)) for one in called]
     return {"outbound": outbound(places, name, *routes)}
 
 
@@ -188,7 +188,7 @@ def operations_route(name: str, service: Service) -> str:
     return f"{name}-{service.protocol}"
 
 
-def _to(places: Places, name: str, service: Service, spiffe_id: str, scopes: Sequence[str]) -> Settings:
+def _route_to(places: Places, name: str, service: Service, spiffe_id: str, scopes: Sequence[str]) -> Settings:
     """Return the outbound route to a service: by its host, or below ``/NAME``, with the service's protocol."""
     found = route(places, name, spiffe_id, scopes)
     if service.host is not None:

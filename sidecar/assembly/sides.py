@@ -172,7 +172,7 @@ def outbound_parts(settings: OutboundSettings, forwarder: Forwarder, shared: Sha
     """Return the arguments of ``Outbound``, for a side that calls next hops."""
     return {
         "origins": Origins(shared.source, time.time, forwarder.pool.retire, http2=shared.http2),
-        "federated": partial(_federated, shared.source),
+        "federated": partial(_make_federated, shared.source),
         "own_authorities": _own_authorities(settings.listen),
         "remote_handles": shared.remote_handles,
         "snapshots": shared.snapshots,
@@ -193,7 +193,7 @@ def _edits_with_txn_tokens() -> Callable[..., Edits]:
     return OutboundTxnTokens(time.time).edits
 
 
-def _federated(source: IdentitySource) -> FederatedTokens:
+def _make_federated(source: IdentitySource) -> FederatedTokens:
     from sidecar.exchange.federation.tokens import FederatedTokens
 
     return FederatedTokens(source)

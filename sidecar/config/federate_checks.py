@@ -103,7 +103,7 @@ def provider_svid_problems(file: SidecarFile, identity: IdentitySettings) -> Ite
 
 
 def trading_hosts(section: AnyFederateSection) -> list[tuple[str, str]]:
-    """Return the key and host of each URL that a trade calls: these hosts see a JWT-SVID or a token."""
+    """Return settings key and host of each URL that receives a JWT-SVID or a token in a token exchange."""
     return [(name, urlsplit(url).netloc) for name, url in _urls(section)]
 
 

@@ -22,7 +22,7 @@ _PATHS: Final = frozenset({"Path", "PosixPath"})
 
 
 class HandoverError(Exception):
-    """The answer is not one of our loader's. The text quotes nothing of it."""
+    """The answer did not come from our loader. The text quotes no part of it."""
 
 
 def encode(load: Callable[[], object]) -> bytes:

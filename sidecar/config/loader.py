@@ -3,9 +3,9 @@
 The validation library and the models take about 12 MiB, a fifth of an idle sidecar, for a few milliseconds of work. So
 they never enter a serving process. At the start the child is a fork: there is no thread yet, and a new interpreter
 needs four times the CPU (1.4 s, not 0.33 s). In a running process it is a new interpreter, because a fork of a process
-with threads is unsafe: ``-m sidecar.config.loader KIND PATH [PLATFORM]``. It takes ``LOADING_BYTES`` for a second. When
-memory runs out, the kernel shall kill it and not the sidecar; the parent of several workers loads for all of them. A
-child ends with its parent: it holds the end of a pipe whose other end closes then, and the kernel signals that.
+with threads is unsafe: ``-m sidecar.config.loader KIND PATH [PLATFORM]``. It uses ``LOADING_BYTES`` for a second, and
+asks the kernel to kill it before the sidecar if memory runs out. The parent of several workers loads once for all of
+them. A child ends with its parent: the parent's end of their pipe closes, and the kernel signals that to the child.
 """
 
 from __future__ import annotations

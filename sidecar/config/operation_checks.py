@@ -284,7 +284,7 @@ def inbound_operations(section: InboundRouteSection, route: InboundRoute, named:
 
 
 def a2a_rules(section: A2aSection | None, *, grpc: bool) -> A2aRules:
-    """Make the rules of a route of A2A; ``grpc`` as of them."""
+    """Make the rules of an A2A route; ``grpc``: the route permits gRPC."""
     if section is None:
         return replace(PLAIN_RULES, grpc=grpc)
     inbound = section if isinstance(section, InboundA2aSection) else InboundA2aSection()

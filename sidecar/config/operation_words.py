@@ -22,7 +22,7 @@ def key_of(protocol: RouteProtocol, word: str) -> str:
     """Return the key that a word of the settings stands for.
 
     Raises:
-        ValueError: "wrong; fix": the protocol has no such operation, or it wants a name, or wants none.
+        ValueError: "problem; fix": the operation is unknown, lacks its required name, or must have no name.
     """
     if protocol == "grpc":
         return grpc.key_of_word(word)

@@ -62,7 +62,7 @@ def _self_routes(file: SidecarFile) -> Iterator[Problem]:
 
 
 def _accepted(file: SidecarFile) -> Iterator[Problem]:
-    """Report an inbound route whose callers' own tokens would open calls for which they cannot be exchanged."""
+    """Report ``may_call`` beside ``allow_self`` without ``delegate_self``, and ``delegate_self`` without effect."""
     for where, route in file.inbound_routes():
         # What opens a session opens nothing behind it, so a route of MCP may have both.
         if route.allow_self and route.may_call and not route.delegate_self and route.protocol != "mcp":

@@ -76,7 +76,7 @@ class OutboundSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoorSettings:
-    """The listener of a door. What it opens is policy: ``Entry.door``."""
+    """Listener of a door. Its policy is ``Entry.door``."""
 
     listen: Address
     tls: PublicTlsSettings
@@ -86,7 +86,7 @@ class DoorSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProtocolSettings:
-    """Versions of HTTP. ``http2``: callers may choose it. ``agent`` is the one that the agent is called by."""
+    """Versions of HTTP. ``http2``: callers may choose HTTP/2. ``agent``: the version for calls to the agent."""
 
     http2: bool = False
     agent: Literal["http/1.1", "h2c"] = "http/1.1"

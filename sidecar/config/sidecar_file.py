@@ -91,7 +91,7 @@ def load_sidecar(
 def _settings(
     file: SidecarFile, environ: Mapping[str, str], findings: Findings, platform: Platform | None
 ) -> SidecarSettings | None:
-    """Make every room's settings. A refusal by a room is a problem of the field it came from; None if there is any."""
+    """Make the settings; None if there are problems. A ValueError of a part is a problem of the field it comes from."""
     identity = findings.attempt("identity", lambda: identity_of(file.identity, environ))
     keys = findings.attempt("issuers", key_sets, file, findings, issuers_at_door) or ()
     issuers = findings.attempt("issuers", trusted_issuers, file) or {}

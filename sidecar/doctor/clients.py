@@ -136,7 +136,7 @@ def credential_of(client: TestClient, *, audience: str, now: int, name: str, wro
         case Method.TLS:
             return Credential(parameters=named, certificate=None if wrong else client.certificate)
         case Method.SPIFFE:
-            return _assert_client(JWT_SPIFFE, spoiled(client.secret) if wrong else client.secret)
+            return _assert_client(JWT_SPIFFE, spoil(client.secret) if wrong else client.secret)
     key = client.key if client.key is not None and not wrong else generate_private_key(SECP256R1())
     claims = {
         "iss": client.client_id,
@@ -150,7 +150,7 @@ def credential_of(client: TestClient, *, audience: str, now: int, name: str, wro
     return _assert_client(JWT_BEARER, encode_jwt(claims, key, algorithm=algorithm_of(key), headers=headers))
 
 
-def spoiled(token: str) -> str:
+def spoil(token: str) -> str:
     """Return the token with one character changed, in its signature if it has one."""
     at = min(token.rfind(".") + 1, len(token) - 1) if "." in token else len(token) // 2
     return f"{token[:at]}{'A' if token[at] != 'A' else 'B'}{token[at + 1 :]}"

@@ -7,7 +7,7 @@ from typing import Final
 
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
 from sidecar.doctor.attempts import Attempt, Draft, Examination
-from sidecar.doctor.clients import spoiled
+from sidecar.doctor.clients import spoil
 from sidecar.doctor.messages import Held, Script
 from sidecar.doctor.names import Probe
 from sidecar.doctor.proof import unsigned
@@ -58,7 +58,7 @@ def _worthless(found: Examination, lawful: Draft) -> Script[None]:
     ):
         yield from found.exchange(name, replace(lawful, actor=Held(value, name.value, kind)))
     if found.actor is not None:
-        changed = Held(spoiled(found.actor.value), "own actor token, changed", found.actor.type)
+        changed = Held(spoil(found.actor.value), "own actor token, changed", found.actor.type)
         yield from found.exchange(Probe.SPOILED_ACTOR, replace(lawful, actor=changed))
 
 

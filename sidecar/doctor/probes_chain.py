@@ -79,7 +79,7 @@ def _as_actor(found: Examination, token: Held) -> Held:
 
 
 def _may_act(found: Examination, lawful: Draft) -> Script[None]:
-    """Exchange a subject token with ``may_act`` with the actor that it names, another one, and none."""
+    """Exchange a subject token that has ``may_act``: with the actor named there, with another actor, and without."""
     held = found.case.may_act or found.case.subject
     named = may_act_names(found.may_act)
     if named is None:

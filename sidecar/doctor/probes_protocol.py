@@ -1,4 +1,4 @@
-"""Probes of the protocol: repeated parameters, credentials, sender-bound and spoiled subject tokens, revocation."""
+"""Probes of the protocol: repeated parameters, credentials, sender-bound and spoil subject tokens, revocation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sidecar.delegation.jws import MAX_TOKEN_BYTES
 from sidecar.doctor.attempts import Attempt, Draft, Examination
-from sidecar.doctor.clients import Method, TestClient, spoiled
+from sidecar.doctor.clients import Method, TestClient, spoil
 from sidecar.doctor.messages import Held, Place, Request, Script
 from sidecar.doctor.names import Probe
 
@@ -67,7 +67,7 @@ def is_bound(attempt: Attempt) -> bool:
 
 def _worthless_subjects(found: Examination, lawful: Draft) -> Script[None]:
     subject = lawful.subject
-    values = [(Probe.GARBAGE_SUBJECT, found.case.noise), (Probe.SPOILED_SUBJECT, spoiled(subject.value))]
+    values = [(Probe.GARBAGE_SUBJECT, found.case.noise), (Probe.SPOILED_SUBJECT, spoil(subject.value))]
     if found.subject.kind == "JWT" and found.subject.claims is not None and len(subject.value) <= MAX_TOKEN_BYTES:
         values.append((Probe.FORGED_SUBJECT, found.case.own_key.forge(found.subject.claims, found.subject.header)))
     for name, value in values:

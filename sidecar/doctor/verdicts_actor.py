@@ -46,11 +46,11 @@ def with_actor(found: Examination) -> Attempt | None:
 
 def looks_away(found: Examination) -> bool:
     """Return True if garbage as actor token gives the same ``act`` as a valid one: the server ignores actor tokens."""
-    passed = _passed(found)
+    passed = _accepted_garbage(found)
     return passed is not None and act_of(passed) == act_of(with_actor(found))
 
 
-def _passed(found: Examination) -> Attempt | None:
+def _accepted_garbage(found: Examination) -> Attempt | None:
     """Return an exchange that was accepted with garbage as actor token; None if there is none."""
     return next((one for name in _WORTHLESS if (one := found[name]) is not None and one.accepted), None)
 
@@ -75,10 +75,10 @@ def names_clients(found: Examination) -> bool:
     first, second = found.names_of(0) - found.names_of(1), found.names_of(1) - found.names_of(0)
     if plain is None or hop_2 is None:
         return False
-    return _named(plain) & first != set() and _named(hop_2) & second != set() and "act" in hop_2
+    return _names_in(plain) & first != set() and _names_in(hop_2) & second != set() and "act" in hop_2
 
 
-def _named(act: dict[str, object]) -> set[str]:
+def _names_in(act: dict[str, object]) -> set[str]:
     """Return the names in the outermost level of an act."""
     return {value for value in act.values() if isinstance(value, str)}
 
@@ -99,7 +99,7 @@ def _accepts(found: Examination) -> Cell:
             return ACCEPTS.untested("no answer", *tried)
         return ACCEPTS.answer(Value.REFUSED, last.answer.told, [plain, *tried], bad=True)
     if looks_away(found) and accepted.reading.claims is None:
-        return ACCEPTS.unseen("garbage passes too; the issued token cannot be read", accepted, _passed(found))
+        return ACCEPTS.unseen("garbage passes too; the issued token cannot be read", accepted, _accepted_garbage(found))
     if looks_away(found):
         bad = not names_clients(found)
         return ACCEPTS.answer(Value.NO, "as if absent", [accepted, found[Probe.GARBAGE_ACTOR]], bad=bad)
@@ -149,9 +149,11 @@ def _ignores(found: Examination) -> Cell:
     if looks_away(found):
         if names_clients(found):
             return IGNORES.answer(Value.YES, "act names the client that asks instead", [accepted, found[Probe.HOP_2]])
-        return IGNORES.answer(Value.YES, "never looked at", [accepted, _passed(found)], bad=True)
-    if _passed(found) is not None:
-        return IGNORES.answer(Value.YES, "a worthless one; a good one counts", [accepted, _passed(found)], bad=True)
+        return IGNORES.answer(Value.YES, "never looked at", [accepted, _accepted_garbage(found)], bad=True)
+    if _accepted_garbage(found) is not None:
+        return IGNORES.answer(
+            Value.YES, "a worthless one; a good one counts", [accepted, _accepted_garbage(found)], bad=True
+        )
     if accepted.reading.claims is None:
         return IGNORES.unseen("garbage is refused; the issued token cannot be read", accepted)
     if not act_counts(found):
@@ -199,13 +201,13 @@ def _emits(found: Examination) -> Cell:
         return EMITS.answer(Value.YES, f"{members}: the client that asks", [shown, plain])
     actor = found.own_readings[0] if shown.name == Probe.ACTOR else found.subject
     names = found.names_of(0) if shown.name == Probe.ACTOR else found.subject.names
-    if actor.claims is not None and not _named(act) & names:
+    if actor.claims is not None and not _names_in(act) & names:
         return EMITS.answer(Value.NO, f"{members}, which names another than the actor token", [shown, own], bad=True)
     return EMITS.answer(Value.YES, members, [shown, plain])
 
 
 def _other_acts(found: Examination) -> list[Attempt]:
-    """Return exchanges whose token has act though the lawful one's has not."""
+    """Return exchanges whose token has ``act`` although the token of the lawful exchange has none."""
     return [one for one in found.attempts.values() if one.draft is not None and act_of(one) is not None]
 
 
@@ -230,7 +232,7 @@ def _binds(found: Examination) -> Cell:
     act = act_of(attempt)
     if act is None or not act_counts(found):
         return BINDS.untested("there is no act to bind", attempt)
-    named = _named(act)
+    named = _names_in(act)
     first, second = found.names_of(0), found.names_of(1)
     if named & (first - second) and not named & (second - first):
         return BINDS.answer(Value.YES, "act names the client that asked", [own, attempt])

@@ -38,7 +38,9 @@ def limit_verdicts(found: Examination) -> list[Cell]:
     ]
 
 
-def _gone(question: Question, attempt: Attempt | None, why: str = "no exchange was accepted") -> Cell | None:
+def _cell_without_answer(
+    question: Question, attempt: Attempt | None, why: str = "no exchange was accepted"
+) -> Cell | None:
     """Return the cell of an attempt that was not made, not answered or refused; None if it was accepted."""
     if attempt is None:
         return question.untested(why)
@@ -49,7 +51,7 @@ def _gone(question: Question, attempt: Attempt | None, why: str = "no exchange w
 
 def _absent(found: Examination) -> Cell:
     attempt = found[Probe.NO_SCOPE]
-    gone = _gone(ABSENT, attempt)
+    gone = _cell_without_answer(ABSENT, attempt)
     if gone is not None or attempt is None:
         return gone or ABSENT.untested("")
     held = scopes_of_subject(found)
@@ -69,7 +71,7 @@ def _narrows(found: Examination) -> Cell:
     narrow, attempt = narrow_of(found), found[Probe.NARROW]
     if narrow is None:
         return NARROWS.untested("the subject token has no two scopes", attempt)
-    gone = _gone(NARROWS, attempt)
+    gone = _cell_without_answer(NARROWS, attempt)
     if gone is not None or attempt is None:
         return gone or NARROWS.untested("")
     if attempt.scopes is None:
@@ -116,7 +118,7 @@ def _widens(found: Examination) -> Cell:
 
 def _audience(found: Examination) -> Cell:
     attempt = found[Probe.AUDIENCE]
-    gone = _gone(AUDIENCE, attempt, "name one that the server knows by --audience")
+    gone = _cell_without_answer(AUDIENCE, attempt, "name one that the server knows by --audience")
     if gone is not None or attempt is None:
         return gone or AUDIENCE.untested("")
     if attempt.reading.claims is None:
@@ -137,7 +139,7 @@ def _audience(found: Examination) -> Cell:
 
 def _unknown(found: Examination) -> Cell:
     attempt = found[Probe.INVENTED_AUDIENCE]
-    gone = _gone(UNKNOWN, attempt)
+    gone = _cell_without_answer(UNKNOWN, attempt)
     if gone is not None or attempt is None:
         return gone or UNKNOWN.untested("")
     got = attempt.reading.audiences
@@ -149,7 +151,7 @@ def _unknown(found: Examination) -> Cell:
 
 def _two(found: Examination) -> Cell:
     attempt = found[Probe.TWO_AUDIENCES]
-    gone = _gone(TWO, attempt, "name two that the server knows by --audience")
+    gone = _cell_without_answer(TWO, attempt, "name two that the server knows by --audience")
     if gone is not None or attempt is None:
         return gone or TWO.untested("")
     got = attempt.reading.audiences

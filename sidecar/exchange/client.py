@@ -262,7 +262,7 @@ class TokenExchange:
         return self._take_off(plan, policy, epoch)
 
     def _refresh(self, plan: Plan, policy: Policy, epoch: Epoch, issued: Issued, now: int) -> None:
-        """Start the refresh of a token in use, unless half of all flights are taken: the rest is for waiting calls."""
+        """Start the refresh of a token in use, unless half of all flights are in use: the rest is for calls."""
         if self._closed or len(self._flights) >= self._settings.max_flights / 2:
             return
         later = retry_at(now=now, usable_until=issued.usable_until, spread=self._spread())

@@ -29,8 +29,9 @@ _SPIFFE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 class ClientAuthSettings:
     """Authentication of the sidecar at one token service.
 
-    ``client_id`` None: our SPIFFE ID. ``audience`` is that of assertions. A static way needs ``credential_file``, and
-    ``allow_static`` says that this is meant; ``key_id`` is the header ``kid`` of an assertion signed with it.
+    ``client_id`` None: our SPIFFE ID. ``audience`` is the audience of assertions. A static method needs
+    ``credential_file``, and ``allow_static`` to permit it; ``key_id`` is the header ``kid`` of an assertion signed with
+    that credential.
 
     Raises:
         ValueError: a credential without a static method or the reverse, or a ``key_id`` with a method that uses none.

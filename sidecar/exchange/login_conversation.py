@@ -102,7 +102,7 @@ class LoginConversation:
         """Request the token; `StillPending` if the user has not answered yet.
 
         Raises:
-            SidecarError: as ``Conversation.run``; `Unsent`: the code has not left, and may be sent later.
+            SidecarError: as ``Conversation.run``; `Unsent`: the code was not sent, and may be sent later.
         """
         wanted = begun.wanted
         if self._settings.known.needs_jwt_svid(self._settings.options):

@@ -271,7 +271,7 @@ class RevocationLists:
             await one.expire()
 
     def look(self) -> None:
-        """Detect a change of what is in force or stale."""
+        """Detect a change of the revocations in force, or of the stale lists."""
         seen = self._now()
         if seen != self._seen:
             self._seen = seen

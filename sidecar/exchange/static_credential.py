@@ -63,7 +63,7 @@ class StaticCredential:
         self._secret: _Secret | None = None
 
     def secret(self) -> tuple[str, str]:
-        """Return the secret as it is now, and its fingerprint. Raises Unavailable: CREDENTIAL_UNAVAILABLE."""
+        """Return the file's current secret and its fingerprint. Raises Unavailable: CREDENTIAL_UNAVAILABLE."""
         file, before = self._file, self._secret
         seen = _read(file, None if before is None else before.seen)
         if before is None or seen is not before.seen:

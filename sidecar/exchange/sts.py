@@ -304,7 +304,7 @@ def _granted(permit: IssuedPermit) -> Issued:
 
 
 def _subject_token_type(delegation: Delegation, policy: Policy) -> str:
-    """Return the type of the subject token: an access token, or at an entry the kind that its user issuer gives."""
+    """Return the type of the subject token: an access token, or at an entry the kind of its user issuer's tokens."""
     if not delegation.entry or policy.entry is None:
         return TOKEN_TYPE_ACCESS_TOKEN
     from sidecar.delegation.login_issuer import LoginKind

@@ -95,12 +95,12 @@ def judge_exchange(record: Record, policy: StsPolicy) -> tuple[Judgement, Grant 
         return conclude(CHECKS, saw, recorded=recorded, judged=OK), None
     client = spiffe_id(record.peer, "client")
     if is_for_itself(record):
-        return _for_itself(record, client, policy, recorded, saw)
+        return _judge_own(record, client, policy, recorded, saw)
     saw["form of the subject token"] = f"token {record.jti_in or record.fp}" if record.subject_iss else "none was read"
     if record.subject_iss is None:
         return conclude(CHECKS, saw, recorded=recorded, judged=OK), None
     if not record.verified:
-        return _unverified(record, client, policy, recorded, saw), None
+        return _judge_unverified(record, client, policy, recorded, saw), None
     token = subject_token(record, client, policy)
     saw |= _saw(record, client, token, policy)
     judged, deciding, grant = _decide(record, client, token, policy)
@@ -140,7 +140,9 @@ def _render(client: SpiffeId, issuer: str, policy: StsPolicy) -> None:
         raise Denied(Reason.WRONG_ISSUER)
 
 
-def _unverified(record: Record, client: SpiffeId, policy: StsPolicy, recorded: str, saw: dict[str, str]) -> Judgement:
+def _judge_unverified(
+    record: Record, client: SpiffeId, policy: StsPolicy, recorded: str, saw: dict[str, str]
+) -> Judgement:
     """Judge by the claimed issuer alone: an unverified token decides nothing more."""
     issuer = record.subject_iss or ""
     saw["issuer"] = f"{issuer} (claimed by an unverified token)"
@@ -154,7 +156,7 @@ def _unverified(record: Record, client: SpiffeId, policy: StsPolicy, recorded: s
     return conclude(CHECKS, saw, recorded=recorded, judged=OK)
 
 
-def _for_itself(
+def _judge_own(
     record: Record, client: SpiffeId, policy: StsPolicy, recorded: str, saw: dict[str, str]
 ) -> tuple[Judgement, Grant | None]:
     now, grant = time_of(record), None

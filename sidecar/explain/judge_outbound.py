@@ -161,7 +161,7 @@ def delegation_of(
         prior = None if token.chain is None else record.chain[1:] if record.chain else None
         token = token_of(replace(record, chain=prior or None, jti_in=record.jti_in, scope=record.scope_needed))
         if record.crossed_from is not None:
-            token = _before_crossing(token, record.crossed_from, route)
+            token = _undo_crossing(token, record.crossed_from, route)
         elif not prior and entry is not None:  # a login token, of any issuer the entry has
             token = replace(token, issuer=next(iter(issuers), token.issuer))
     user = None if token.chain is not None else issuers.get(token.issuer)
@@ -185,7 +185,7 @@ def _worth(record: Record, user: UserIssuer, route: OutboundRoute) -> ScopeSet:
     return route.scopes
 
 
-def _before_crossing(token: VerifiedToken, issuer: str, route: OutboundRoute) -> VerifiedToken:
+def _undo_crossing(token: VerifiedToken, issuer: str, route: OutboundRoute) -> VerifiedToken:
     """Return the other issuer's token, with all scopes that the map translates to a requested one."""
     crossing = route.crossings.get(issuer)
     if crossing is None:

@@ -58,7 +58,7 @@ def subject_token(record: Record, client: SpiffeId, policy: StsPolicy) -> Verifi
     Raises:
         CannotJudgeError: the record lacks facts, or its subject is unknown in the settings.
     """
-    token = _issued_from(record, client, policy) if record.allowed else token_of(record)
+    token = _rebuild_subject_token(record, client, policy) if record.allowed else token_of(record)
     login = policy.login_issuers.get(token.issuer)
     if login is not None:
         return _as_login(token, login, client, policy, _requested_scope(record))
@@ -68,7 +68,7 @@ def subject_token(record: Record, client: SpiffeId, policy: StsPolicy) -> Verifi
     return replace(token, audience=str(client), sub_id=sub_id, scope=scope, expires_at=expires_at, claims={})
 
 
-def _issued_from(record: Record, client: SpiffeId, policy: StsPolicy) -> VerifiedToken:
+def _rebuild_subject_token(record: Record, client: SpiffeId, policy: StsPolicy) -> VerifiedToken:
     prior = (record.chain or ())[1:]
     scope = _requested_scope(record) or record.scope
     before = replace(record, chain=prior or None, actor=prior[0] if prior else None, jti_in=record.jti_in, scope=scope)

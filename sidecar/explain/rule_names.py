@@ -17,14 +17,14 @@ def rules_that_allow(policy: StsPolicy, client: SpiffeId, token: VerifiedToken, 
     """Name the rules by which the client may act for the token's subject at the audience; empty if there is none."""
     if _own(token, policy):
         found = (
-            _named("self_delegations", number, one.scopes)
+            _name_rule("self_delegations", number, one.scopes)
             for number, one in enumerate(policy.self_delegations)
             if (one.workload, one.actor, one.audience) == (token.subject, client, audience)
         )
         return _join_names(found)
     pair = pair_of(token, policy)
     return _join_names(
-        _named("rules", number, rule.scopes)
+        _name_rule("rules", number, rule.scopes)
         for number, rule in enumerate(policy.rules)
         if (rule.actor, rule.audience) == (client, audience) and rule.speaks_of(*pair)
     )
@@ -47,7 +47,7 @@ def rules_that_nearly_allow(policy: StsPolicy, client: SpiffeId, token: Verified
 def rules_for_itself(policy: StsPolicy, client: SpiffeId, audience: str) -> str:
     """Name the rules by which the client may act for itself at the audience."""
     found = _join_names(
-        _named("self_rules", number, rule.scopes)
+        _name_rule("self_rules", number, rule.scopes)
         for number, rule in enumerate(policy.self_rules)
         if (rule.workload, rule.audience) == (client, audience)
     )
@@ -73,7 +73,7 @@ def _match(match: SubjectMatch) -> str:
     return f"{subject} of any issuer" if match.issuer is ANYONE else f"{subject} of {match.issuer}"
 
 
-def _named(kind: str, number: int, scopes: ScopeSet) -> str:
+def _name_rule(kind: str, number: int, scopes: ScopeSet) -> str:
     return f"{kind}[{number}] with {format_scope(scopes) or 'no scope'}"
 
 

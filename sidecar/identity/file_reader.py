@@ -55,7 +55,7 @@ def look_at_all(files: Iterable[Watched], before: Mapping[Path, Seen]) -> dict[P
 
 
 def look_at(file: Watched, before: Seen | None = None) -> Seen:
-    """Read one file, symbolic links followed. Raises nothing, whatever is there."""
+    """Read one file, symbolic links followed. Never raises: the result says if the file is absent or unreadable."""
     try:
         if isinstance(before, Present) and _facts(file.path.stat()) == before.facts:
             return before

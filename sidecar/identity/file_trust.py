@@ -35,7 +35,7 @@ def public_authorities() -> str:
 
 
 class FileTrust:
-    """The CAs of one file. ``shows``: source of our X.509-SVID for servers that request it; None: none is presented."""
+    """The CAs of one file. ``shows``: source of the X.509-SVID to present to servers; None: present no certificate."""
 
     def __init__(self, ca_file: str, shows: IdentitySource | None = None) -> None:
         self._ca_file = ca_file

@@ -67,7 +67,7 @@ class FileSettings:
 
     @property
     def ours(self) -> tuple[Path, Path, Path]:
-        """The files of our own identity: without one of them there is none."""
+        """The files of our own identity. All three are required."""
         return self.certificate, self.key, self.bundle
 
     @property

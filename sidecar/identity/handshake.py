@@ -111,7 +111,7 @@ class Binding:
 
 
 class VerifyingSSLObject(ScreenedSSLObject):
-    """An SSL object whose handshake ends only with a proven peer. Unbound, it refuses every peer."""
+    """An SSL object whose handshake succeeds only with a proven peer. Before ``bind`` it refuses every peer."""
 
     binding: Binding | None = None
     guard: PeerGuard | None = None
@@ -129,11 +129,11 @@ class VerifyingSSLObject(ScreenedSSLObject):
             super().check_certificates(certificates)
 
     def do_handshake(self) -> None:
-        """Take the handshake one step further; its last step proves the peer.
+        """Advance the handshake by one step; the last step proves the peer.
 
         Raises:
             HandshakeRefused: the peer is refused.
-            ssl.SSLError: not over yet (SSLWantReadError), or the other end left or refused us.
+            ssl.SSLError: incomplete (SSLWantReadError), or the other end disconnected or refused us.
         """
         binding = self.binding
         if binding is None or binding.source.current is None:

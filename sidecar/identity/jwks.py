@@ -1,4 +1,4 @@
-"""The verification keys of every trusted issuer. `issuer.py` keeps those of one issuer fresh."""
+"""The verification keys of all trusted issuers. `issuer.py` keeps the keys of one issuer fresh."""
 
 from __future__ import annotations
 

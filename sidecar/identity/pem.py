@@ -32,8 +32,8 @@ def certificates_of(text: bytes) -> tuple[bytes, ...]:
     """Read the certificates of a PEM text, in order; white space alone gives none.
 
     Raises:
-        PemError: an invalid certificate, or anything else in it: half a file must not pass for a shorter one, and no
-            private key may be there.
+        PemError: the text has an invalid certificate or anything else, such as a private key. So half a file cannot
+            pass as a shorter one.
     """
     if not text.strip():
         return ()

@@ -41,7 +41,7 @@ class PublicSSLObject(ScreenedSSLObject):
     address: str | None = None
 
     def do_handshake(self) -> None:
-        """Take the handshake one step further. Errors as the base class."""
+        """Advance the handshake by one step. Raises as the base class."""
         try:
             self.shake()
         except SidecarError as error:

@@ -27,10 +27,10 @@ def read_context(
     held: SpiffeId | None = None,
     known: Mapping[TrustDomain, X509Bundle] = MappingProxyType({}),
 ) -> X509Update:
-    """Read a whole update, as ``read_x509_update`` reads the message it comes from.
+    """Read a whole update of py-spiffe, as ``read_x509_update`` reads the original message.
 
-    py-spiffe puts the bundles of all our SVIDs among the federated ones. The bundle of an SVID that is not ours, of
-    another trust domain, is left out: having such an SVID is not a reason to trust its domain.
+    py-spiffe lists the bundles of all SVIDs in the update among the federated ones. The bundle of an SVID that is not
+    ours, of another trust domain, is left out: having such an SVID is no reason to trust its domain.
 
     Raises:
         UpdateError: several SVIDs that could be ours, or something of ours is malformed.
@@ -72,7 +72,7 @@ def read_svids(svids: Sequence[TheirX509Svid], *, spiffe_id: SpiffeId | None, he
 def read_jwt_bundle_set(bundles: JwtBundleSet) -> tuple[Mapping[TrustDomain, KeySet], int]:
     """Read the keys by trust domain, and the number of bundles whose trust domain has an invalid name.
 
-    py-spiffe drops ``use`` and ``alg`` of a JWK: a key stands for all algorithms of its type.
+    py-spiffe drops ``use`` and ``alg`` of a JWK, so a key is valid for all algorithms of its type.
     """
     key_sets: dict[TrustDomain, KeySet] = {}
     broken = 0

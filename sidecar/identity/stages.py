@@ -75,7 +75,7 @@ class Stage:
 
 
 def first_to_evict(stages: Iterable[Stage], now: float, host: str | None = None) -> Arrival | None:
-    """Return the connection that has been evictable for longest, else None. Examines one of each stage."""
+    """Return the connection that has been evictable longest, or None. Examines one connection per stage."""
     found, earliest = None, now
     for stage in stages:
         first = stage.first(host)

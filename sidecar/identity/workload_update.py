@@ -91,8 +91,8 @@ def _key_set(document: bytes | None) -> KeySet:
 def _by_domain(bundles: Mapping[str, bytes]) -> tuple[dict[TrustDomain, bytes | None], int]:
     """Return the bundles by trust domain, and the number of entries left out: invalid names and duplicates.
 
-    Keys are trust domains as ``spiffe://name``; SPIRE's tools write the bare name too. With both, neither counts
-    (None).
+    A key is a trust domain, as ``spiffe://name`` or, from SPIRE's tools, the bare name. A trust domain with both keys
+    has no bundle (None).
     """
     if len(bundles) > MAX_TRUST_DOMAINS:
         raise UpdateError("too many trust domains")

@@ -50,7 +50,7 @@ class Webhook:
         self._reviews = UnprovenRecords(log, reviews or REVIEWS)
 
     def app(self) -> web.Application:
-        """The one route, for a listener with TLS."""
+        """Application with one route, for a listener with TLS."""
         app = web.Application(client_max_size=MAX_BYTES, middlewares=[self._count_refused])
         app.router.add_post(PATH, self._post)
         return app

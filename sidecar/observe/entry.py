@@ -255,7 +255,7 @@ class UnprovenEntry(Entry):
         self._closed = False
 
     def next_trace(self, _parents: Sequence[bytes], _states: Sequence[bytes]) -> TraceContext:
-        """Start a trace: a caller that proved no identity continues none."""
+        """Start a new trace, because a caller without a proven identity cannot continue one."""
         return next_traceparent((), ())
 
     def prove(self) -> None:

@@ -74,7 +74,7 @@ class SharedSink:
         return written
 
     def settle(self) -> None:
-        """Release the lock. An unfinished line of ours begins again when we next hold it."""
+        """Release the lock. The next write repeats an unfinished line of ours from its beginning."""
         if self._held:
             self._held = False
             fcntl.lockf(self._lock, fcntl.LOCK_UN)

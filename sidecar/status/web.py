@@ -29,7 +29,7 @@ _HOST: Final = "127.0.0.1"
 
 
 class Page(Protocol):
-    """Returns the page as it is now."""
+    """Returns the current page."""
 
     def __call__(self, *, paused: bool) -> Awaitable[str]:
         """Return the page; a paused page does not reload itself."""

@@ -127,7 +127,7 @@ class Book:
 
 
 def _require_room(order: Order, kept: Iterable[Order], sources: int) -> None:
-    """Check the quotas for a new revocation: that of its operator or user issuer, and that of all operators or issuers.
+    """Check two quotas for a new revocation: of its operator or user issuer, and of all operators or issuers together.
 
     Raises:
         Denied: ORDER_REFUSED.

@@ -89,7 +89,7 @@ class Order:
 
     @property
     def name(self) -> tuple[object, ...]:
-        """Identity of a revocation: the book keeps one of equal ones."""
+        """Identity of a revocation: of several with the same identity the book keeps one."""
         return self.operator, self.kind, self.issuer, self.value, self.alone
 
     @property

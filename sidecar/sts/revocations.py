@@ -370,7 +370,7 @@ class Register:
 
 
 async def _with_nobody() -> None:
-    """Does nothing: there are no other replicas."""
+    """Do nothing: there are no other replicas."""
 
 
 class _View(NamedTuple):

@@ -183,7 +183,7 @@ class Dialer:
             raise _meaning(error) from error
 
     async def _dial_any(self, origin: Origin, make: Callable[[], P], addresses: Sequence[str]) -> P:
-        """Race the addresses; if the winner is unusable, race the rest. It gets half the time while others are left."""
+        """Race the addresses. If the winner is unusable, race the others; a winner has half of the remaining time."""
         left = list(addresses)
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
         while True:

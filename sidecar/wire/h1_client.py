@@ -291,7 +291,7 @@ class ClientConnection(asyncio.Protocol):
             self.state = State.ASKED
 
     def _hear_out(self) -> None:
-        """Stop writing: the upstream reads no more. It may have answered, and another write could lose that answer."""
+        """Stop writing, because the upstream no longer reads. A further write could lose an answer on its way."""
         self.ages_at = self._opened_at  # no other request is sent here
         if self.sink is not None:
             self.sink.on_upstream_pause()

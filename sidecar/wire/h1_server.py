@@ -597,7 +597,7 @@ class ServerConnection(asyncio.Protocol):
             stream.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))
 
     def _has_left_unseen(self, stream: H1Stream) -> bool:
-        """True if the peer has left while reading is paused, when no transport tells. If reading resumes, it will."""
+        """True if the peer disconnected while reading is paused, which the transport reports only after resuming."""
         waits = self.reading_paused and self.share is not Share.LENT
         return waits and not (self._half_closes and stream.switched) and has_left(self.transport)
 

@@ -105,7 +105,7 @@ class HeadShape:
         self.lasts: int = _LEARNED_AFTER if before is None else min(2 * before.lasts, _LASTS_AT_MOST)
 
     def allows(self, layout: H1Layout, at: int, value: bytes) -> bool:
-        """True if the value at this place may be constant in the next shape: no other was seen with this layout."""
+        """True if the value may be constant in the next shape: heads of this layout had no other value here."""
         return layout is not self._layout or self._steady.get(at) == value
 
     def request(self, data: bytes) -> Request | None:
@@ -174,9 +174,9 @@ def _constants_of(message: Request | Response) -> tuple[Any, ...]:
 
 
 def _hole_of_target(head: bytes, message: Request) -> tuple[int, int] | None:
-    """Return the place of a request's path and query: in absolute form, what comes before them is constant.
+    """Return the place of path and query in a request's head; in absolute form, the text before them is constant.
 
-    None if the head does not contain them literally: an absolute form may end with its authority.
+    None if the head has no path: an absolute form may end with its authority.
     """
     end = head.index(b" ", head.index(b" ") + 1)
     start = end - len(message.target)

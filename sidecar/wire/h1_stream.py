@@ -348,7 +348,7 @@ class H1Stream:
         self.flush()
 
     def end_of_input(self) -> bool:
-        """Handle the peer's FIN. True if writing goes on: only raw bytes may be half-closed."""
+        """Handle the peer's FIN. Return True if writing continues: only raw bytes may be half-closed."""
         sink = self._forget_sink()
         if not self.switched or sink is None:
             return False

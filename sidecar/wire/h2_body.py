@@ -59,12 +59,12 @@ class RequestBody:
 
     @property
     def awaited(self) -> bool:
-        """True if a sink waits for bytes that have not come."""
+        """True if a sink waits for bytes that have not arrived."""
         return self._sink is not None and not self._paused and not self.ended
 
     @property
     def begun(self) -> bool:
-        """True if some of it, or its end, has come."""
+        """True if content, or the end of the body, has arrived."""
         return self.ended or bool(self._arrived)
 
     def read(self, sink: BodySink) -> None:

@@ -110,7 +110,7 @@ class Table(HeaderTable):
     """The library's header table of one direction, without a log line per evicted field."""
 
     def add(self, name: bytes, value: bytes) -> None:
-        """Add a field. One that is larger than the table empties it (RFC 7541 section 4.4)."""
+        """Add a field. A field larger than the table empties the table (RFC 7541 section 4.4)."""
         size = len(name) + len(value) + FIELD_BYTES
         entries = self.dynamic_entries
         if size > self._maxsize:

@@ -395,7 +395,7 @@ class H2ServerStream:
             self.owner.stop(error)
 
     def lose_peer(self, error: SidecarError | None = None) -> None:
-        """End the stream: the peer is gone or gave it up, or is cut off for ``error``."""
+        """End the stream: the peer is gone, has reset it, or is cut off for ``error``."""
         if self.gone or (self.ended and not self.pending):
             return
         ended = self.ended

@@ -98,7 +98,7 @@ def patience_of(kind: Kind, limits: ClientLimits, *, deadline: bool = False) -> 
 def patience_with(sink: object, head: Response | None, limits: ClientLimits) -> Patience:
     """Return the patience for the request of ``sink``, whose answer began with ``head``; None: it has not begun.
 
-    A sink that forwards an answer has the ``kind`` of its request; any other one waits for a message.
+    A sink that forwards an answer has the ``kind`` of its request; every other sink waits for a message.
     """
     kind = getattr(sink, "kind", Kind.MESSAGE)
     deadline = getattr(sink, "has_deadline", False)

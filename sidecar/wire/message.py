@@ -140,9 +140,9 @@ class Message:
 class Request(Message):
     """A valid request. ``target`` is in origin-form and not yet canonical; ``authority`` is the Host in lower case.
 
-    The fields are as received, Host and hop-by-hop ones included. ``content_length`` is None if the request states
-    none: a body then has its own end. ``keep_alive``: another request may follow. ``minor`` is 0 for a peer of
-    HTTP/1.0, which cannot read chunks. ``upgrade`` is the requested protocol; None if it may be ignored.
+    The fields are as received, including Host and hop-by-hop fields. ``content_length`` is None without a
+    Content-Length: the framing then ends a body. ``keep_alive``: another request may follow. ``minor`` is 0 for a peer
+    of HTTP/1.0, which cannot read chunks. ``upgrade`` is the requested protocol; None if it may be ignored.
     """
 
     layout: Layout

@@ -22,7 +22,7 @@ _EARLY: Final = 64 * 1024  # bytes of an end that speaks first; more than one re
 
 
 class RawEnd(asyncio.Protocol):
-    """The far end of a tunnel: a connection without a protocol. Bytes that come before ``join`` wait here."""
+    """The far end of a tunnel: a connection without a protocol. Bytes that arrive before ``join`` wait here."""
 
     def __init__(self, limits: ClientLimits, connections: Connections[RawEnd]) -> None:
         self.transport: asyncio.Transport
@@ -81,7 +81,7 @@ class RawEnd(asyncio.Protocol):
                 self._connections.writes.defer(self.transport, data)
 
     def send_no_more(self) -> None:
-        """Write what was collected, and end this direction."""
+        """Write the pending bytes, and end this direction."""
         self.flush()
         self._connections.writes.write_all()
         self._moved_at = self._connections.clock()
@@ -90,7 +90,7 @@ class RawEnd(asyncio.Protocol):
             end_writing(self.transport)
 
     def leave(self) -> None:
-        """Close once what was written has left; no further event is reported."""
+        """Close once the written bytes are sent; no further event is reported."""
         self._tunnel = None
         self.flush()
         self._connections.writes.write_all()
@@ -157,7 +157,7 @@ class RawEnd(asyncio.Protocol):
             self._tunnel.on_far_pause()
 
     def resume_writing(self) -> None:
-        """Let the caller go on."""
+        """Resume reading from the caller."""
         self.writing_paused = False
         self._moved_at = self._connections.clock()
         if self._tunnel is not None:
@@ -237,7 +237,7 @@ class RawTunnel:
         self._far.pause_reading()
 
     def on_caller_resume(self) -> None:
-        """Let the far end go on."""
+        """Resume reading from the far end."""
         self._far.resume_reading()
 
     # --- the far side
@@ -263,7 +263,7 @@ class RawTunnel:
         self._stream.pause_body()
 
     def on_far_resume(self) -> None:
-        """Let the caller go on."""
+        """Resume reading from the caller."""
         self._stream.resume_body()
 
     def _finish(self, error: SidecarError | None) -> None:

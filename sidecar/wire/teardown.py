@@ -268,6 +268,6 @@ class Teardown:
 
 
 def end_writing(transport: asyncio.Transport) -> None:
-    """Close our half, once the written data has left. No effect if the peer has reset the connection unnoticed."""
+    """Close our half once the written data is sent. Does nothing if the peer has reset the connection."""
     with contextlib.suppress(OSError):  # asyncio's way to report it; the transport learns it by itself
         transport.write_eof()

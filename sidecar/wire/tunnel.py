@@ -136,7 +136,7 @@ class Tunnel:
         self._finish_if_over()
 
     def on_body_end(self) -> None:
-        """Take the caller's FIN: it still reads, so the upstream may finish soon."""
+        """Handle the caller's FIN. The caller still reads, so the upstream may finish for a while."""
         if self.upstream.send_no_more():
             self._to_upstream.over = True
         if self._timer is None:

@@ -29,7 +29,7 @@ class Line(Protocol):
         """Bound the age at which another request may begin."""
 
     def end_unused(self) -> None:
-        """End now if no request is in progress. One in use takes no other after it."""
+        """Close now if no request is in progress, else after the request."""
 
     def sweep(self, now: float) -> None:
         """Act on every deadline that has passed at ``now`` (monotonic seconds)."""
@@ -116,7 +116,7 @@ class RawUpstream(Exchange, Protocol):
         """Continue with ``take`` in a later turn: there is more work than one iteration's share."""
 
     def leave(self) -> None:
-        """Write what was added and close. No further event is reported; further input is discarded."""
+        """Write the pending data and close. No further event is reported; further input is discarded."""
 
 
 class Carrier(Protocol[E]):
@@ -142,7 +142,7 @@ class Carrier(Protocol[E]):
         """Write what the windows admit of the request's content, and its end."""
 
     def taken(self, stream_id: int, size: int) -> None:
-        """Open the windows again by content that has left."""
+        """Return flow-control credit for ``size`` bytes of content that were delivered."""
 
     def over(self, exchange: E, code: int | None) -> None:
         """Finish the stream of an exchange; with a code, reset it."""

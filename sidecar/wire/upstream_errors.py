@@ -21,7 +21,7 @@ class UnseenRequest(StaleConnection):
 
 
 class UpstreamCancelled(Denied):
-    """The upstream cancelled a call. A call of gRPC has a status for that, whatever the reason's own one is."""
+    """The upstream cancelled a call. A gRPC call then ends with CANCELLED, not with the reason's usual status."""
 
 
 def closed_unanswered(*, kept: bool) -> Unavailable:

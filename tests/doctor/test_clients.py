@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.algorithms import ECAlgorithm
 
-from sidecar.doctor.clients import Credential, Method, TestClient, client_of, credential_of, spoiled, token_of
+from sidecar.doctor.clients import Credential, Method, TestClient, client_of, credential_of, spoil, token_of
 
 NOW = 1_790_000_000
 
@@ -140,6 +140,6 @@ def test_a_curve_without_an_algorithm_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_character_is_changed() -> None:
-    assert spoiled("aa.bb.cc") == "aa.bb.Ac"
-    assert spoiled("aa.bb.Ac") == "aa.bb.Bc"
-    assert spoiled("opaque") == "opaAue"
+    assert spoil("aa.bb.cc") == "aa.bb.Ac"
+    assert spoil("aa.bb.Ac") == "aa.bb.Bc"
+    assert spoil("opaque") == "opaAue"

@@ -521,7 +521,7 @@ async def test_the_files_are_followed_and_the_listener_needs_a_restart(door: Doo
 async def test_strangers_are_counted_by_address_and_the_agent_is_not(door: DoorWorld) -> None:
     async with door.world.kept(door.port, door.tls) as kept:
         assert (await kept.ask(WELL_KNOWN, host=HOST)).status == 200
-        counted = {one.door: one._from_address("127.0.0.1") for one in door.front.server.parts.listeners}
+        counted = {one.door: one._count_from("127.0.0.1") for one in door.front.server.parts.listeners}
     assert counted == {True: 1, False: None}
 
 

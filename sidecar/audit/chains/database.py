@@ -37,7 +37,7 @@ class MissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines. ``first``: the place before that of the first line; a place is a number that encodes file, line."""
+    """Whole lines. A place is a number that encodes file and line; ``first`` is 1 less than the first line's place."""
 
     first: int
     content: bytes

@@ -88,7 +88,7 @@ _TYPED: Final = require_types(FIELDS)
 
 
 def _is_as_read(name: str) -> str:
-    """Return the condition that DuckDB did not lengthen a number: if it may have, the line must hold it as read."""
+    """Return a condition: if DuckDB may have lengthened the number, the line contains it literally."""
     value = f'v."{name}"'
     longer = f"prefix({value}, '0.00') OR suffix({value}, '0.0')"
     return f"CASE WHEN {longer} THEN contains(line, '\"{name}\":' || {value}) ELSE true END"

@@ -15,7 +15,7 @@ _MAX_BYTES: Final = 1 << 16
 
 
 class SketchError(ValueError):
-    """A file is no sketch. The text names the file and the fix."""
+    """The file is not a valid sketch. The text names the file and the fix."""
 
 
 @dataclass(frozen=True, slots=True)

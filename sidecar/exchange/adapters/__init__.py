@@ -27,7 +27,7 @@ _MODULES: Final[Mapping[str, str]] = {
 
 
 class _BuiltIn(Mapping[str, Adapter]):
-    """The adapters of this distribution by name, each imported when it is asked for."""
+    """The adapters of this distribution by name, each imported at its first lookup."""
 
     def __getitem__(self, name: str) -> Adapter:
         adapter: Adapter = import_module(f"{__name__}.{_MODULES[name]}").ADAPTER

@@ -49,7 +49,7 @@ def exchange(wanted: Wanted) -> Steps:
 
 
 def _read(answer: Answer, names: ScopeSet) -> TokenResponse:
-    """Read the answer, whose ``scope`` has the resource before each name; the token's ``scp`` has not."""
+    """Read the answer. Its ``scope`` has the resource before each name, unlike the token's ``scp``."""
     response = answer.token(scope=None)
     for granted in response.scope or ():
         if not any(granted == name or granted.endswith(f"/{name}") for name in names):

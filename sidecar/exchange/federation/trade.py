@@ -1,4 +1,4 @@
-"""A trade with a provider, as the steps of a pure adapter: builders of requests and parsers of answers.
+"""A trade, the exchange of our identity for a provider's token, as the steps of a pure adapter.
 
 An adapter yields each ``Ask`` and is sent the body of its answer, whose status was 200. It returns a ``Traded``.
 """
@@ -113,5 +113,5 @@ def seconds_to(timestamp: object, now: float) -> int:
 
 
 def refused(why: str) -> Unavailable:
-    """Make the error of a trade that gave no token. ``why`` is ours: nothing of an answer is quoted."""
+    """Make the error of a trade without a token. ``why`` is our own text; it quotes no answer."""
     return Unavailable(Reason.CREDENTIAL_UNAVAILABLE, f"the trade with the provider failed: {why}")

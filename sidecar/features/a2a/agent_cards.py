@@ -86,7 +86,7 @@ class AgentCards:
             raise Denied(Reason.POLICY_DENIED, "no route of this card lists the peer")
         entry.route = route.name
         card = yield from self._card(agent, path)
-        made = rewritten_for_peer(card, route, policy, head)
+        made = rewrite_for_peer(card, route, policy, head)
         _answer(stream, card, made, entry, peer=peer, route=route.name)
 
     def serve_agent(
@@ -101,7 +101,7 @@ class AgentCards:
         entry.op = CARD
         _require_method(head)
         card = yield from self._card(origin, target.path)
-        made = rewritten_for_agent(card, route, head)
+        made = rewrite_for_agent(card, route, head)
         _answer(stream, card, made, entry, peer=route.peer, route=route.name)
 
     def _card(self, origin: Origin, path: str) -> Journey[AgentCard]:
@@ -178,7 +178,7 @@ def is_card_of_next_hop(target: CanonicalTarget) -> bool:
     return target.path in CARD_PATHS
 
 
-def rewritten_for_peer(card: AgentCard, route: InboundRoute, policy: Policy, head: Request) -> dict[str, object]:
+def rewrite_for_peer(card: AgentCard, route: InboundRoute, policy: Policy, head: Request) -> dict[str, object]:
     """Return the agent's card with addresses for a peer.
 
     Raises:
@@ -197,7 +197,7 @@ def rewritten_for_peer(card: AgentCard, route: InboundRoute, policy: Policy, hea
     return card.rewritten(lambda path: f"{origin}{path}" if inbound.serves_a2a(path) else None, mesh=True, grpc=by_grpc)
 
 
-def rewritten_for_agent(card: AgentCard, route: OutboundRoute, head: Request) -> dict[str, object]:
+def rewrite_for_agent(card: AgentCard, route: OutboundRoute, head: Request) -> dict[str, object]:
     """Return the card of a next hop with addresses for the agent.
 
     Raises:

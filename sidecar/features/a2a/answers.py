@@ -42,14 +42,14 @@ def is_identity(head: Response) -> bool:
     return all(value.strip().lower() == b"identity" for value in head.all(b"content-encoding"))
 
 
-def not_encoded(edits: Edits) -> Edits:
+def without_coding(edits: Edits) -> Edits:
     """Return edits that also drop the fields which ask for a coded, partial or conditional answer."""
     return edits._replace(passes=without(edits.passes, NOT_ASKED_FOR))
 
 
-def unencoded(way: Way) -> Way:
-    """Return ``way`` with the edits of ``not_encoded``."""
-    return way._replace(edits=not_encoded(way.edits))
+def way_without_coding(way: Way) -> Way:
+    """Return ``way`` with the edits of ``without_coding``."""
+    return way._replace(edits=without_coding(way.edits))
 
 
 def note_refusal(answer: Response | None, entry: Entry) -> None:
@@ -73,7 +73,9 @@ class CardForwarding(HeldForwarding):
     __slots__ = ("_asked", "_rewrite")
 
     def __init__(self, way: Way, asked: A2aOperation, rewrite: Rewrite) -> None:
-        super().__init__(unencoded(way), max_bytes=MAX_CARD_BYTES + _ROOM, refused=Reason.CARD_REFUSED, grpc=asked.grpc)
+        super().__init__(
+            way_without_coding(way), max_bytes=MAX_CARD_BYTES + _ROOM, refused=Reason.CARD_REFUSED, grpc=asked.grpc
+        )
         self._asked = asked
         self._rewrite = rewrite
 
@@ -85,10 +87,10 @@ class CardForwarding(HeldForwarding):
             raise Denied(Reason.CARD_REFUSED, "the card is encoded, though identity was asked for")
         return not self._grpc or _holds_messages(head, self._refused)
 
-    def made_again(self, document: bytes) -> bytes:
+    def rebuild(self, document: bytes) -> bytes:
         """Return the answer with its card rewritten; an error of JSON-RPC unchanged. Raises Denied, CARD_REFUSED."""
         if self._grpc:
-            return rewritten_by_grpc(document, self._made, first_version=self._asked.first_version)
+            return rewritten_by_grpc(document, self._make_card, first_version=self._asked.first_version)
         try:
             answer = parse_message_object(document, max_bytes=self._max_bytes)
         except StrictJsonError as error:
@@ -103,9 +105,9 @@ class CardForwarding(HeldForwarding):
         return orjson.dumps({"jsonrpc": "2.0", "id": answer.get("id"), "result": self._card(shown)})
 
     def _card(self, members: dict[str, Any]) -> dict[str, Any]:
-        return self._made(card_of(members))
+        return self._make_card(card_of(members))
 
-    def _made(self, card: AgentCard) -> dict[str, Any]:
+    def _make_card(self, card: AgentCard) -> dict[str, Any]:
         made = self._rewrite(card)
         note_signature(card, self._entry)
         return made
@@ -132,7 +134,7 @@ class TaskListForwarding(HeldForwarding):
     __slots__ = ("_cut",)
 
     def __init__(self, way: Way, *, max_bytes: int, cut: Callable[[bytes], bytes], grpc: bool = False) -> None:
-        super().__init__(unencoded(way), max_bytes=max_bytes, refused=Reason.LIST_UNREADABLE, grpc=grpc)
+        super().__init__(way_without_coding(way), max_bytes=max_bytes, refused=Reason.LIST_UNREADABLE, grpc=grpc)
         self._cut = cut
 
     def rewrite(self, head: Response) -> Edits:
@@ -153,7 +155,7 @@ class TaskListForwarding(HeldForwarding):
             raise Denied(Reason.LIST_UNREADABLE, "the list is not said to be JSON")
         return False
 
-    def made_again(self, document: bytes) -> bytes:
+    def rebuild(self, document: bytes) -> bytes:
         """Return the list cut for its reader."""
         return self._cut(document)
 
@@ -164,7 +166,7 @@ class TaskForwarding(Forwarding):
     __slots__ = ("_grpc", "_making", "_reader")
 
     def __init__(self, way: Way, making: Making, *, grpc: bool = False) -> None:
-        super().__init__(*unencoded(way))
+        super().__init__(*way_without_coding(way))
         self._making = making
         self._grpc = grpc
         self._reader: AnswerReader | GrpcAnswerReader | None = None

@@ -11,7 +11,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.target import CanonicalTarget
-from sidecar.features.a2a.agent_cards import AgentCards, is_card_of_next_hop, rewritten_for_agent
+from sidecar.features.a2a.agent_cards import AgentCards, is_card_of_next_hop, rewrite_for_agent
 from sidecar.features.a2a.answers import EXTENDED_CARD, CardForwarding, note_refusal
 from sidecar.features.a2a.forwarding import forwarding_of
 from sidecar.features.a2a.operation import A2aOperation
@@ -127,7 +127,7 @@ class A2aOutbound(OutboundSide):
         permit, head = way.permit, way.head
         assert isinstance(permit, IssuedPermit)  # noqa: S101 - for the type only
         route = permit.plan.route
-        return CardForwarding(way, operation, lambda card: rewritten_for_agent(card, route, head))
+        return CardForwarding(way, operation, lambda card: rewrite_for_agent(card, route, head))
 
     def note_answer(self, answer: Response | None, entry: Entry) -> None:
         """Note in the record that the next hop's sidecar refused the call."""

@@ -9,7 +9,7 @@ from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied
-from sidecar.features.a2a.agent_cards import rewritten_for_peer
+from sidecar.features.a2a.agent_cards import rewrite_for_peer
 from sidecar.features.a2a.answers import (
     EXTENDED_CARD,
     CardForwarding,
@@ -44,7 +44,7 @@ def forwarding_of(way: Way, asked: A2aOperation, bindings: TaskBindings, policy:
     if proven:
         entry.detail = noted
     if asked.key == EXTENDED_CARD and principal.peer:  # a caller without TLS could not use the card's addresses
-        return CardForwarding(way, asked, lambda card: rewritten_for_peer(card, route, policy, head))
+        return CardForwarding(way, asked, lambda card: rewrite_for_peer(card, route, policy, head))
     if asked.key == LISTS:
 
         def may_see(task: str, context: str | None) -> bool:

@@ -39,7 +39,7 @@ class HeldForwarding(Forwarding):
         """Return True to buffer and rewrite the answer. Raises Denied if it should be rewritten and cannot be."""
 
     @abstractmethod
-    def made_again(self, document: bytes) -> bytes:
+    def rebuild(self, document: bytes) -> bytes:
         """Return the content that replaces ``document``. Raises Denied if the document is not readable."""
 
     def rewrite(self, head: Response) -> Edits:
@@ -88,7 +88,7 @@ class HeldForwarding(Forwarding):
         upstream, self._upstream = self._upstream, None  # the connection may serve another request already
         trailers = getattr(upstream, "trailers", ())
         try:
-            body = b"" if self._grpc and not self._held else self.made_again(self._plain(head))
+            body = b"" if self._grpc and not self._held else self.rebuild(self._plain(head))
         except Denied as error:
             self._refuse(head, error.detail)
             return

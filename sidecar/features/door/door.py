@@ -129,7 +129,7 @@ class DoorCalls(Outbound):
         if current is None or door is None or head is None:
             refuse(stream, error, entry, asked=asked)
             return
-        routes = [_for_asked(route, asked) for route in current.policy.outbound.routes if route.name == entry.route]
+        routes = [_narrow(route, asked) for route in current.policy.outbound.routes if route.name == entry.route]
         told = door.tells_metadata_at(entry.path or "")
         refuse(
             stream,
@@ -139,7 +139,7 @@ class DoorCalls(Outbound):
             allow=METADATA_METHODS if told else METHODS,
             resource=door.resource,
             asked=asked,
-            also=[] if error.reason is Reason.ORIGIN_REFUSED else cors(door, _listed(door, head)),
+            also=[] if error.reason is Reason.ORIGIN_REFUSED else cors(door, _listed_origin(door, head)),
         )
 
     def _make_forwarding(self, asked: Any, way: Way) -> DoorForwarding:
@@ -157,7 +157,7 @@ class DoorCalls(Outbound):
             self._session_ids, asked, head, route=f"door/{permit.plan.route.name}", holders=(holder,)
         )
         served = way._replace(served=None)
-        return DoorForwarding(served, session, door, _listed(door, head))
+        return DoorForwarding(served, session, door, _listed_origin(door, head))
 
 
 class _Checked(Container[str]):
@@ -196,7 +196,7 @@ def _door_of(snapshot: Snapshot) -> Door:
     return entry.door
 
 
-def _for_asked(route: OutboundRoute, asked: McpOperation | None) -> OutboundRoute:
+def _narrow(route: OutboundRoute, asked: McpOperation | None) -> OutboundRoute:
     """Return ``route`` narrowed to the requested operation, or ``route`` if that is unknown or refused."""
     if asked is None or asked.key == OTHER:
         return route
@@ -206,7 +206,7 @@ def _for_asked(route: OutboundRoute, asked: McpOperation | None) -> OutboundRout
         return route
 
 
-def _listed(door: Door, head: Request) -> str | None:
+def _listed_origin(door: Door, head: Request) -> str | None:
     try:
         return door.check_origin(head.all(b"origin"))
     except Denied:

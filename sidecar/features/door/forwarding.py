@@ -15,7 +15,7 @@ from sidecar.errors import Denied, Reason
 from sidecar.features.mcp.forwarding import McpForwarding
 from sidecar.features.mcp.sessions import RequestSession
 from sidecar.proxy.journeys.forward import Way
-from sidecar.proxy.journeys.headers import folded, passes_from_next_hop
+from sidecar.proxy.journeys.headers import fold, passes_from_next_hop
 from sidecar.proxy.journeys.refusal import challenge
 from sidecar.wire.message import Edits, Field, Passes, Response, new_edits
 
@@ -66,14 +66,14 @@ class DoorForwarding(McpForwarding):
 
 def passes_from_door(name: bytes) -> bool:
     """Return True if a field of the next hop's answer may reach a client at the door."""
-    shown = folded(name)
+    shown = fold(name)
     return passes_from_next_hop(name) and shown not in _KEPT_BACK and not shown.startswith(_OF_PAGES)
 
 
 @lru_cache(maxsize=4)  # the wire caches results by rule object
 def _without_pages(passes: Passes) -> Passes:
     def rule(name: bytes) -> bool:
-        return passes(name) and folded(name) not in _OF_BROWSERS
+        return passes(name) and fold(name) not in _OF_BROWSERS
 
     return rule
 

@@ -117,9 +117,9 @@ class UserLogins:
             raise Denied(Reason.NO_ROUTE)
         body: bytes = yield BodyUpTo(stream, MAX_BODY_BYTES)
         if name:
-            status, answer = yield from self._continue(name[1:], _asked(body, _CONTINUE), snapshot, entry)
+            status, answer = yield from self._continue(name[1:], _parse_request(body, _CONTINUE), snapshot, entry)
         else:
-            status, answer = yield from self._begin(_asked(body, _BEGIN), snapshot, entry)
+            status, answer = yield from self._begin(_parse_request(body, _BEGIN), snapshot, entry)
         stream.answer(status, _ANSWER_FIELDS, orjson.dumps(answer))
 
     def _begin(self, asked: _Asked, snapshot: Snapshot, entry: Entry) -> Journey[tuple[int, dict[str, object]]]:
@@ -157,7 +157,7 @@ class UserLogins:
         entry.route = login.plan.route.name
         plan = self._plan_again(login, snapshot)
         code = self._code(login, asked.members.get("callback"))
-        if code is None and (_in_browser(login) or not self.pending.may_ask(login)):
+        if code is None and (_uses_browser(login) or not self.pending.may_ask(login)):
             entry.permitted({"decision": "allow", "reason": OK, "op": LOGIN, "route": plan.route.name})
             return 200, self._still(login)
         issued = yield from self._ask(login, code, plan, snapshot)
@@ -171,7 +171,7 @@ class UserLogins:
         begun = login.begun
         if callback is None or begun is None:
             return None
-        if not _in_browser(login):
+        if not _uses_browser(login):
             raise Denied(Reason.LOGIN_MALFORMED, "callback: nothing comes back through the browser from this login")
         try:
             return code_of(
@@ -256,7 +256,7 @@ class UserLogins:
         return answer
 
 
-def _in_browser(login: PendingLogin) -> bool:
+def _uses_browser(login: PendingLogin) -> bool:
     return login.begun is not None and login.begun.started.url is not None
 
 
@@ -275,7 +275,7 @@ def _require_form(head: Request, target: CanonicalTarget, policy: Policy) -> Non
         raise Denied(Reason.LOGIN_MALFORMED, "content-type is not application/json")
 
 
-def _asked(body: bytes, known: frozenset[str]) -> _Asked:
+def _parse_request(body: bytes, known: frozenset[str]) -> _Asked:
     try:
         members = parse_object(body, max_bytes=MAX_BODY_BYTES, max_depth=1)
     except StrictJsonError as error:

@@ -32,7 +32,7 @@ class EventIds:
         self._begun = False
         self._at_once = 0
 
-    def passed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """Feed ``data`` and return the bytes to pass on. A line of an id that never ends is never passed on.
 
         Raises:

@@ -29,7 +29,7 @@ class EventMessages:
         self._held = bytearray()
         self._begun = False
 
-    def passed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """Feed ``data`` and return the events that are complete now.
 
         Raises:
@@ -50,7 +50,7 @@ class EventMessages:
 
     def rest(self) -> bytes:
         """Return the last event at the end of the stream, if a carriage return ends it; else nothing."""
-        return self.passed(b"\n") if self._held.endswith(b"\r") else b""
+        return self.feed(b"\n") if self._held.endswith(b"\r") else b""
 
     def _event(self, event: bytes) -> bytes:
         shown = event if self._begun else event.removeprefix(_BOM)

@@ -49,7 +49,7 @@ class McpForwarding(Forwarding):
         event_ids = self._session.event_ids() if is_event_stream(head) else None
         if event_ids is not None and data:
             try:
-                data = event_ids.passed(data)
+                data = event_ids.feed(data)
             except Denied as error:
                 self._refuse_answer(head, error)
                 return
@@ -73,7 +73,7 @@ class McpForwarding(Forwarding):
         """Pass content back, with bound event ids."""
         if self._event_ids is not None:
             try:
-                data = self._event_ids.passed(data)
+                data = self._event_ids.feed(data)
             except Denied as error:
                 self.cut(error)
                 return

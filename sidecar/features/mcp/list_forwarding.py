@@ -115,7 +115,7 @@ class ListForwarding(McpForwarding):
             super().on_response_data(data)
         elif data:
             try:
-                passed = self._events.passed(data)
+                passed = self._events.feed(data)
             except SidecarError as error:
                 self._end_events(error)
                 return
@@ -142,7 +142,7 @@ class ListForwarding(McpForwarding):
 
     def _events_of(self, data: bytes) -> bytes:
         events = EventMessages(self._cut, max_bytes=self._max_bytes)
-        return events.passed(data) + events.rest()
+        return events.feed(data) + events.rest()
 
     def _may_call(self, operation: str) -> bool:
         watch, entry, stream = self._forwarder.watch, self._entry, self._stream

@@ -83,7 +83,7 @@ class Observing:
             SidecarError: ``denied``, or a reason that observe mode does not relax.
         """
         bearer = observed_bearer(denied, head.all(b"authorization"))
-        token = yield from self._verified(bearer, peer, route, snapshot)
+        token = yield from self._verify(bearer, peer, route, snapshot)
         permit = decide_observed(
             denied,
             token=token,
@@ -94,7 +94,7 @@ class Observing:
             peer_certificate_sha256=peer.fingerprint,
         )
         yield from self._refuse_handles(denied, head)
-        return (yield from self._noted(permit, head, route, entry))
+        return (yield from self._note_permit(permit, head, route, entry))
 
     def plain(
         self, head: Request, route: InboundRoute, until: int, snapshot: Snapshot, entry: Entry
@@ -104,12 +104,12 @@ class Observing:
         Raises:
             SidecarError: as ``decide_plain``; the JWT is invalid; POLICY_DENIED, a live handle.
         """
-        token = yield from self._verified(jwt_of(head.all(b"authorization")), None, route, snapshot)
+        token = yield from self._verify(jwt_of(head.all(b"authorization")), None, route, snapshot)
         permit = decide_plain(token, route=route, policy=snapshot.policy, now=int(self._clock()), until=until)
         yield from self._refuse_handles(Denied(Reason.POLICY_DENIED), head)
-        return (yield from self._noted(permit, head, route, entry))
+        return (yield from self._note_permit(permit, head, route, entry))
 
-    def _noted(
+    def _note_permit(
         self, permit: ObservedPermit, head: Request, route: InboundRoute, entry: Entry
     ) -> Journey[ObservedPermit]:
         credential = (yield from self.credentials.of(head)) if permit.token is None else None
@@ -143,7 +143,7 @@ class Observing:
         if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
             raise Denied(denied.reason, "a live handle of this sidecar, which is nobody's own credential")
 
-    def _verified(
+    def _verify(
         self, bearer: Bearer | None, peer: VerifiedPeer | None, route: InboundRoute, snapshot: Snapshot
     ) -> Journey[VerifiedToken | None]:
         """Verify the JWT of a request, for any audience; None without one. Raises SidecarError."""

@@ -83,7 +83,7 @@ class OutsideCalls:
         except Denied as denied:
             if self._clock() >= route.observe_until:
                 raise
-            yield from self._observed(denied, stream, head, route, target, snapshot, entry)
+            yield from self._forward_observed(denied, stream, head, route, target, snapshot, entry)
             return
         if any(map(snapshot.policy.knows_issuer, issuers_shown(head))):
             raise Denied(Reason.NO_REQUEST_CONTEXT, "a token of the mesh, or of a login, never leaves it")
@@ -191,7 +191,7 @@ class OutsideCalls:
                 entry.exchanged()
         return token
 
-    def _observed(
+    def _forward_observed(
         self,
         denied: Denied,
         stream: Stream,

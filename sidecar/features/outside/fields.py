@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from sidecar.proxy.journeys.headers import folded, passes_outside
+from sidecar.proxy.journeys.headers import fold, passes_outside
 from sidecar.proxy.journeys.trusted_names import is_trusted_name
 from sidecar.wire.message import Edits, Field, Message, Passes, new_edits
 
@@ -72,7 +72,7 @@ def beside_a_key(listed: frozenset[str]) -> Passes:
 
 def may_be_listed(name: bytes) -> bool:
     """Return True if a route may list a field of this (lower-case) name to pass beside the sidecar's key."""
-    return folded(name) not in _NOT_WITH_A_KEY and not is_trusted_name(name) and passes_outside(name)
+    return fold(name) not in _NOT_WITH_A_KEY and not is_trusted_name(name) and passes_outside(name)
 
 
 def passes_with_credential(name: bytes) -> bool:

@@ -84,11 +84,11 @@ class KeySpellings:
         self._plain = [key.lower(), key.hex().encode()]
         unescaped = key
         for _ in range(_ROUNDS):  # a key may contain text that looks like an escape
-            unescaped = _escapes.sub(_unescaped, unescaped)
+            unescaped = _escapes.sub(_unescape, unescaped)
             if len(unescaped) >= len(key) // 2 + _LEAST:
                 self._plain.append(unescaped.lower())
         self._plain = list(dict.fromkeys(self._plain))
-        coded = list(dict.fromkeys(_in_base64(key)))
+        coded = list(dict.fromkeys(_base64_forms(key)))
         # Also without their beginning, which may have passed before a line break.
         self._coded = [*coded, *(form[_LEAST:] for form in coded if len(form) >= 3 * _LEAST)]
         self._most_held = _MOST * max(map(len, (*self._plain, *coded)))
@@ -105,7 +105,7 @@ class KeySpellings:
             text = data.replace(b"\0", b"")
             safe = self._find(text, final=final)
             if safe is not None:
-                safe = max(_before_last(data, len(text) - safe), data.rfind(_APART) + 1)
+                safe = max(_place_before(data, len(text) - safe), data.rfind(_APART) + 1)
         return None if safe is None or len(data) - safe > self._most_held else safe
 
     def _find(self, data: bytes, *, final: bool) -> int | None:
@@ -116,23 +116,23 @@ class KeySpellings:
                 here = place(here)
             return here
 
-        safe = self._in(data)
+        safe = self._find_in_view(data)
         for _ in range(_ROUNDS):
             if safe is None or not any(mark in data for mark in b"%\\&"):
                 break
-            view = _View(data, _escapes, _partial_escape, _unescaped, final=final)
+            view = _View(data, _escapes, _partial_escape, _unescape, final=final)
             safe = min(safe, in_content(view.held))
             if view.data == data:
                 break
             places.append(view.place)
             data = view.data
-            found = self._in(data)
+            found = self._find_in_view(data)
             safe = None if found is None else min(safe, in_content(found) if found < len(data) else safe)
         if safe is not None and any(mark in data for mark in b"\r\n="):
-            return self._in_lines(data, safe, in_content, final=final)
+            return self._find_in_lines(data, safe, in_content, final=final)
         return safe
 
-    def _in_lines(self, data: bytes, safe: int, in_content: Callable[[int], int], *, final: bool) -> int | None:
+    def _find_in_lines(self, data: bytes, safe: int, in_content: Callable[[int], int], *, final: bool) -> int | None:
         """Search content without line breaks, and content decoded from quoted-printable."""
         unbroken = _View(data, _breaks, _partial_break, _nothing, final=final)
         coded = unbroken.data.translate(_TO_STANDARD)
@@ -141,7 +141,7 @@ class KeySpellings:
         held = max(_part_at_end(coded, form) for form in self._coded)
         if held >= (_LEAST if data.endswith((b"\n", b" ", b"\t")) else 1):
             safe = min(safe, in_content(unbroken.place(len(coded) - held)))
-        quoted = _View(data, _quoted, _partial_quoted, _unquoted, final=final)
+        quoted = _View(data, _quoted, _partial_quoted, _unquote, final=final)
         text = quoted.data.lower()
         if any(form in text for form in self._plain):
             return None
@@ -150,7 +150,7 @@ class KeySpellings:
             safe = min(safe, in_content(quoted.held), in_content(quoted.place(len(text) - held)))
         return safe
 
-    def _in(self, view: bytes) -> int | None:
+    def _find_in_view(self, view: bytes) -> int | None:
         text, coded = view.lower(), view.translate(_TO_STANDARD)
         if any(form in text for form in self._plain) or any(form in coded for form in self._coded):
             return None
@@ -166,7 +166,7 @@ def spellings_of(key: bytes) -> KeySpellings:
     return KeySpellings(key)
 
 
-def _in_base64(key: bytes) -> Iterator[bytes]:
+def _base64_forms(key: bytes) -> Iterator[bytes]:
     text = key.decode("ascii")
     for coded in (key, text.encode("utf-16-le"), text.encode("utf-16-be")):
         for before in range(3):
@@ -186,7 +186,7 @@ def _part_at_end(data: bytes, form: bytes) -> int:
     return 0
 
 
-def _before_last(data: bytes, count: int) -> int:
+def _place_before(data: bytes, count: int) -> int:
     """Return the place in ``data`` where its last ``count`` non-zero bytes begin."""
     at = len(data)
     while count:
@@ -195,7 +195,7 @@ def _before_last(data: bytes, count: int) -> int:
     return at
 
 
-def _unescaped(found: re.Match[bytes]) -> bytes:
+def _unescape(found: re.Match[bytes]) -> bytes:
     *digits, of_backslash, decimal, in_html, name = found.groups()
     code = next((one for one in (*digits, in_html) if one is not None), None)
     if code is not None:
@@ -207,7 +207,7 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
     return _OF_BACKSLASH.get(of_backslash, of_backslash)
 
 
-def _unquoted(found: re.Match[bytes]) -> bytes:
+def _unquote(found: re.Match[bytes]) -> bytes:
     return b"" if found[1] is None else bytes([int(found[1], 16)])
 
 

@@ -46,7 +46,7 @@ class KeyedForwarding(Forwarding):
     def on_whole_response(self, head: Response, data: bytes) -> None:
         """Pass a whole answer back, or refuse it."""
         self._upstream = None  # the connection may serve another request already
-        fault = self._fault_of(head, data) or (None if self._screen.lets(data) else _exposed())
+        fault = self._fault_of(head, data) or (None if self._screen.lets(data) else _exposure())
         if fault is not None:
             self._refuse(head, fault)
             return
@@ -55,9 +55,9 @@ class KeyedForwarding(Forwarding):
     def on_response(self, head: Response, data: bytes) -> None:
         """Begin to pass the answer back, or refuse it by its head or its first bytes."""
         fault = self._fault_of(head, data)
-        passed = self._screen.passed(data)
+        passed = self._screen.feed(data)
         if fault is not None or passed is None:
-            self._refuse(head, fault or _exposed())
+            self._refuse(head, fault or _exposure())
             return
         super().on_response(head, passed)
 
@@ -66,9 +66,9 @@ class KeyedForwarding(Forwarding):
         if len(self._begins) < _MARK and (fault := self._fault_of_content(data)) is not None:
             self._finish(fault)
             return
-        passed = self._screen.passed(data)
+        passed = self._screen.feed(data)
         if passed is None:
-            self._finish(_exposed())
+            self._finish(_exposure())
         elif passed:
             super().on_response_data(passed)
 
@@ -76,7 +76,7 @@ class KeyedForwarding(Forwarding):
         """Pass the bytes that were held back and end the answer, or cut it."""
         rest = self._screen.rest()
         if rest is None:
-            self._finish(_exposed())
+            self._finish(_exposure())
             return
         if rest:
             super().on_response_data(rest)
@@ -87,7 +87,7 @@ class KeyedForwarding(Forwarding):
         if all(map(self._screen.lets, _texts(found))):
             super().end_answer(found)
         else:
-            self._finish(_exposed())
+            self._finish(_exposure())
 
     def _refuse(self, head: Response, fault: Denied) -> None:
         self._entry.responded(head.status)
@@ -95,7 +95,7 @@ class KeyedForwarding(Forwarding):
 
     def _fault_of(self, head: Response, data: bytes) -> Denied | None:
         if not all(map(self._screen.lets, _texts(head.fields))):
-            return _exposed()
+            return _exposure()
         if head.status in _REDIRECTS:
             return Denied(Reason.UPSTREAM_BAD_RESPONSE, "a redirect, which is not followed with a static key")
         if head.status in _PARTS:
@@ -129,7 +129,7 @@ class AnswerScreen:
         self._spellings = spellings_of(key)
         self._held = b""
 
-    def passed(self, data: bytes) -> bytes | None:
+    def feed(self, data: bytes) -> bytes | None:
         """Return the bytes that may go on; None: the key is in them."""
         data = self._held + data
         safe = self._spellings.find(data)
@@ -148,7 +148,7 @@ class AnswerScreen:
         return self._spellings.find(whole, final=True) is not None
 
 
-def _exposed() -> Denied:
+def _exposure() -> Denied:
     return Denied(Reason.CREDENTIAL_EXPOSED)
 
 

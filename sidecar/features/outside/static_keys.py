@@ -104,7 +104,9 @@ class StaticKeys:
     def _follow(self, file: str) -> None:
         if file not in self._looks:
             self._looks[file] = None
-            thread = threading.Thread(target=_looking, args=(weakref.ref(self), file), name="static key", daemon=True)
+            thread = threading.Thread(
+                target=_look_periodically, args=(weakref.ref(self), file), name="static key", daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError as error:  # no more threads: the next call tries again
@@ -117,10 +119,10 @@ class StaticKeys:
         if before is not None and seen is before.seen:
             self._looks[file] = _Look(at, seen, before.key, before.why)
         else:
-            self._looks[file] = _looked(at, seen, file)
+            self._looks[file] = _parse(at, seen, file)
 
 
-def _looking(owner: weakref.ref[StaticKeys], file: str) -> None:
+def _look_periodically(owner: weakref.ref[StaticKeys], file: str) -> None:
     """Look at one file periodically while its ``StaticKeys`` exists. Runs in a daemon thread, to not delay an exit."""
     while (keys := owner()) is not None:
         keys._look_again(file)
@@ -128,7 +130,7 @@ def _looking(owner: weakref.ref[StaticKeys], file: str) -> None:
         time.sleep(LOOK_S)
 
 
-def _looked(at: float, seen: Seen, file: str) -> _Look:
+def _parse(at: float, seen: Seen, file: str) -> _Look:
     if not isinstance(seen, Present):
         return _Look(at, seen, None, seen.why)
     value = seen.content.removesuffix(b"\n").removesuffix(b"\r")

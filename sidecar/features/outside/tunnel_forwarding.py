@@ -47,7 +47,7 @@ class TunnelForwarding:
         self._entry = entry
         self._far = far
         self._served = served
-        self._tunnel = RawTunnel(stream, far, finished=self._finished)
+        self._tunnel = RawTunnel(stream, far, finished=self._finish)
         self._waiter: Waiter | None = None
         self.answered_at: float | None = None
 
@@ -78,7 +78,7 @@ class TunnelForwarding:
         self._waiter = None
         self._tunnel.end(Denied(Reason.PEER_GONE))
 
-    def _finished(self, error: SidecarError | None) -> None:
+    def _finish(self, error: SidecarError | None) -> None:
         self._forwarder.watch.forget(self)
         waiter, self._waiter = self._waiter, None
         if waiter is None:

@@ -78,7 +78,7 @@ class InboundTxnTokens:
         self._handles.carry(handle, token)
         if entry.txn is None:
             entry.txn = token.txn
-        return _with(made, token) if permit.route.pass_token else made
+        return _add_token(made, token) if permit.route.pass_token else made
 
     def _verify(self, raw: str) -> TxnToken:
         keys, now = self._snapshots.now().keys, int(self._clock())
@@ -134,7 +134,7 @@ class OutboundTxnTokens:
             raise
         if entry.txn is None:
             entry.txn = token.txn
-        return _with(made, token)
+        return _add_token(made, token)
 
 
 def _check_life(token: TxnToken, now: float) -> None:
@@ -143,7 +143,7 @@ def _check_life(token: TxnToken, now: float) -> None:
         raise Denied(Reason.TXN_TOKEN_REFUSED, "the transaction token of the request has expired")
 
 
-def _with(edits: Edits, token: TxnToken) -> Edits:
+def _add_token(edits: Edits, token: TxnToken) -> Edits:
     passes, names, values = edits
     return new_edits((passes, (*names, TXN_TOKEN), (*values, token.raw.encode("ascii"))))
 

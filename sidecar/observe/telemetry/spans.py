@@ -67,7 +67,7 @@ Value = str | bool | int | float
 
 
 def hash_of(key: bytes, issuer: str, subject: str) -> str:
-    """Return the keyed hash of a subject: that of ``sidecar audit ratio --hash-key``."""
+    """Return the keyed hash of a subject, as ``sidecar audit ratio --hash-key`` computes it."""
     return hmac.digest(key, f"{issuer}\0{subject}".encode("utf-8", "surrogatepass"), "sha256").hex()[:32]
 
 

@@ -202,7 +202,7 @@ def _take(answer: bytes, found: list[ListeningSocket]) -> bool:
         if len(found) == MAX_LISTENERS:
             raise ValueError(f"sock_diag lists more than {MAX_LISTENERS} listeners")
         family, _, _, _, port, _, host = _socket.unpack_from(answer, at + _header.size)
-        address = _packed(host[:4] if family == socket.AF_INET else host)
+        address = _parse_packed(host[:4] if family == socket.AF_INET else host)
         found.append(ListeningSocket(address, int.from_bytes(port, "big")))
         at += size + 3 & ~3
     return True
@@ -226,7 +226,7 @@ def _sockets(addresses: Iterable[tuple[str, int]]) -> tuple[frozenset[ListeningS
 
 
 @lru_cache(maxsize=MAX_LISTENERS)
-def _packed(address: bytes) -> IpAddress:
+def _parse_packed(address: bytes) -> IpAddress:
     """Parse an IP address of 4 or 16 octets in network byte order."""
     return ipaddress.ip_address(address)
 

@@ -48,7 +48,7 @@ class Caches:
     def sweep(self) -> None:
         """Free expired entries, then let ``trim`` return unused memory to the system."""
         now = self._clock()
-        for cache in self._found().values():
+        for cache in self._current().values():
             cache.sweep(now)
         self._trim.look()
 
@@ -68,7 +68,7 @@ class Caches:
         ``handles`` true: only handles; false: all caches except handles.
         """
         before = self.total
-        for name, cache in self._found().items():
+        for name, cache in self._current().items():
             if (name == HANDLES) == handles:
                 cache.shed(limit_bytes // LEFT_PART)
         return self.total < before
@@ -76,26 +76,26 @@ class Caches:
     @property
     def total(self) -> int:
         """The accounted bytes of all caches."""
-        return sum(cache.bytes for cache in self._found().values())
+        return sum(cache.bytes for cache in self._current().values())
 
     def bytes(self) -> Mapping[str, int]:
         """Return the accounted bytes of each cache by name."""
-        return {name: cache.bytes for name, cache in self._found().items()}
+        return {name: cache.bytes for name, cache in self._current().items()}
 
     def evicted(self) -> Mapping[str, int]:
         """Return the number of evicted entries of each cache by name."""
-        return {name: cache.evicted for name, cache in self._found().items()}
+        return {name: cache.evicted for name, cache in self._current().items()}
 
     def lookups(self) -> Mapping[tuple[str, str], int]:
         """Return the number of lookups by cache and result (``hit``, ``miss``). Handles are left out: no cache."""
-        found = [(name, cache) for name, cache in self._found().items() if name != HANDLES]
+        found = [(name, cache) for name, cache in self._current().items() if name != HANDLES]
         return {
             (name, result): count
             for name, cache in found
             for result, count in (("hit", cache.hits), ("miss", cache.misses))
         }
 
-    def _found(self) -> dict[str, Bounded]:
+    def _current(self) -> dict[str, Bounded]:
         found = {name: find() for name, find in self._named.items()}
         return {name: cache for name, cache in found.items() if cache is not None}
 

@@ -169,7 +169,7 @@ def any_alive(strays: Strays, handles: Handles, remote_handles: RemoteHandles | 
     for stray in strays.alone:
         if (yield from is_alive(stray, handles, remote_handles, tasks)):
             return True
-    return any(map(handles.within, strays.longer))
+    return any(map(handles.occurs_in, strays.longer))
 
 
 def is_alive(handle: str, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:

@@ -68,7 +68,7 @@ def handles_of(request: Message) -> list[str]:
     found: list[str] = []
     for name in (b"delegation-handle", b"authorization", b"proxy-authorization"):
         for value in request.all(name):
-            found += [*handles_in(value), *handles_in(decoded_basic(value))]
+            found += [*handles_in(value), *handles_in(decode_basic(value))]
     return list(dict.fromkeys(found))
 
 
@@ -77,7 +77,7 @@ def handles_in(text: bytes) -> Iterator[str]:
     return (run.decode("ascii") for run in RUN.findall(text) if HANDLE.fullmatch(run.decode("ascii")))
 
 
-def decoded_basic(value: bytes) -> bytes:
+def decode_basic(value: bytes) -> bytes:
     """Return the decoded ``user:password`` of a Basic credential; empty for any other value."""
     scheme, _, encoded = value.partition(b" ")
     try:

@@ -115,7 +115,7 @@ class Forwarding(Pump):
         self._waiter = waiter
         if self._permit.route.record_first and not getattr(self, "_written", False):
             waiter.waited = True
-            self._entry.open_first(self._recorded)
+            self._entry.open_first(self._send_after_record)
             return
         if waiter.waited:
             self._forwarder.watch.admit(self)
@@ -127,7 +127,7 @@ class Forwarding(Pump):
             self._forwarder.watch.forget(self)
             raise
 
-    def _recorded(self, trouble: str | None) -> None:
+    def _send_after_record(self, trouble: str | None) -> None:
         """Send the request after its first record was written, or fail it if the sink has ``trouble``."""
         waiter = self._waiter
         if waiter is None or self._over:
@@ -256,7 +256,7 @@ class Forwarding(Pump):
     @property
     def peer_expires_at(self) -> float:
         """The earliest expiry on the certificate path of the caller (inbound) or next hop (outbound); inf: no path."""
-        guard = self._in_front() if self._entry.direction == "inbound" else self._next_hop()
+        guard = self._caller_guard() if self._entry.direction == "inbound" else self._next_hop_guard()
         return float("inf") if guard is None else float(guard.until)
 
     @property
@@ -292,11 +292,11 @@ class Forwarding(Pump):
         snapshot, permit = self._forwarder.watch.snapshots.in_force(), self._permit
         operation = getattr(self._entry, "operation", None)
         if isinstance(permit, IssuedPermit):
-            judge_call(permit, self._served, self._next_hop(), snapshot, now, operation=operation)
+            judge_call(permit, self._served, self._next_hop_guard(), snapshot, now, operation=operation)
         elif isinstance(permit, OwnPermit):
             judge_outside(permit, self._served, snapshot, now)
         elif isinstance(permit, ObservedPermit) and self._entry.direction == "outbound":
-            judge_observed_call(permit, self._next_hop(), snapshot, now)
+            judge_observed_call(permit, self._next_hop_guard(), snapshot, now)
         else:
             entry = self._entry
             method, path = entry.method or "", entry.path or ""
@@ -315,7 +315,7 @@ class Forwarding(Pump):
         under_way = self._connecting is not None or self.upstream is not None
         finishes = under_way and not self.endless
         plain_until = permit.ends_at if finishes else watch.snapshots.setup.plain_until
-        guard = self._in_front()
+        guard = self._caller_guard()
         judge_observed(
             permit,
             guard,
@@ -344,11 +344,11 @@ class Forwarding(Pump):
         finally:
             self._stream.cut_off()
 
-    def _in_front(self) -> PeerGuard | None:
+    def _caller_guard(self) -> PeerGuard | None:
         """Return the proof of the caller's identity; None: its connection has no TLS."""
         return _guard_on(self._stream.transport)
 
-    def _next_hop(self) -> PeerGuard | None:
+    def _next_hop_guard(self) -> PeerGuard | None:
         """Return the proof of the next hop's identity; None: not connected, no TLS, or a host outside the mesh."""
         upstream = self.upstream
         if upstream is None or _leads_outside(self._permit):

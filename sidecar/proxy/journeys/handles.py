@@ -267,7 +267,7 @@ class Handles:
             raise Denied(Reason.NO_REQUEST_CONTEXT, "the handle's request has ended")
         return served
 
-    def within(self, text: str) -> bool:
+    def occurs_in(self, text: str) -> bool:
         """Return True if a text contains a live handle of this worker, or a workload handle in force."""
         if self.own is not None and any(one in text for one in self.own.in_force()):
             return True

@@ -204,17 +204,17 @@ def new_call_id() -> str:
     return random_128()
 
 
-def folded(name: bytes) -> bytes:
-    """Return a name in lower case with every punctuation mark folded to a hyphen."""
+def fold(name: bytes) -> bytes:
+    """Return a name in lower case with every punctuation mark fold to a hyphen."""
     return name.translate(_FOLDED)
 
 
 @lru_cache(maxsize=64)  # returns the same rule for the same arguments: the wire caches each rule's results
 def without(passes: Passes, names: frozenset[bytes]) -> Passes:
-    """Return a rule that drops fields of these (folded) names in any spelling, and asks ``passes`` for all others."""
+    """Return a rule that drops fields of these (fold) names in any spelling, and asks ``passes`` for all others."""
 
     def rule(name: bytes) -> bool:
-        return folded(name) not in names and passes(name)
+        return fold(name) not in names and passes(name)
 
     return rule
 
@@ -226,7 +226,7 @@ def passes_to_mesh(name: bytes) -> bool:
 
 def passes_outside(name: bytes) -> bool:
     """Return True if an agent's field of this (lower-case) name may reach a host outside the mesh."""
-    shown = folded(name)
+    shown = fold(name)
     return not (shown in _STAY_INSIDE or shown.startswith(_OUR_PREFIX))
 
 

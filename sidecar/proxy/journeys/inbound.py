@@ -139,7 +139,7 @@ class Inbound:
                     observing = self.features["observing"]
                     observed = yield from observing.request(denied, head, peer, route, snapshot, entry)
                     session = None if protocol is None else protocol.open(asked, head, observed, now)
-                    way = self._observed(observed, route, stream, head, agent, target, entry)
+                    way = self._make_observed_way(observed, route, stream, head, agent, target, entry)
                     yield self._forwarding(protocol, asked, session, way, policy)
                     return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
@@ -317,7 +317,7 @@ class Inbound:
         except Denied:
             return
 
-    def _observed(
+    def _make_observed_way(
         self,
         permit: ObservedPermit,
         route: InboundRoute,

@@ -55,7 +55,7 @@ class Origins:
             Denied: UPSTREAM_IDENTITY, the route uses TLS and pins no peer; CNF_MISMATCH, as ``PinnedOrigins.of``.
             Unavailable: NOT_READY, our identity is no longer ``workload``.
         """
-        if self._http2 and call is not None and _by_http2(route, call):
+        if self._http2 and call is not None and _offers_http2(route, call):
             return self._make(route, workload, bound_to, http2=True)
         if bound_to is not None:
             return self._make(route, workload, bound_to)
@@ -107,7 +107,7 @@ class Origins:
         self._retire_in_pool(of)
 
 
-def _by_http2(route: OutboundRoute, call: Stream) -> bool:
+def _offers_http2(route: OutboundRoute, call: Stream) -> bool:
     """Return True if a call offers HTTP/2 to its next hop. An upgrade, as to WebSocket, needs HTTP/1.1."""
     upgrades = call.head is not None and call.head.upgrade is not None
     return not upgrades and (route.http_version == "2" or (route.http_version == "same" and call.http2))

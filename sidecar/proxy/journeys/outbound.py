@@ -151,7 +151,7 @@ class Outbound:
             except Denied as denied:
                 if now >= route.observe_until:
                     raise
-                yield from self._observed(denied, stream, head, route, target, snapshot, entry)
+                yield from self._forward_observed(denied, stream, head, route, target, snapshot, entry)
                 return
             if delegation is None and route.for_itself is not None:
                 route = route.for_itself
@@ -251,7 +251,7 @@ class Outbound:
         entry.route = route.name
         yield from self.features["outside"].tunnel(stream, head, route, snapshot, entry)
 
-    def _observed(
+    def _forward_observed(
         self,
         denied: Denied,
         stream: Stream,

@@ -217,7 +217,7 @@ class RemoteHandles:
             elif isinstance(message, _Request):
                 self._handles.renew(message.chain)
             else:
-                self._answered(message)
+                self._set_answer(message)
 
     def _look_up(self, message: _Ask) -> _Found | SidecarError:
         try:
@@ -231,7 +231,7 @@ class RemoteHandles:
         peer = None if guard is None else (guard.chain, guard.until)
         return _Found(served.delegation, served.call_in, served.ended_at, served.calls_left is not None, peer)
 
-    def _answered(self, message: _Answer) -> None:
+    def _set_answer(self, message: _Answer) -> None:
         asked = self._asked.get(message.ask)
         if asked is not None and not asked.done():
             asked.set_result(message.answer)

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from sidecar.delegation.observed import issuers_in
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.journeys.credentials import BEARER, HANDLE, RUN, decoded_basic, handles_in, handles_of
+from sidecar.proxy.journeys.credentials import BEARER, HANDLE, RUN, decode_basic, handles_in, handles_of
 from sidecar.proxy.journeys.handles import HANDLE_CHARS
 from sidecar.wire.message import Message, Request
 
@@ -84,7 +84,7 @@ def handle_for_tunnel(request: Message) -> str | None:
     if value is None:
         return None
     shown = BEARER.fullmatch(value)
-    user, _, secret = (b"", b"", shown[1]) if shown is not None else decoded_basic(value).partition(b":")
+    user, _, secret = (b"", b"", shown[1]) if shown is not None else decode_basic(value).partition(b":")
     handle = secret.decode("latin-1")
     if not HANDLE.fullmatch(handle) or list(handles_in(user)):
         raise Denied(Reason.NO_REQUEST_CONTEXT, "Proxy-Authorization does not show a handle as its token or password")
@@ -105,12 +105,12 @@ def stray_handles_of_tunnel(request: Request) -> Strays:
 
 
 def _handles_outside(request: Request, places: Collection[bytes]) -> Strays:
-    texts = [request.target, _unescaped(request.target)]
+    texts = [request.target, _unescape(request.target)]
     for name, value in request.fields:
         if name not in places:
-            texts += (value, _unescaped(value))
+            texts += (value, _unescape(value))
         if name in (b"authorization", b"proxy-authorization") and places is not _PROXY_PLACE:
-            texts.append(decoded_basic(value))
+            texts.append(decode_basic(value))
     runs = {run.decode("ascii") for text in texts for run in RUN.findall(text) if len(run) >= HANDLE_CHARS}
     alone, longer = set(filter(HANDLE.fullmatch, runs)), {run for run in runs if len(run) > HANDLE_CHARS}
     if longer:  # may contain another worker's handle; asking that worker about every substring would cost too much
@@ -122,10 +122,10 @@ def issuers_shown(request: Request) -> set[str]:
     """Return the issuers of all tokens in the target and the fields of a call."""
     found: set[str] = set()
     for text in (request.target, *request.values):
-        found |= issuers_in(text.decode("latin-1")) | issuers_in(_unescaped(text).decode("latin-1"))
+        found |= issuers_in(text.decode("latin-1")) | issuers_in(_unescape(text).decode("latin-1"))
     for name, value in request.fields:
         if name in (b"authorization", b"proxy-authorization"):
-            found |= issuers_in(decoded_basic(value).decode("latin-1"))
+            found |= issuers_in(decode_basic(value).decode("latin-1"))
     return found
 
 
@@ -153,7 +153,7 @@ def _kind_and_secret(name: bytes, value: bytes) -> tuple[str, bytes | None]:
     return kind, None if kind in _GUESSABLE else rest.strip()
 
 
-def _unescaped(text: bytes) -> bytes:
+def _unescape(text: bytes) -> bytes:
     """Return the text with percent-escapes decoded, even if escaped repeatedly; empty if there are none."""
     if b"%" not in text:
         return b""

@@ -36,13 +36,13 @@ class WorkloadHandle:
     @property
     def current(self) -> Shown:
         """The handle of this period."""
-        period, into_s = self._at()
-        return Shown(self._of(period), int(self._rotate_s - into_s + self._overlap_s))
+        period, into_s = self._period()
+        return Shown(self._compute(period), int(self._rotate_s - into_s + self._overlap_s))
 
     @property
     def renews_in(self) -> float:
         """The seconds until the next period."""
-        return self._rotate_s - self._at()[1]
+        return self._rotate_s - self._period()[1]
 
     def accepts(self, handle: str) -> bool:
         """Return True if a handle is valid now. Compares in constant time."""
@@ -51,15 +51,15 @@ class WorkloadHandle:
 
     def in_force(self) -> Iterator[str]:
         """Yield the handles that are valid now."""
-        period, into_s = self._at()
-        yield self._of(period)
+        period, into_s = self._period()
+        yield self._compute(period)
         if into_s < self._overlap_s:
-            yield self._of(period - 1)
+            yield self._compute(period - 1)
 
-    def _at(self) -> tuple[int, float]:
+    def _period(self) -> tuple[int, float]:
         period, into_s = divmod(self._monotonic(), self._rotate_s)
         return int(period), into_s
 
-    def _of(self, period: int) -> str:
+    def _compute(self, period: int) -> str:
         digest = hmac.digest(self._secret, period.to_bytes(8, "big", signed=True), "sha256")
         return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")

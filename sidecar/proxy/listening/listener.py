@@ -186,11 +186,11 @@ class Listener:
         began_at = self.connections.clock()
         await self._handshakes.finish(grace_s)
         left_s = timeout_s - (self.connections.clock() - began_at)
-        if await self._emptied(left_s - min(_LAST_WORDS_S, left_s / 2)):
+        if await self._wait_for_empty(left_s - min(_LAST_WORDS_S, left_s / 2)):
             return True
         for connection in self.connections:
             connection.give_up()
-        return await self._emptied(min(_LAST_WORDS_S, left_s / 2))
+        return await self._wait_for_empty(min(_LAST_WORDS_S, left_s / 2))
 
     async def abort(self) -> None:
         """End all requests and connections now, and wait until each request has closed its record."""
@@ -198,12 +198,12 @@ class Listener:
         await self._handshakes.close()
         for connection in self.connections:
             connection.stop(Unavailable(Reason.DRAINING, "it took longer than the drain"))
-        if not await self._emptied(_LAST_WORDS_S):
+        if not await self._wait_for_empty(_LAST_WORDS_S):
             for connection in self.connections:
                 connection.cut_off()
             await self.connections.wait_for_empty()
 
-    async def _emptied(self, timeout_s: float) -> bool:
+    async def _wait_for_empty(self, timeout_s: float) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.connections.wait_for_empty()
@@ -236,7 +236,7 @@ class Listener:
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         host, handler, warm = host_of(address), self.handler, self._warm
-        match on_accept(self._load(), self._candidates, host=host, from_address=self._from_address(host)):
+        match on_accept(self._load(), self._candidates, host=host, from_address=self._count_from(host)):
             case Shed(why, answered=False):
                 accepted.close()
                 self._turned_away(Reason.OVERLOADED, why, address)
@@ -256,7 +256,7 @@ class Listener:
             ),
         )
 
-    def _from_address(self, host: str) -> int | None:
+    def _count_from(self, host: str) -> int | None:
         if self.direction == "outbound" and not self.door:
             return None
         handshakes = self._handshakes

@@ -358,13 +358,13 @@ class Server:
         parts = self.parts
         parts.snapshots.change()
         parts.watch.notice()
-        parts.log.event("deny.changed", detail=self._denied())
+        parts.log.event("deny.changed", detail=self._describe_deny_list())
 
     def _on_deny_refused(self) -> None:
         denied = self.parts.deny_file
-        self.parts.log.event("deny.refused", detail=f"{denied.error}; in force: {self._denied()}")
+        self.parts.log.event("deny.refused", detail=f"{denied.error}; in force: {self._describe_deny_list()}")
 
-    def _denied(self) -> str:
+    def _describe_deny_list(self) -> str:
         denied = self.parts.deny_file
         return f"rows={denied.rows} sha256={denied.sha256 or 'none'}"
 

@@ -48,9 +48,9 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "settings": min(
             (row["settings"] for row in there), key=lambda one: (one["refused_at"] is None, one["loaded_at"])
         ),
-        "requests": _summed([row["requests"] for row in there], "requests"),
+        "requests": _sum([row["requests"] for row in there], "requests"),
         "logins": None,  # settings with logins allow one process only
-        "streams": _summed([row["streams"] for row in there], "streams"),
+        "streams": _sum([row["streams"] for row in there], "streams"),
         "listeners": _listeners([row["listeners"] for row in there]),
         "door": _door([row.get("door") for row in there]),
         "bypass": _bypass([row["bypass"] for row in there]),
@@ -60,8 +60,8 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "upstreams": [one for row in there for one in row["upstreams"]],
         "exchanges": _exchanges([row["exchanges"] for row in there]),
         "records": _records([row["records"] for row in there]),
-        "refused": _refused([row["refused"] for row in there]),
-        "refused_lately": _refused([row["refused_lately"] for row in there]),
+        "refused": _merge_refusals([row["refused"] for row in there]),
+        "refused_lately": _merge_refusals([row["refused_lately"] for row in there]),
         "workers": [_row(number, row) for number, row in rows.items()],
         "restarts": restarts,
     }
@@ -236,15 +236,15 @@ def _records(several: Sequence[Json]) -> Json:
         "trouble": trouble,
         "waiting_bytes": behind["waiting_bytes"],
         "refused_at_bytes": behind["refused_at_bytes"],
-        **_summed(several, "records"),
+        **_sum(several, "records"),
     }
 
 
-def _summed(several: Sequence[Json], what: str) -> Json:
+def _sum(several: Sequence[Json], what: str) -> Json:
     return {name: sum(one[name] for one in several) for name in _SUMMED[what]}
 
 
-def _refused(several: Sequence[Mapping[str, int]]) -> Json:
+def _merge_refusals(several: Sequence[Mapping[str, int]]) -> Json:
     counts = Counter[str]()
     for one in several:
         counts.update(one)

@@ -91,13 +91,13 @@ def find_cgroup(membership: Path = _MEMBERSHIP, cgroups: Path = _CGROUPS) -> Cgr
     controlled = {controllers: path for _, controllers, path in (row for row in rows if len(row) == 3)}
     first = next((path for names, path in controlled.items() if "memory" in names.split(",")), None)
     if first is not None:
-        found = _limited(cgroups / "memory", first, version=1)
+        found = _find_limits(cgroups / "memory", first, version=1)
     else:
-        found = _limited(cgroups, controlled.get("", "/"), version=2)
+        found = _find_limits(cgroups, controlled.get("", "/"), version=2)
     return min(found, key=lambda one: one.limit_bytes, default=None)
 
 
-def _limited(root: Path, path: str, *, version: int) -> Iterator[Cgroup]:
+def _find_limits(root: Path, path: str, *, version: int) -> Iterator[Cgroup]:
     """Yield the cgroups with a limit, from the root to ``path``."""
     parts = [part for part in PurePosixPath(path).parts if part != "/"]
     if ".." in parts:  # the cgroup lies outside our cgroup namespace

@@ -36,7 +36,7 @@ def bound(value: bytes) -> bytes:
 
 
 def at_once(stream: bytes) -> bytes:
-    return EventIds(bound).passed(stream)
+    return EventIds(bound).feed(stream)
 
 
 @pytest.mark.parametrize(
@@ -61,17 +61,17 @@ def test_ids_change_and_nothing_else_does(stream: bytes, passed: bytes) -> None:
 def test_it_does_not_matter_how_a_stream_is_cut(lines: list[tuple[bytes, bytes]], mark: bool, cuts: list[int]) -> None:
     stream = b"\xef\xbb\xbf" * mark + b"".join(line + end for line, end in lines)
     ids, bounds = EventIds(bound), [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
-    pieces = [ids.passed(stream[first:last]) for first, last in pairwise(bounds)]
+    pieces = [ids.feed(stream[first:last]) for first, last in pairwise(bounds)]
     assert b"".join(pieces) == at_once(stream)
 
 
 def test_only_what_may_be_an_id_waits() -> None:
     ids = EventIds(bound)
-    assert ids.passed(b"data: half") == b"data: half"
-    assert ids.passed(b" a line\ni") == b" a line\n"
-    assert ids.passed(b"nfo: 1") == b"info: 1"
-    assert ids.passed(b"\nid: 1") == b"\n"
-    assert ids.passed(b"2\n") == b"id: <12>\n"
+    assert ids.feed(b"data: half") == b"data: half"
+    assert ids.feed(b" a line\ni") == b" a line\n"
+    assert ids.feed(b"nfo: 1") == b"info: 1"
+    assert ids.feed(b"\nid: 1") == b"\n"
+    assert ids.feed(b"2\n") == b"id: <12>\n"
 
 
 @pytest.mark.parametrize("stream", [b"id: " + b"1" * (MAX_ID + 1) + b"\n", b"id: " + b"1" * (MAX_ID + 1)])
@@ -89,7 +89,7 @@ MACS = b"".join(bytes([letter]) * 32 + b"." for letter in b"abcdefgh")  # in fro
 def test_what_other_sidecars_put_in_front_does_not_count(end: bytes) -> None:
     for cut in (*range(0, len(MACS) + 8, 7), len(MACS) + MAX_ID):
         ids, line = EventIds(bound), b"id: " + MACS + b"1" * MAX_ID
-        assert ids.passed(line[:cut]) + ids.passed(line[cut:] + b"\n") == b"id: <" + line[4:] + b">\n"
+        assert ids.feed(line[:cut]) + ids.feed(line[cut:] + b"\n") == b"id: <" + line[4:] + b">\n"
     ninth = b"i" * 32 + b"."
     for longer in (MACS + b"1" * (MAX_ID + 1), MACS + ninth + b"1" * MAX_ID, b"%" * 32 + b"." + b"1" * MAX_ID):
         with pytest.raises(Denied):

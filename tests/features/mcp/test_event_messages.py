@@ -20,9 +20,9 @@ def same(text: bytes) -> bytes:
 def through(stream: bytes, pieces: list[int], change: object = same, max_bytes: int = 1000) -> bytes:
     events, passed = EventMessages(change, max_bytes=max_bytes), b""  # type: ignore[arg-type]
     for size in pieces:
-        passed += events.passed(stream[:size])
+        passed += events.feed(stream[:size])
         stream = stream[size:]
-    return passed + events.passed(stream) + events.rest()
+    return passed + events.feed(stream) + events.rest()
 
 
 @given(st.lists(st.tuples(st.lists(LINES, max_size=4), ENDS), max_size=5), st.lists(st.integers(0, 9), max_size=40))
@@ -52,11 +52,11 @@ def test_a_message_is_changed_in_any_pieces(pieces: list[int], end: bytes) -> No
 
 def test_an_event_passes_when_it_is_complete_and_a_rest_that_is_none_never() -> None:
     events = EventMessages(same, max_bytes=100)
-    assert events.passed(b"data: a\n") == b""
-    assert events.passed(b"\ndata: b") == b"data: a\n\n"
-    assert events.passed(b"\n\n") == b"data: b\n\n"
-    assert events.passed(b"\n") == b"\n"
-    assert events.passed(b"data: c\n") + events.rest() == b""
+    assert events.feed(b"data: a\n") == b""
+    assert events.feed(b"\ndata: b") == b"data: a\n\n"
+    assert events.feed(b"\n\n") == b"data: b\n\n"
+    assert events.feed(b"\n") == b"\n"
+    assert events.feed(b"data: c\n") + events.rest() == b""
 
 
 def test_a_byte_order_mark_hides_no_message() -> None:
@@ -65,9 +65,9 @@ def test_a_byte_order_mark_hides_no_message() -> None:
 
 def test_an_event_is_bounded() -> None:
     events = EventMessages(same, max_bytes=10)
-    assert events.passed(b"data: 123\n\n" * 5) == b"data: 123\n\n" * 5
+    assert events.feed(b"data: 123\n\n" * 5) == b"data: 123\n\n" * 5
     with pytest.raises(Denied):
-        events.passed(b"data: 12345678")
+        events.feed(b"data: 12345678")
 
 
 @pytest.mark.parametrize("first", [b"\n", b"\r\n", b"\r"])

@@ -124,8 +124,8 @@ def test_each_spelling_is_found_wherever_the_answer_is_cut(spell: Callable[[str]
     whole = b"before " + spelled + b" behind"
     for cut in range(len(whole) + 1):
         screen = AnswerScreen(SECRET.encode())
-        first = screen.passed(whole[:cut])
-        second = None if first is None else screen.passed(whole[cut:])
+        first = screen.feed(whole[:cut])
+        second = None if first is None else screen.feed(whole[cut:])
         if second is not None:
             assert screen.rest() is None, cut
             second = b""
@@ -157,7 +157,7 @@ def test_long_runs_cost_no_more_than_their_length_and_are_not_held(begins: bytes
     for at in range(0, len(content), 65_536):
         piece = content[at : at + 65_536]
         came += len(piece)
-        part = screen.passed(piece)
+        part = screen.feed(piece)
         if part is None:  # cut: it is no spelling of anything
             return
         passed += len(part)
@@ -167,7 +167,7 @@ def test_long_runs_cost_no_more_than_their_length_and_are_not_held(begins: bytes
 def test_zero_bytes_of_a_file_pass_behind_what_may_begin_a_key() -> None:
     image = b"s" + bytes(100_000) + b"sk" + bytes(5) + b"end"
     screen = AnswerScreen(SECRET.encode())
-    parts = [screen.passed(image[at : at + 1000]) for at in range(0, len(image), 1000)]
+    parts = [screen.feed(image[at : at + 1000]) for at in range(0, len(image), 1000)]
     assert b"".join(part or b"" for part in parts) + (screen.rest() or b"") == image
 
 
@@ -175,7 +175,7 @@ def test_zero_bytes_of_a_file_pass_behind_what_may_begin_a_key() -> None:
 def test_each_spelling_is_found_byte_by_byte(spell: Callable[[str], bytes]) -> None:
     screen, passed = AnswerScreen(SECRET.encode()), b""
     for octet in b"before " + spell(SECRET):
-        part = screen.passed(bytes([octet]))
+        part = screen.feed(bytes([octet]))
         if part is None:
             return
         passed += part
@@ -193,7 +193,7 @@ TEXT = st.text('sk-Secrt%41u0ab\\&#;=x \n"', max_size=40).map(str.encode)
 def test_whatever_the_pieces_the_same_passes_or_nothing(text: bytes, cuts: list[int], key: bytes) -> None:
     screen, passed, found = AnswerScreen(key), b"", False
     for start, end in pairwise([0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]):
-        part = screen.passed(text[start:end])
+        part = screen.feed(text[start:end])
         if part is None:
             found = True
             break
@@ -224,16 +224,16 @@ def test_whatever_the_pieces_the_same_passes_or_nothing(text: bytes, cuts: list[
 )
 def test_ordinary_content_is_not_held_back(event: bytes) -> None:
     screen = AnswerScreen(SECRET.encode())
-    assert [screen.passed(event) for _ in range(3)] == [event] * 3
+    assert [screen.feed(event) for _ in range(3)] == [event] * 3
 
 
 @pytest.mark.parametrize("end", [b"s", b"SK", b"sk-Sec", b"%7", b"\\u00", b"&#1", b"c2stU2", b"=\r", b"\\", b"736b"])
 def test_what_may_go_on_is_held_back_until_it_does_not(end: bytes) -> None:
     screen = AnswerScreen(SECRET.encode())
-    first = screen.passed(b"data " + end)
+    first = screen.feed(b"data " + end)
     assert first is not None
     assert len(first) < len(b"data " + end) or end == b"=\r"
-    assert first + (screen.passed(b"\x01 no") or b"") + (screen.rest() or b"") == b"data " + end + b"\x01 no"
+    assert first + (screen.feed(b"\x01 no") or b"") + (screen.rest() or b"") == b"data " + end + b"\x01 no"
 
 
 def test_the_forms_of_a_key_are_bounded_by_its_length() -> None:

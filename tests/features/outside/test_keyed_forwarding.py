@@ -22,7 +22,7 @@ def test_a_key_is_found_however_the_answer_is_cut(before: bytes, after: bytes, c
     whole = before + (KEY if there else b"") + after
     screen, passed = AnswerScreen(KEY), b""
     for start, end in pairwise([0, *sorted(cuts), len(whole)]):
-        part = screen.passed(whole[start:end])
+        part = screen.feed(whole[start:end])
         if part is None:
             assert KEY in whole
             assert KEY not in passed
@@ -35,6 +35,6 @@ def test_a_key_is_found_however_the_answer_is_cut(before: bytes, after: bytes, c
 
 def test_ordinary_content_is_not_held_back() -> None:
     screen = AnswerScreen(KEY)
-    assert screen.passed(b'data: {"delta": "hello"}\n\n') == b'data: {"delta": "hello"}\n\n'
-    assert screen.passed(b"data: sk-a") == b"data: "
-    assert screen.passed(b"x") == b"sk-ax"
+    assert screen.feed(b'data: {"delta": "hello"}\n\n') == b'data: {"delta": "hello"}\n\n'
+    assert screen.feed(b"data: sk-a") == b"data: "
+    assert screen.feed(b"x") == b"sk-ax"

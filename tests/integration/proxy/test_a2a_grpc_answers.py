@@ -10,7 +10,7 @@ import pytest
 from sidecar.delegation.a2a_tasks import MAX_READ_BYTES
 from sidecar.delegation.protobuf import length_field as field
 from sidecar.delegation.protobuf import number_field as number
-from sidecar.features.a2a.answers import not_encoded
+from sidecar.features.a2a.answers import without_coding
 from sidecar.wire.message import Edits
 from tests.integration.a2a_grpc_world import V03, V1, World, named, opened, sent
 
@@ -138,7 +138,7 @@ async def test_a_compressed_answer_that_is_too_long_is_refused(world: World) -> 
 
 
 def test_an_answer_that_is_read_is_asked_for_without_compression() -> None:
-    edits = not_encoded(Edits(lambda _name: True))
+    edits = without_coding(Edits(lambda _name: True))
     assert not edits.passes(b"grpc-accept-encoding")
     assert edits.passes(b"grpc-timeout")
 
