@@ -106,7 +106,7 @@ class DoorCalls(Outbound):
                 entry.prove()
             goes_on = True
         except SidecarError as error:
-            self._refuse(stream, error, entry, None)
+            self.refuse(stream, error, entry, asked=None)
         finally:
             if not goes_on:
                 close(stream, entry)
@@ -122,7 +122,7 @@ class DoorCalls(Outbound):
         fields = [JSON, (b"cache-control", b"max-age=%d" % _METADATA_S), *cors(door, origin)]
         stream.answer(200, fields, door.resource.document(door.words_for(frozenset().union(*scopes))))
 
-    def _refuse(self, stream: Stream, error: SidecarError, entry: Entry, asked: Any) -> None:
+    def refuse(self, stream: Stream, error: SidecarError, entry: Entry, *, asked: Any) -> None:
         """Refuse a request, with the door's challenge, and CORS fields for a listed origin, if there is a door."""
         current, head = self.snapshots.current, stream.head
         door = None if current is None or current.policy.entry is None else current.policy.entry.door
