@@ -63,7 +63,6 @@ ELSEWHERE: Final = {
     "explain/recorded_exchange.py": "explain/test_judge_exchange.py",
     "explain/rule_names.py": "explain/test_judge_exchange.py",
     "config/kubernetes.py": "test_check_kubernetes.py",
-    "config/federate_model.py": "config/test_federate_checks.py",
     "config/exchange_model.py": "config/test_exchange_checks.py",
     "config/profile_docs.py": "config/test_docs.py",
     "config/limits.py": "config/test_validation.py",

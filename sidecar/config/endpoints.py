@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sidecar.config.exchange_model import ClientAuthSection, ExchangeEndpointSection, ExchangeSection
@@ -13,6 +14,9 @@ from sidecar.errors import Problem
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.identity.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from sidecar.config.sidecar_model import SidecarFile
 
 
 def endpoint_of(url: str, tls: TlsSection | None) -> Endpoint:
@@ -64,6 +68,16 @@ def static_problem(field: str, name: str) -> Problem:
         f"is a static credential, and the platform's static_client_auth does not list {name}",
         "write jwt-svid or x509-svid, or list it there",
     )
+
+
+def mesh_names(file: SidecarFile) -> set[str]:
+    """Return the audiences, without a trailing slash, for which a server of the mesh may accept our JWT-SVID."""
+    names = set(file.inbound.audiences if file.inbound else ())
+    for section in file.issuers:
+        names |= {section.issuer, token_endpoint_of(section.issuer)}
+    for _, exchange in file.exchange_sections():
+        names |= {exchange.issuer, *token_endpoints_of(exchange)}
+    return {name.rstrip("/") for name in names}
 
 
 def same_origin(first: str, second: str) -> bool:

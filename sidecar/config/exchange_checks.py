@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sidecar.config.endpoints import (
     client_auth_of,
     endpoint_of,
+    mesh_names,
     renamed,
     same_origin,
     static_problem,
@@ -15,10 +16,8 @@ from sidecar.config.endpoints import (
     token_endpoints_of,
 )
 from sidecar.config.exchange_model import ClientAuthSection, ExchangeEndpointSection, ExchangeSection
-from sidecar.config.federate_checks import mesh_names
 from sidecar.config.identity import jwt_svid_problems
 from sidecar.config.issuers import trusted_issuers
-from sidecar.config.platform_checks import platform_names
 from sidecar.config.platform_file import Platform
 from sidecar.config.profiles import kind_of
 from sidecar.config.sections import scalars
@@ -146,7 +145,7 @@ def _login_problems(entry: EntrySection, route: str, adapter: Adapter) -> Iterat
 
 def audience_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
     """Report an assertion audience that lets the receiving server replay the JWT-SVID to a server of the mesh."""
-    names = mesh_names(file) | (set() if platform is None else platform_names(platform))
+    names = mesh_names(file) | (set() if platform is None else platform.names())
     names |= {user.issuer.rstrip("/") for user in (file.entry.issuers if file.entry is not None else [])}
     for field, section in file.exchange_sections():
         own = {section.issuer, *token_endpoints_of(section)}

@@ -8,7 +8,7 @@ from typing import Final
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crosses
 from sidecar.config.field_types import start_of
-from sidecar.config.inbound_model import AgentKeySection, InboundRouteSection
+from sidecar.config.inbound_model import InboundRouteSection
 from sidecar.config.operation_checks import a2a_rules, human_of, inbound_operations, methods_of, resource_of
 from sidecar.config.sections import IssuerSection, scalars
 from sidecar.config.settings import InboundSettings
@@ -17,7 +17,7 @@ from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.features.observing.settings import plain_of
-from sidecar.features.outside.agent_key import AgentKeySettings
+from sidecar.features.outside.settings import agent_key_of
 from sidecar.proxy.journeys.bypass import ListenerRule
 from sidecar.proxy.listening.connection_limits import ConnectionLimits
 from sidecar.wire.limits import ClientLimits, ServerLimits
@@ -100,14 +100,9 @@ def inbound_of(file: SidecarFile) -> InboundSettings | None:
         upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
         one_subject=section.subjects_at_once is not None,
         plain=plain_of(section.plain),
-        agent_key=None if section.agent_key is None else _agent_key(section.agent_key),
+        agent_key=agent_key_of(section.agent_key),
         **scalars(section, InboundSettings),
     )
-
-
-def _agent_key(section: AgentKeySection) -> AgentKeySettings:
-    scheme = "" if section.scheme is None else f"{section.scheme} "
-    return AgentKeySettings(file=section.file, field=section.field, scheme=scheme)
 
 
 def listener_rule_of(file: SidecarFile, environ: Mapping[str, str], *, refuse: bool) -> ListenerRule | None:

@@ -10,9 +10,6 @@ from sidecar.config.field_types import (
     AddressText,
     Day,
     DeadlineField,
-    FileText,
-    KeyField,
-    KeyScheme,
     Line,
     MethodText,
     OriginText,
@@ -31,6 +28,7 @@ from sidecar.config.operation_model import HumanSection, InboundA2aSection, Inbo
 from sidecar.config.sections import RECORDS_WHEN, RecordsWhen, Section
 from sidecar.delegation.operation import SessionsOf
 from sidecar.features.observing.settings import PlainSection
+from sidecar.features.outside.settings import AgentKeySection
 
 
 class InboundMatch(Section):
@@ -137,16 +135,6 @@ class InboundRouteSection(Section):
     # not available yet
     websocket: Reserved = None
     max_stream_s: Reserved = None
-
-
-class AgentKeySection(Section):
-    """The static key that the agent expects of its callers. The sidecar puts it on permitted requests, in place of the
-    caller's field; with `authorization` the handle is in `Delegation-Handle` alone. An observed request keeps its own.
-    """
-
-    file: FileText = Field(description="the file that holds the key alone; read again when it changes")
-    field: KeyField = Field(description="header field for the key")
-    scheme: KeyScheme | None = Field(default=None, description="the word before the key")
 
 
 class InboundSection(Section):

@@ -8,8 +8,7 @@ from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crossings_of
 from sidecar.config.field_types import start_of
 from sidecar.config.operation_checks import a2a_rules, outbound_operations
-from sidecar.config.outbound_model import AnyOutboundSection, ConnectRouteSection, OutboundRouteSection
-from sidecar.config.outside_checks import connect_route, outside_route
+from sidecar.config.outbound_model import AnyOutboundSection, OutboundRouteSection
 from sidecar.config.sections import scalars
 from sidecar.config.settings import OutboundSettings
 from sidecar.config.sidecar_model import SidecarFile
@@ -17,6 +16,7 @@ from sidecar.delegation.outbound_routes import AnyRoute
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
+from sidecar.features.outside.settings import ConnectRouteSection, connect_route, outside_route
 from sidecar.identity.endpoint import is_loopback
 from sidecar.proxy.listening.connection_limits import ConnectionLimits
 from sidecar.wire.limits import ClientLimits, ServerLimits

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from sidecar.config.federate_model import AnyFederateSection
 from sidecar.config.field_types import (
     AddressText,
     Day,
     DeadlineField,
-    FileText,
-    KeyField,
-    KeyScheme,
     Line,
-    MethodText,
     OriginText,
-    PathText,
-    PrefixText,
     Protocol,
-    RequestField,
     Reserved,
     RouteName,
     ScopeText,
     SpiffeIdText,
     StreamField,
     TokenWay,
-    TunnelText,
 )
 from sidecar.config.limits import ClientLimitsSection, DnsSection, ServerLimitsSection
 from sidecar.config.operation_model import A2aSection, MessageBytes, OutboundOperations
-from sidecar.config.sections import RECORDS_WHEN, CrossingSection, RecordsWhen, Section
-
-
-class OutboundMatch(Section):
-    """A target by its host (proxy form, or the Host header), or by a prefix of the path on our own listener."""
-
-    host: Line | None = Field(default=None, description="the target's host, in proxy form or the Host header")
-    prefix: PrefixText | None = Field(
-        default=None, description="the start of the path, removed before the call is passed on"
-    )
+from sidecar.config.sections import RECORDS_WHEN, CrossingSection, OutboundMatch, RecordsWhen, Section
+from sidecar.features.outside.settings import (
+    ConnectRouteSection,
+    FederateRouteSection,
+    InjectRouteSection,
+    PassthroughRouteSection,
+)
 
 
 class OutboundRouteSection(Section):
@@ -123,94 +111,6 @@ class OutboundRouteSection(Section):
     )
 
 
-class OutsideSection(Section):
-    """A host outside the mesh that the agent may call: these methods, these paths, and nobody else's certificate."""
-
-    name: RouteName = Field(description="name in records, metrics and `may_call`")
-    match: OutboundMatch = Field(description="the requests that it applies to")
-    upstream: OriginText = Field(description="address of the host, https")
-    ca: FileText | None = Field(
-        default=None,
-        description="PEM file of the authorities that certify the host; if not set, the system's public ones",
-    )
-    methods: list[MethodText] = Field(min_length=1, description="the methods, each by name")
-    paths: list[PathText] = Field(default=[], description="whole paths at the host")
-    path_prefixes: list[PrefixText] = Field(default=[], description="starts of paths, by whole segments")
-    stream: StreamField = False
-    deadline_s: DeadlineField = None
-    records: RecordsWhen = Field(default="after_answer", description=RECORDS_WHEN)
-
-
-class KeyedSection(OutsideSection):
-    """A host outside the mesh that is called with the sidecar's key, and with listed request fields of the agent."""
-
-    fields: list[RequestField] = Field(
-        default=[],
-        description=(
-            "further request fields of the agent that are sent with the key, such as `anthropic-beta`; the agent then "
-            "controls what they do, such as choosing who is billed"
-        ),
-    )
-
-
-class InjectSection(Section):
-    """A static key that the sidecar puts on calls; the agent never sees it."""
-
-    file: FileText = Field(description="the file that holds the key alone; read again when it changes")
-    preset: Literal["openai", "anthropic", "github"] | None = Field(
-        default=None,
-        description="the provider: sets `field` and `scheme`, and refuses its paths that give out credentials",
-    )
-    field: KeyField | None = Field(default=None, description="header field for the key; needed without a preset")
-    scheme: KeyScheme | None = Field(default=None, description="the word before the key")
-    owner: Line = Field(description="the person or team that answers for the key")
-    until: Day = Field(description="the day on which the route closes, at 00:00 UTC")
-
-
-class InjectRouteSection(KeyedSection):
-    """A call with a static key of the sidecar. The platform file must list its host."""
-
-    token: Literal["inject"] = Field(description="`inject`")
-    inject: InjectSection = Field(description="the key")
-
-
-class FederateRouteSection(KeyedSection):
-    """A call with a provider's short-lived token, for which it took our identity. The platform file lists its host."""
-
-    token: Literal["federate"] = Field(description="`federate`")
-    federate: AnyFederateSection = Field(description="the provider, and what it needs to know of us")
-
-
-class PassthroughRouteSection(OutsideSection):
-    """A call with the agent's own credential, which is recorded as a static one by its kind and fingerprint."""
-
-    token: Literal["passthrough"] = Field(description="`passthrough`")
-    observe_until: Day | None = Field(
-        default=None,
-        description=(
-            "until 00:00 UTC of this day a call without a handle passes too, recorded as `observed_deny`; at most 30 "
-            "days from now"
-        ),
-    )
-
-
-class ConnectMatch(Section):
-    """The host and port of a CONNECT. No other host, port or spelling matches."""
-
-    host: TunnelText = Field(description="host and port, as CONNECT names them")
-
-
-class ConnectRouteSection(Section):
-    """An opaque tunnel to one host and port, for agents that use the sidecar as `HTTPS_PROXY`."""
-
-    name: RouteName = Field(description="name in records, metrics and `may_call`")
-    match: ConnectMatch = Field(description="where the tunnel leads")
-    token: Literal["connect"] = Field(description="`connect`")
-    without_handle: bool = Field(
-        default=False, description="also open tunnels that show no handle; their records name no user"
-    )
-
-
 def kind_of_route(value: object) -> str:
     """Tag of a route: by its ``token``; a word that is none of these is judged as that of an exchange route."""
     token = value.get("token") if isinstance(value, dict) else getattr(value, "token", None)
@@ -261,6 +161,3 @@ class OutboundSection(Section):
     # not available yet
     capture: Reserved = None
     observe: Reserved = None
-
-
-AnyOutsideSection: TypeAlias = InjectRouteSection | FederateRouteSection | PassthroughRouteSection

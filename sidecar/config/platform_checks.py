@@ -10,11 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from sidecar.config.addresses import parse_origin
-from sidecar.config.endpoints import token_endpoint_of
-from sidecar.config.federate_checks import audience_of_mesh, mesh_names, trading_hosts
 from sidecar.config.inbound_model import InboundRouteSection
-from sidecar.config.outbound_model import FederateRouteSection
 from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import forbidden
@@ -24,6 +20,7 @@ from sidecar.delegation.profile import IssuerProfile, TrustedIssuer
 from sidecar.errors import Problem
 from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
+from sidecar.features.outside.settings import tunnel_ceiling_problems
 from sidecar.identity.issuer import DEFAULT_REFRESH_S, JwksSettings
 
 _ABOVE: Final = "is above the platform's ceiling"
@@ -62,45 +59,6 @@ def forbidden_settings(document: dict[str, object], platform: Platform) -> list[
         if isinstance(kind, str) and kind in _TOKENS and not getattr(platform, _TOKENS[kind]):
             problems.append(forbidden(field))
     return problems
-
-
-def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
-    """Report a route with a host that the platform file does not list. Without a platform file no key is sent."""
-    for field, route in file.outside_routes():
-        if platform is None:
-            if route.token != "passthrough":  # noqa: S105 - a kind
-                yield Problem(
-                    f"{field}.token", "needs a platform file that lists the host", "start with --platform, or remove it"
-                )
-            continue
-        hosts = [("upstream", parse_origin(route.upstream).netloc)]
-        if isinstance(route, FederateRouteSection):
-            if route.federate.audience.rstrip("/") in platform_names(platform) - mesh_names(file):
-                yield audience_of_mesh(field)
-            hosts += [(f"federate.{name}", host) for name, host in trading_hosts(route.federate)]
-        for name, host in hosts:
-            if host not in getattr(platform, route.token):
-                yield Problem(
-                    f"{field}.{name}", f"{host} is not in the platform's {route.token}", "remove it, or list it there"
-                )
-
-
-def platform_names(platform: Platform) -> set[str]:
-    """Return the platform's audiences, without a trailing slash, for which its servers may accept a JWT-SVID."""
-    names = {url for issuer in platform.issuers for url in (issuer, token_endpoint_of(issuer))}
-    names |= {url for one in platform.issuers.values() for url in one.token_endpoints} | set(platform.logins)
-    return {name.rstrip("/") for name in names}
-
-
-def _tunnels(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Problem]:
-    for field, route in file.tunnel_routes():
-        host = route.match.host
-        if host not in platform.connect:
-            yield Problem(
-                f"{field}.match.host", f"{host} is not in the platform's connect", "remove it, or list it there"
-            )
-        if route.without_handle and not platform.connect_without_handle:
-            yield forbidden(f"{field}.without_handle")
 
 
 def _issuers(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
@@ -259,7 +217,7 @@ def _login(own: UserIssuer, ceiling: LoginCeiling, field: str) -> Iterator[Probl
 CEILING_CHECKS: Final[tuple[Callable[[SidecarFile, Platform, Own], Iterator[Problem]], ...]] = (
     _issuers,
     _routes,
-    _tunnels,
+    tunnel_ceiling_problems,
     _exchanges,
     _crossings,
     _entry,

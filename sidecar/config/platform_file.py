@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from sidecar.config.crossing_checks import crossing_of
-from sidecar.config.endpoints import endpoint_of, token_endpoint_problems, token_endpoints_of
+from sidecar.config.endpoints import endpoint_of, token_endpoint_of, token_endpoint_problems, token_endpoints_of
 from sidecar.config.field_types import Hosts, Line, TunnelText, UrlText
 from sidecar.config.issuers import key_settings, login_issuer, revocation_list, scope_from, trusted_issuer
 from sidecar.config.profiles import kind_of, kind_problems, profile_problems
@@ -150,6 +150,12 @@ class Platform:
     refuse_other_listeners: bool
     linger_s: float
     path: str = ""
+
+    def names(self) -> set[str]:
+        """Return the audiences, without a trailing slash, for which the platform's servers may accept a JWT-SVID."""
+        names = {url for issuer in self.issuers for url in (issuer, token_endpoint_of(issuer))}
+        names |= {url for one in self.issuers.values() for url in one.token_endpoints} | set(self.logins)
+        return {name.rstrip("/") for name in names}
 
 
 def load_platform(path: Path) -> Platform:

@@ -12,6 +12,7 @@ from sidecar.config.field_types import (
     AddressText,
     FileText,
     Line,
+    PrefixText,
     Reserved,
     ScopeText,
     Seconds,
@@ -290,6 +291,15 @@ class CrossingSection(Section):
         description="prefix that the route's token service adds to `sub`, the same as in its settings"
     )
     scopes: dict[ScopeText, list[ScopeText]] = Field(description="scopes that each scope of that issuer grants here")
+
+
+class OutboundMatch(Section):
+    """A target by its host (proxy form, or the Host header), or by a prefix of the path on our own listener."""
+
+    host: Line | None = Field(default=None, description="the target's host, in proxy form or the Host header")
+    prefix: PrefixText | None = Field(
+        default=None, description="the start of the path, removed before the call is passed on"
+    )
 
 
 class FileSinkSection(Section):

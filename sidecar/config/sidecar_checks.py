@@ -10,19 +10,19 @@ from typing import Final
 from sidecar.config.addresses import parse_address, parse_origin
 from sidecar.config.crossing_checks import crossing_problems
 from sidecar.config.exchange_checks import exchange_problems
-from sidecar.config.federate_checks import federate_problems
 from sidecar.config.inbound_checks import inbound_route_problems
 from sidecar.config.inbound_model import InboundSection
 from sidecar.config.issuers import development_problems
 from sidecar.config.operation_checks import operation_problems
 from sidecar.config.outbound_checks import outbound_route_problems
-from sidecar.config.outside_checks import connect_problems, outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
 from sidecar.config.profiles import profile_problems
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import repetitions
 from sidecar.errors import Problem
 from sidecar.features.logins.settings import entry_problems, first_token_problems
+from sidecar.features.outside.federate_settings import federate_problems
+from sidecar.features.outside.settings import connect_problems, outside_problems
 from sidecar.identity.endpoint import is_loopback
 from sidecar.observe.probe import OWN_PATHS
 

@@ -13,11 +13,8 @@ from sidecar.config.inbound_model import InboundRouteSection, InboundSection
 from sidecar.config.limits import MemorySection
 from sidecar.config.outbound_model import (
     AnyOutboundSection,
-    AnyOutsideSection,
-    ConnectRouteSection,
     OutboundRouteSection,
     OutboundSection,
-    OutsideSection,
 )
 from sidecar.config.sections import (
     ONE,
@@ -34,6 +31,12 @@ from sidecar.config.tracing_model import TracingSection
 from sidecar.engine import EngineChoice
 from sidecar.errors import Problem
 from sidecar.features.logins.settings import EntrySection
+from sidecar.features.outside.settings import (
+    AnyOutsideSection,
+    ConnectRouteSection,
+    FederateRouteSection,
+    OutsideSection,
+)
 from sidecar.features.transaction_tokens.settings import TxnTokensSection
 
 
@@ -203,6 +206,10 @@ class SidecarFile(Section):
     def outside_routes(self) -> list[tuple[str, AnyOutsideSection]]:
         """Return the routes to hosts outside the mesh, each with its field."""
         return [(field, route) for field, route in self.outbound_routes() if isinstance(route, OutsideSection)]
+
+    def federate_routes(self) -> list[tuple[str, FederateRouteSection]]:
+        """Return the routes outside whose key a provider issues, each with its field."""
+        return [(field, route) for field, route in self.outbound_routes() if isinstance(route, FederateRouteSection)]
 
     def tunnel_routes(self) -> list[tuple[str, ConnectRouteSection]]:
         """Return the routes of tunnels, each with its field."""
