@@ -11,7 +11,7 @@ import logging
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 
 from sidecar.errors import ConfigError, Problem
 
@@ -73,8 +73,8 @@ def native_writes(most: int) -> WriteBatch:
     Raises:
         LookupError: the native engine is not installed.
     """
-    made = require_native().WriteBatch(most, asyncio.get_running_loop, logging.getLogger("sidecar.wire"))
-    return cast("WriteBatch", made)
+    batch: WriteBatch = require_native().WriteBatch(most, asyncio.get_running_loop, logging.getLogger("sidecar.wire"))
+    return batch
 
 
 def require_native() -> ModuleType:

@@ -96,7 +96,7 @@ def with_bundles(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509
     )
 
 
-def bare_context(protocol: ssl._SSLMethod, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
+def bare_context(protocol: int, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
     """Make a context with our TLS rules, without a certificate and without authorities."""
     context = kind(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -112,7 +112,7 @@ def bare_context(protocol: ssl._SSLMethod, kind: type[ssl.SSLContext] = ssl.SSLC
     return context
 
 
-def _new_context(protocol: ssl._SSLMethod, svid: X509Svid, bundles: Mapping[TrustDomain, X509Bundle]) -> ssl.SSLContext:
+def _new_context(protocol: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509Bundle]) -> ssl.SSLContext:
     context = bare_context(protocol, ScreenedContext)
     assert isinstance(context, ScreenedContext)  # noqa: S101 - for the type only
     context.screen_certificates()

@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
@@ -237,7 +237,7 @@ def _chain(ssl_object: ssl.SSLObject, getter: str) -> list[bytes]:
     """Call a getter: public since Python 3.13, with DER; before, on the private object, with certificates."""
     public = getattr(ssl_object, getter, None)
     if public is not None:
-        return list(cast("Sequence[bytes]", public() or ()))
+        return list(public() or ())
     private = getattr(getattr(ssl_object, "_sslobj", None), getter, None)
     certificates = private() if private is not None else None
     return [certificate.public_bytes(_ssl.ENCODING_DER) for certificate in certificates or ()]

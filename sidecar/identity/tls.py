@@ -88,7 +88,7 @@ def client_context(
     return _delegating(ssl.PROTOCOL_TLS_CLIENT, Binding(source, expected, None, clock), alpn)
 
 
-def _delegating(protocol: ssl._SSLMethod, binding: Binding, alpn: Sequence[str]) -> DelegatingContext:
+def _delegating(protocol: int, binding: Binding, alpn: Sequence[str]) -> DelegatingContext:
     context = bare_context(protocol, DelegatingContext)
     assert isinstance(context, DelegatingContext)  # noqa: S101 - for the type only
     context.follow(binding, alpn)

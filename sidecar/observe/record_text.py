@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from itertools import compress, repeat
 from operator import itemgetter, ne
-from typing import Final, cast
+from typing import Any, Final
 
 import orjson
 
@@ -89,14 +89,15 @@ def masked(fields: RecordFields) -> RecordFields:
             return fields
     except orjson.JSONEncodeError:  # a type that JSON lacks: check each value
         pass
-    found = {name: value for name, value in fields.items() if _holds_token(value)}
+    found: dict[str, Any] = {name: value for name, value in fields.items() if _holds_token(value)}
     if not found:
         return fields
-    changed = {
-        name: mask_tokens(value) if isinstance(value, str) else tuple(map(mask_tokens, cast("Sequence[str]", value)))
+    changed: Any = {
+        name: mask_tokens(value) if isinstance(value, str) else tuple(map(mask_tokens, value))
         for name, value in found.items()
     }
-    return cast("RecordFields", {**fields, **changed})
+    whole: RecordFields = fields | changed
+    return whole
 
 
 def _holds_token(value: object) -> bool:

@@ -90,7 +90,7 @@ class ClientConnection(asyncio.Protocol):
     """An upstream connection. Send with ``ask``; or ``start``, ``send_body`` and ``end_body``; ``flush`` each batch.
 
     The public attributes are those that the native engine reads and writes (``proxy/native/warm.py``).
-    ``writing_paused``: the upstream accepts no more for now.
+    ``kept`` and ``writing_paused`` stay flags beside ``state``: the pool and the transport set them in any state.
     """
 
     __slots__ = (
@@ -129,7 +129,7 @@ class ClientConnection(asyncio.Protocol):
         max_age_s: float,
     ) -> None:
         self.transport: asyncio.Transport
-        self.kept = False  # was idle in the pool: the upstream may have closed it just before the next request
+        self.kept = False
         self._limits = limits
         self._connections = connections
         self.writes = connections.writes
@@ -440,7 +440,6 @@ class ClientConnection(asyncio.Protocol):
             self._distrust(reader, head)
         else:
             self.state = _IDLE
-            self.kept = True
             self._on_idle(self)
 
     def _distrust(self, reader: AnswerReader, head: Response) -> None:
@@ -466,7 +465,6 @@ class ClientConnection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(max(left, _QUIET_S / 10), self._look_for_silence)
         else:
             self.state = State.IDLE
-            self.kept = True
             self._on_idle(self)
 
     def _end_of_input(self) -> None:

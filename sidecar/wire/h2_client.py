@@ -271,9 +271,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             for exchange in tuple(self._idle):
                 exchange.close()
         elif self._given and not self._idle:
-            spare = self.spare()
-            spare.kept = True
-            self._on_idle(spare)
+            self._on_idle(self.spare())
 
     def _content_left(self, exchange: H2Exchange, *, told: bool) -> None:
         if not told:

@@ -295,7 +295,6 @@ class H2Exchange:
 
     def _finish(self) -> None:
         self._sink = None
-        self.kept = True
         self._connection.keep(self)
 
     def fail(self, error: SidecarError, code: int | None) -> None:

@@ -134,10 +134,11 @@ class OriginPool:
         return True
 
     def keep(self, connection: Upstream) -> None:
-        """Keep a connection whose request has ended."""
+        """Keep a connection that is idle."""
         if self.retired or len(self.idle) >= self._limits.max_idle + len(self.usual):
             connection.close()
             return
+        connection.kept = True
         self.idle.append(connection)
         if self.waiting:
             asyncio.get_running_loop().call_soon(self._serve)  # not here: the end is still being reported
@@ -222,7 +223,6 @@ class OriginPool:
             self._open_what_is_wanted()
             waiter.on_ready(connection)
         else:
-            connection.kept = True
             self.keep(connection)
 
     def _failed(self, error: BaseException, began_at: float) -> None:

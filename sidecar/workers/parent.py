@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 from sidecar.background import Parts, until_stopped
 from sidecar.config.loader import Loaded
@@ -127,10 +127,10 @@ class Workers:
     def _lines(self) -> list[ToWorker]:
         return [worker.line for worker in self.living.values() if worker is not None]
 
-    async def ask(self, name: str, timeout_s: float) -> dict[int, object]:
+    async def ask(self, name: str, timeout_s: float) -> dict[int, Any]:
         """Ask all workers at once; return the answers by worker number, None for a worker without an answer in time."""
 
-        async def answer(worker: Worker | None) -> object:
+        async def answer(worker: Worker | None) -> Any:
             if worker is None or not worker.up:
                 return None
             try:

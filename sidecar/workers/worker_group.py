@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sidecar.observe.exposition import process_metrics
-from sidecar.observe.metrics_merge import Families, families_of, merged, of_silent, text_of
+from sidecar.observe.metrics_merge import families_of, merged, of_silent, text_of
 from sidecar.observe.scrape import worker_restarts
 from sidecar.proxy.listening.admin import UnansweredError
 from sidecar.proxy.listening.status_merge import merge_chains, merge_status, missing_of
@@ -38,7 +38,7 @@ class WorkerGroup:
         if self._workers.stopping:
             return ["stopping"]
         answers = await self._workers.ask("missing", TIMEOUT_S)
-        return missing_of(cast("dict[int, list[str] | None]", answers))
+        return missing_of(answers)
 
     async def render(self) -> bytes:
         """Render the workers' metrics, added up; a silent worker counts with its last values, as not ready."""
@@ -46,7 +46,7 @@ class WorkerGroup:
         for number, answer in answers.items():
             worker = self._workers.living[number]
             if worker is not None:
-                worker.families = of_silent(worker.families) if answer is None else cast("Families", answer)
+                worker.families = of_silent(worker.families) if answer is None else answer
         told = [worker.families for worker in self._workers.living.values() if worker is not None]
         own = families_of([*process_metrics("sidecar_process"), worker_restarts(self._workers.restarts)])
         return text_of(merged([*told, self._workers.retired, own]))
@@ -57,7 +57,7 @@ class WorkerGroup:
         Raises:
             UnansweredError: no worker answers.
         """
-        rows = cast("dict[int, dict[str, Any] | None]", await self._workers.ask("status", TIMEOUT_S))
+        rows = await self._workers.ask("status", TIMEOUT_S)
         if all(row is None for row in rows.values()):
             raise UnansweredError("no worker answers")
         return merge_status(
@@ -71,4 +71,4 @@ class WorkerGroup:
     async def chains(self) -> dict[str, Any]:
         """Return the requests in progress in all workers."""
         answers = await self._workers.ask("chains", TIMEOUT_S)
-        return merge_chains([cast("dict[str, Any]", answer) for answer in answers.values() if answer is not None])
+        return merge_chains([answer for answer in answers.values() if answer is not None])

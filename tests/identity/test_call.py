@@ -164,6 +164,7 @@ async def test_only_a_kept_connection_without_a_head_of_an_answer_is_silent() ->
     ends.call.begin(ends.connection)
     assert not ends.call.silent  # it is new
     ends.connection.data_received(HEAD + b"Content-Length: 0\r\n\r\n")
+    ends.connection.kept = True  # as its pool notes
     second = Call(b"/token", encode_fields(FIELDS), FORM, max_bytes=10)
     second.begin(ends.connection)
     assert second.silent

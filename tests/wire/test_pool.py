@@ -71,6 +71,12 @@ async def test_the_connection_given_back_last_is_taken_first(pool: UpstreamPool,
     assert [pool.take(to(upstream)) for _ in range(3)] == [second, first, None]
 
 
+async def test_a_connection_counts_as_kept_once_it_was_idle(pool: UpstreamPool, upstream: Upstream) -> None:
+    fresh = await connect(pool, to(upstream))
+    (used,) = await kept(pool, upstream, count=1)
+    assert (fresh.kept, used.kept) == (False, True)
+
+
 async def test_connections_hold_so_much_unread_and_little_of_each_way_while_memory_is_short(upstream: Upstream) -> None:
     def held(connection: ClientConnection) -> tuple[int, int | None]:
         return connection.transport.get_write_buffer_limits()[1], receive_buffer(connection.transport)

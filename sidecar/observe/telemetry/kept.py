@@ -6,7 +6,7 @@ which carries the parent.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import orjson
 
@@ -15,9 +15,9 @@ from sidecar.observe.record import Record
 Kept = Record | tuple[str, bytes]
 
 
-def kept(record: object, line: bytes) -> Kept:
+def kept(record: Any, line: bytes) -> Kept:
     """Return the queue item for a record. ``line``: the record's line in the sink."""
-    return record if isinstance(record, dict) else (cast("Record", record)["span_id"], line)
+    return record if isinstance(record, dict) else (record["span_id"], line)
 
 
 def record_of(item: Kept) -> Record:
