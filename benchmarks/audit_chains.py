@@ -44,7 +44,7 @@ def measured(step: Callable[[], object]) -> Cost:
 
 
 def plain(files: list[str], memory_mib: int | None) -> None:
-    """Read the files by DuckDB alone, two threads: the number of lines and the greatest value of each key."""
+    """Read the files by DuckDB alone, with two threads: count the lines, and find the greatest value of each key."""
     import duckdb
 
     columns = ", ".join(f"'{name}': '{_TYPES[key.kind]}'" for name, key in KEYS.items())
@@ -56,7 +56,7 @@ def plain(files: list[str], memory_mib: int | None) -> None:
 
 
 def wrong_chains(database: Database, labels: dict[str, list[str]]) -> tuple[int, int]:
-    """Return how many chains were judged otherwise than labelled, and how many there are."""
+    """Return the number of chains whose verdict differs from their label, and the number of all chains."""
     found: dict[str, set[str]] = {}
     for chain, kind in database.rows("SELECT DISTINCT chain, kind FROM findings WHERE chain IS NOT NULL"):
         found.setdefault(json.loads(chain), set()).add(kind)

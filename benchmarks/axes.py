@@ -1,7 +1,7 @@
 """Load as agents make it, along one axis at a time: the agents' day, answer times, streams, cold tokens, messages.
 
-An open loop: each call is sent when its schedule says, whether or not earlier ones are answered, and its latency counts
-from then, less the time for which the agent was asked to wait.
+An open loop: each call is sent at its scheduled time, even if earlier calls are unanswered. Latency counts from that
+time, without the delay that the agent was told to add.
 """
 
 from __future__ import annotations

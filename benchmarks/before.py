@@ -48,7 +48,7 @@ def python_path(checkout: Path) -> list[Path]:
 
 
 def _program(path: Path, folders: Sequence[Path]) -> str:
-    """Write a script that is the interpreter with this PYTHONPATH."""
+    """Write a script that runs the interpreter with this PYTHONPATH."""
     joined = shlex.quote(":".join(map(str, folders)))
     path.write_text(f'#!/bin/sh\nPYTHONPATH={joined} exec {shlex.quote(sys.executable)} "$@"\n')
     path.chmod(0o755)

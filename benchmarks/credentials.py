@@ -1,4 +1,4 @@
-"""Credentials of the requests in ``Authorization``: tokens, logins, or handles that were traded for logins."""
+"""Makes the credentials of the requests: tokens, logins, or handles obtained for logins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FRESH: Final = 40_000  # for one window; the sample reports a shortage
 
 
 def credentials(rig: Rig, scenario: Scenario, role: Role, number: int) -> Path:
-    """Write a file of them, one a line: once, or in each round (``number``) if each is to be used once."""
+    """Write a file of credentials, one per line; for single use, a new one for each round ``number``."""
     path = (
         rig.world.folder
         / f"{scenario.name}-{role.port}-{role.credential}-{number if scenario.fresh_tokens else 0}.tokens"
@@ -34,7 +34,7 @@ def credentials(rig: Rig, scenario: Scenario, role: Role, number: int) -> Path:
 
 
 def of_plan(rig: Rig, role: Role, count: int, *, life_s: int) -> Path:
-    """Write this many credentials that live ``life_s`` from now, one a line, for one window."""
+    """Write ``count`` credentials that live ``life_s`` from now, one per line, for one window."""
     make = rig.world.logins if role.credential == "login" else rig.world.tokens
     return rig.world.token_file("plan.tokens", make(count, exp=int(time.time()) + life_s))
 
@@ -51,7 +51,7 @@ def _made(rig: Rig, scenario: Scenario, role: Role, count: int) -> list[str]:
 
 
 def _chain(actors: int) -> dict[str, object]:
-    """Return the caller, preceded by the agents that the token went through."""
+    """Return the ``act`` of the caller with ``actors`` actors in all."""
     act: dict[str, object] = {}
     for number in range(1, actors):
         act = {"sub": f"spiffe://{TRUST_DOMAIN}/agent/before-{number}", **({"act": act} if act else {})}

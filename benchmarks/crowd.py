@@ -1,7 +1,7 @@
 """``python -m benchmarks.crowd``: idle connections that only occupy a place, until standard input ends.
 
-``--count`` of them are open at all times: one that the other end closes is opened again at once. Each sends ``--says``
-(hexadecimal) when it is connected, and nothing more. A line is written once all were connected.
+``--count`` of them are open at all times: a closed connection is opened again at once. Each sends ``--says``
+(hexadecimal) when it is connected, and nothing more. Once all have been connected, the program writes a line.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Final
 from benchmarks.scenarios import Beside
 from benchmarks.world import SERVER_NAME
 
-_OPENING_AT_ONCE: Final = 200  # the first time; more at the same moment fill the queue of a listening socket
+_OPENING_AT_ONCE: Final = 200  # at the start; more at once would fill the accept queue of the listener
 _UNDER_WAY: Final = (0, errno.EINPROGRESS)
 _READ: Final = 65536
 
 
 class Crowd:
-    """``count`` connections to ``where``, which come from the addresses of ``hosts`` in turn."""
+    """``count`` connections to ``where``, from ``hosts`` source addresses in turn."""
 
     def __init__(self, where: tuple[str, int], *, count: int, says: bytes, hosts: int) -> None:
         self._where = where

@@ -1,4 +1,4 @@
-"""Growth of the cost with the work: the same request while one quantity grows."""
+"""Growth of the cost per request while one quantity grows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """``python -m benchmarks.handshakes``: the CPU of a new connection beside HAProxy's, and its causes one by one.
 
-Two rigs that differ in the key, the chain, the number of callers or the connections at a time do not measure the same.
-Here one fact is changed at a time, in rounds in which all rows and both proxies take part.
+The key, the chain, the number of callers and the number of concurrent connections all affect the result. Each case
+changes one of them, in rounds with all cases and both proxies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sidecar_dev.pki import TrustDomainAuthority
 from sidecar_dev.processes import ProcessError
 
 _BASE: Final = next(one for one in SCENARIOS if one.name == "new-connection")
-_NEVER_SEEN: Final = 6000  # certificates: more than connections in a window
+_NEVER_SEEN: Final = 6000  # certificates: more than the connections in a window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ CASES: Final = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print a table. Exit codes: 0 measured, 1 it could not be."""
+    """Measure and print a table. Exit codes: 0 measured, 1 the measurement failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.handshakes", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="default %(default)s")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each window (default %(default)s)")

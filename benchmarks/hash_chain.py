@@ -2,8 +2,8 @@
 
     python -m benchmarks.hash_chain
 
-CPU time of this thread, so that other work on the machine counts little. A round encodes the same batches both ways;
-the cost is the difference of the two, and of many rounds the median and the least are printed.
+Measures the CPU time of this thread, so that other work on the machine matters little. A round encodes the same batches
+both ways; the cost is the difference. Prints the median and the least of many rounds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sidecar.observe.record import FIELDS, Record
 from sidecar.observe.record_text import encode
 from sidecar.observe.writer import AT_ONCE
 
-BATCHES: Final = (1, 8, AT_ONCE)  # records that are encoded together: fewer where there is little traffic
+BATCHES: Final = (1, 8, AT_ONCE)  # records encoded together: fewer with little traffic
 _BLANK: Final[dict[str, Any]] = {**dict.fromkeys(FIELDS), "event": "request", "direction": "inbound"}
 
 

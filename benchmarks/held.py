@@ -1,4 +1,4 @@
-"""Memory for each connection and each request in progress, by two amounts of them. Pure."""
+"""Memory per connection and per request in progress, from measurements with two different numbers of them. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PAIRS: Final = (
 
 
 def kib_for_each(samples: Sequence[Sample], peer: str, fewer: str, more: str) -> float | None:
-    """Return the growth from one scenario to the other, for each held thing; None if one was not measured.
+    """Return the growth in KiB per held connection or request between two scenarios; None if one was not measured.
 
-    Both are of the first round: later ones reuse memory that earlier ones have freed.
+    Only the first round counts: later rounds reuse freed memory.
     """
     few, many = _resident(samples, peer, fewer), _resident(samples, peer, more)
     if few is None or many is None:

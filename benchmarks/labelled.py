@@ -46,7 +46,7 @@ class Call:
 
 @dataclass(slots=True)
 class Story:
-    """One chain: its calls, further records beside them, and those that are lost (numbered, and not written)."""
+    """One chain: its calls, further records, and lost records, which are numbered but not written."""
 
     txn: str
     calls: list[Call]
@@ -251,7 +251,7 @@ def _replayed(maker: _Maker, story: Story) -> set[str]:
 
 
 def _forked(maker: _Maker, story: Story) -> set[str]:
-    """One token, two calls: lawful."""
+    """Add a second call with the same token, which is lawful."""
     call, both = story.calls[-1], maker.text()
     story.others.append({**call.caller, "call_out": both, "request_id": maker.text()})
     story.others.append({**call.callee, "call_in": both, "request_id": maker.text()})

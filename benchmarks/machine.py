@@ -14,14 +14,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Core of the proxy under test, and of everything else. None: any core."""
+    """Core of the proxy under test, and core of all other processes. None: any core."""
 
     proxy: int | None
     others: int | None
 
     @property
     def caveat(self) -> str | None:
-        """Return what weakens every number of the run; None if nothing does."""
+        """Return a reason that makes all results of the run less reliable; None if there is none."""
         if self.others is None:
             return (
                 "There is one core only (or no taskset): proxy, load and backend share it. CPU per request is still the"
@@ -105,7 +105,7 @@ def core_times(core: int | None) -> tuple[float, float]:
     for line in Path("/proc/stat").read_text().splitlines():
         label, *ticks = line.split()
         if label == name:
-            spent = [float(value) for value in ticks[:8]]  # the rest is time of guests, which is counted already
+            spent = [float(value) for value in ticks[:8]]  # the other values, guest times, are included in these
             return spent[3] + spent[4], sum(spent)
     return 0.0, 0.0
 

@@ -29,9 +29,9 @@ _WARMUP_S: Final = 0.3
 _CROWD_PATIENCE_S: Final = 60.0
 _PATIENCE_S: Final = 120.0
 _ROTATE_EVERY_S: Final = 2.5  # files are checked every 2 s
-_REMEMBERED: Final = 8192  # the most tokens that the sidecar caches: each is shown once before the window begins
-_REST_S: Final = 3.0  # what only a start needs is given back within two seconds; the peer that started last is young
-_SETTLE_S: Final = 0.5  # of the schedule before the window, beyond the longest answer: as many calls are open as later
+_REMEMBERED: Final = 8192  # the most tokens that the sidecar caches: each is sent once before the window
+_REST_S: Final = 3.0  # for the last started peer: processes return memory of the start within two seconds
+_SETTLE_S: Final = 0.5  # of the schedule before the window, beyond the longest answer, to reach a steady state
 _SLOW_READ_MS: Final = 20  # after each read of up to 64 KB: about 3 MB/s
 
 

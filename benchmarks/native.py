@@ -39,7 +39,7 @@ def http2_missing() -> str | None:
     """Return the reason why the scenarios of HTTP/2 cannot run; None if they can."""
     compiler = _compiler()
     if compiler is None:
-        return None  # nothing can run: build() says so
+        return None  # without a compiler build() raises
     command = [compiler, "-x", "c", "-E", "-include", "nghttp2/nghttp2.h", "-"]
     done = subprocess.run(command, input=b"", capture_output=True, check=False)
     return None if done.returncode == 0 else "nghttp2's headers are missing (apt-get install libnghttp2-dev)"

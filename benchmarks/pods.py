@@ -1,9 +1,9 @@
 """``python -m benchmarks.pods``: the memory of many sidecars on one node, each beside its own agent.
 
-Real processes of one kind at a time, as many as asked for, each with its own settings and ports; the same with a few
-idle connections each. As containers of one image do on a node, they share the pages of files; so three numbers are
-told: resident (shared pages count in each), proportional (each shared page is divided among those that share it: what
-the node pays), and anonymous (of no file).
+Runs ``--pods`` real processes of one kind at a time, each with its own settings and ports, without and with a few idle
+connections each. Like containers of one image on a node, they share the pages of files. So the table has three numbers:
+resident (shared pages count in each process), proportional (each shared page is divided among its processes: the cost
+for the node), and anonymous (pages of no file).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PUBLISHED: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of sidecar. ``most`` processes can run at a time; ``node`` is what a node has once, and is not counted."""
+    """A kind of sidecar. ``most``: processes at a time. ``node``: programs that a node needs once; not counted."""
 
     peer: Peer
     pod: Callable[[World, str], Part]
@@ -77,7 +77,7 @@ def kinds() -> list[Kind]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print a table. Exit codes: 0 measured, 1 it could not be."""
+    """Measure and print a table. Exit codes: 0 measured, 1 the measurement failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pods", description=__doc__)
     parser.add_argument("--pods", type=int, default=20, help="of each kind (default %(default)s)")
     parser.add_argument("--connections", type=int, default=10, help="idle, of each pod (default %(default)s)")
@@ -193,7 +193,7 @@ def told(found: Sequence[Memory], missing: dict[str, str], *, made_at: str, mach
 
 
 def of_a_hundred(memory: Memory) -> float:
-    """Return the MiB that 100 pods take: measured, or from fewer by their anonymous memory, and the rest once."""
+    """Return the MiB of 100 pods: measured, or extrapolated by anonymous memory, with shared pages counted once."""
     if len(memory.proportional) == 100:
         return sum(memory.proportional)
     shared = median(memory.resident) - median(memory.anonymous)

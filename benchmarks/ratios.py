@@ -1,7 +1,7 @@
 """Evaluation of rounds: the ratio to the base in the same round, its median and spread, or none. Pure.
 
-Absolute times move with the machine's neighbours. Two proxies measured one after the other in the same round had the
-same neighbours, so their ratio is reported; if the base itself moved too much, nothing is.
+Absolute times vary with other load on the machine. Two proxies measured one after the other in the same round had the
+same load, so their ratio is reported, unless the base itself varied too much.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Spread:
 
     @property
     def width(self) -> float:
-        """Relative distance of the furthest from the median: 0.1 is within 10 percent."""
+        """Largest relative distance from the median: 0.1 means that all values are within 10 percent."""
         if not self.middle:
             return math.inf if self.highest else 0.0
         return max(self.highest - self.middle, self.middle - self.lowest) / self.middle

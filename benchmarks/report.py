@@ -75,7 +75,7 @@ def _section(results: Results, scenario: Scenario) -> Section:
         for row in table.rows
         if row.p50_us > 0
     ]
-    if scenario.rate and times:  # latency is meaningful only where the load does not depend on it
+    if scenario.rate and times:  # latency is meaningful only if the load does not depend on it
         charts[f"{scenario.name}-latency"] = bars("Latency: p50, and a line to p99", times, unit="us", mark=ours)
     return scenario.title, [table], charts
 
@@ -129,7 +129,7 @@ def _held(results: Results) -> tuple[list[str], list[tuple[str, ...]]]:
 
 
 def _growth(results: Results, axis: str) -> Section:
-    """Tabulate figures without ratios: the question is how one peer's own cost grows."""
+    """Tabulate figures without ratios, to show the growth of each peer's own cost."""
     tables = [table_of(results.samples, one, [peer.name for peer in results.peers]) for one in _along(axis)]
     series: dict[str, list[tuple[float, float]]] = {}
     for table in tables:

@@ -73,7 +73,7 @@ def rig(peers: Sequence[Peer], roles: frozenset[str]) -> Iterator[Rig]:
 
 
 def _backends(on: Rig, *, http2: bool) -> list[Part]:
-    """The agent (plain), the tool (mTLS), and the issuer, which serves its keys; the agent that speaks HTTP/2."""
+    """Return the backends: agent (plain), tool (mTLS), issuer of keys and, with ``http2``, an agent with HTTP/2."""
     tls = on.world.identities[TOOL]
     with_tls = ["--certificate", str(tls.certificate), "--key", str(tls.key), "--authority", str(on.world.bundle)]
     options = {"agent": [], "tool": with_tls, "issuer": ["--file", str(on.world.jwks)]}

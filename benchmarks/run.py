@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _with_defaults(arguments: argparse.Namespace) -> argparse.Namespace:
-    """Fill in what was not given: the seven short rounds that a comparison of versions needs, or five longer ones."""
+    """Set the defaults of missing options: seven short rounds to compare versions, else five longer ones."""
     compares = arguments.before is not None
     arguments.seconds = arguments.seconds or (1.5 if compares else 2.0)
     arguments.rounds = arguments.rounds or (7 if compares else 5)
@@ -192,7 +192,7 @@ def _measure_all(
             try:
                 sample = measure(running, peer, scenario, seconds=seconds, number=number)
             except MeasureError as error:
-                _say(str(error))  # the others are still measured; its cell stays empty
+                _say(str(error))  # measure the others; this cell stays empty
                 continue
             samples.append(sample)
             name = f"{scenario.name:17} {peer.name:21}"

@@ -41,12 +41,12 @@ class Sample:
 
     @property
     def latency(self) -> Histogram:
-        """Time from when a request was due until its answer was complete."""
+        """Times from the scheduled start of a request to the end of its answer."""
         return [(bucket, count) for bucket, count in self.seen.get("latency", ())]
 
     @property
     def event_delay(self) -> Histogram:
-        """Time from writing an event until reading it."""
+        """Times from writing an event to reading it."""
         return [(bucket, count) for bucket, count in self.seen.get("event_delay", ())]
 
     @property
@@ -68,17 +68,17 @@ class Sample:
 
     @property
     def delays(self) -> Histogram:
-        """Latencies; where only streams were asked for, the delay of their events."""
+        """Latencies; if the load has only streams, the delays of their events."""
         return self.latency or self.event_delay
 
     @property
     def is_wrong(self) -> bool:
-        """True if more than one answer in a hundred was missing or unexpected: then no number counts."""
+        """True if more than one answer in a hundred was missing or unexpected, which invalidates the sample."""
         return bool(max(sum(self.errors.values()), self.unanswered) * 100 > self.seen.get("requests", 0))
 
     @property
     def reused(self) -> bool:
-        """True if tokens that were to be new were used twice: there were too few."""
+        """True if there were too few tokens, so that tokens for single use were used twice."""
         return bool(self.seen.get("tokens_used", 0) > self.seen.get("tokens", 0))
 
     @property

@@ -48,10 +48,10 @@ def _head(method: str, target: str, host: str, *more: str, accept: str = "applic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One kind of request in a mix, as often as its ``weight`` says.
+    """One kind of request in a mix, with its ``weight``.
 
-    The agent answers after ``after_ms``, with 1 KB of JSON or as many ``events`` as the first number says, so many
-    milliseconds apart. The body is a ``message``, or as many zeros as ``body`` says.
+    The agent answers after ``after_ms``, with 1 KB of JSON, or with events: ``events`` is their number and the
+    milliseconds between two. The body is ``message``, or ``body`` zeros.
     """
 
     weight: int = 1
@@ -70,11 +70,11 @@ class Call:
         return (self.after_ms + count * gap_ms) / 1000
 
     def at_once(self) -> Call:
-        """Return the call for the warm part of a plan: answered at once, by at most one event."""
+        """Return the variant for the warm part of a plan: answered at once, with at most one event."""
         return replace(self, after_ms=0, events=None if self.events is None else (1, 1))
 
     def text(self, host: str, prefix: str = "") -> str:
-        """Return the request, with placeholders for the token and for what varies."""
+        """Return the request, with placeholders for the token and for varying values."""
         path, accept = self.path, "application/json"
         if self.events is not None:
             path, accept = "/stream/{}/{}".format(*self.events), "text/event-stream"
@@ -89,9 +89,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One way to use a proxy. ``connections`` at once; ``rate`` 0 is saturated.
+    """One load on a proxy. ``connections``: concurrent ones. ``rate``: requests per second; 0: as many as possible.
 
-    A ``token`` of a stranger is valid, but names an actor who is not the peer; a forged one has another's signature.
+    A ``token`` of a stranger is valid but names an actor other than the peer; a forged one has a wrong signature.
     """
 
     name: str
@@ -128,9 +128,9 @@ class Scenario:
     cold: float = 0  # share of the calls of a mix that show a new token
 
     def suits(self, peer: Peer) -> bool:
-        """Tell if the peer has the role of this scenario."""
+        """Return True if the peer can play this scenario."""
         if self.measure == "rotation":
-            return peer.name == "sidecar"  # the others watch no files: they are restarted, or told to reload
+            return peer.name == "sidecar"  # the others do not watch files: they need a restart or a reload
         if peer.name == "direct" and not self.rate and self.measure != "events":
             return False
         if not peer.speaks_http and self.measure in {"events", "slow"}:
@@ -138,7 +138,7 @@ class Scenario:
         return self.role in peer.roles and (peer.judges or not self.only_judges or peer.name == "haproxy")
 
     def expects(self, peer: Peer) -> int:
-        """Return the status of every answer: a peer without checks refuses nothing."""
+        """Return the expected status of every answer: 200 from a peer without checks."""
         return self.expected if peer.judges or self.expected < 400 else 200
 
     def head(self, host: str, prefix: str = "") -> str:
@@ -152,7 +152,7 @@ class Scenario:
 
 
 def _varied() -> Iterator[Scenario]:
-    """Return the load of ``inbound`` and ``outbound`` with requests that differ like those of agents."""
+    """Return the loads ``inbound`` and ``outbound`` with requests as varied as those of agents."""
     load = Scenario(name="varied", title="as fast as answered, 32 connections, each request with")
     for name, what, change in (
         ("path", "a path of its own", {"path": f"/search/{VARIES}"}),

@@ -1,4 +1,4 @@
-"""Order of the calls of an open loop: which request and whose token comes when, fixed before the run. Pure."""
+"""Order of the requests and tokens of an open loop, fixed before the run. Pure."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Plan:
 def planned(weights: Sequence[int], *, users: int, cold: float, calls: int, seed: int) -> Plan:
     """Plan this many calls.
 
-    Each run of ``sum(weights)`` calls has each request as often as its weight says. Of ``n`` calls ``floor(n * cold)``
-    show a token for the first time: those from number ``users`` on, in order, each once. The others show the tokens
-    of all users, in an order that changes each time. The warm part shows the token of each user once, with the
-    requests from number ``len(weights)`` on: those of the weights, answered at once.
+    Each block of ``sum(weights)`` calls has each request as often as its weight. ``floor(n * cold)`` of ``n`` calls use
+    a new token: those from number ``users`` on, in order, each once. The others use the tokens of all users, in random
+    order. The warm part uses the token of each user once, with the requests from number ``len(weights)`` on, which are
+    answered at once.
     """
     order = random.Random(seed)  # noqa: S311 - an order, not a secret
     repeated = [kind for kind, weight in enumerate(weights) for _ in range(weight)]

@@ -1,7 +1,7 @@
 """Size, time and memory of settings at the advertised size: ``make settings-size``.
 
-Each case is loaded as at a start, in a forked child of a process of its own: seconds of CPU, which are those of the
-start on an idle machine, the child's largest memory, and what the serving process keeps, program code included.
+Each case is loaded as at a start, in a forked child of a separate process. Measures the seconds of CPU (the duration of
+a start on an idle machine), the child's peak memory, and the memory that the serving process keeps, including code.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def name_of(number: int) -> str:
 
 
 def rule_of(number: int) -> dict[str, Any]:
-    """Return a rule that no other number has: a caller of an agent."""
+    """Return a rule that is unique for ``number``: it permits a caller of an agent."""
     actor, audience = number % AGENTS, (number + number // AGENTS + 1) % AGENTS
     subjects = [{"issuer": LOGIN, "subject": "*"}]
     return {"actor": name_of(actor), "subjects": subjects, "audience": name_of(audience), "scopes": ["agent.call"]}
 
 
 def write_sts(folder: Path, edges: int) -> None:
-    """Write a token service's settings with ``edges`` rules, as many files as teams have."""
+    """Write a token service's settings with ``edges`` rules, in one file per team."""
     login = {"issuer": LOGIN, "jwks": f"{LOGIN}/keys", "tls": {"peer": "spiffe://acme.example/login"}}
     login |= {"profile": "oidc-access-token", "scope_from": {"claim": "scope", "map": {"call": ["agent.call"]}}}
     own = {"issuer": "https://sts.acme.example", "keys": {"directory": "/keys"}, "login_issuers": [login]}
@@ -63,7 +63,7 @@ def measure(kind: str, rows: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write = write_sts if kind == "edges" else write_sidecar
-        if not (child := os.fork()):  # what it frees would hide what settings keep
+        if not (child := os.fork()):  # in a child: memory that writing frees would distort the measurement
             write(folder, rows)
             os._exit(0)
         os.waitpid(child, 0)
@@ -81,7 +81,7 @@ def measure(kind: str, rows: int) -> None:
 
 
 def resident_kib() -> int:
-    """Return the resident memory of this process, without what only garbage holds."""
+    """Return the resident memory of this process in KiB, after a garbage collection."""
     gc.collect()
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["VmRSS"].split()[0])

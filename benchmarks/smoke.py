@@ -22,7 +22,7 @@ MAX_RATIO: Final = {  # scenario: CPU per request of the sidecar, relative to a 
     ("new-connection", "haproxy"): 6.0,
     ("day-50", "haproxy"): 15.0,
 }
-MAX_IDLE_MIB: Final = 60.0  # before the two seconds that unused code stays resident, too
+MAX_IDLE_MIB: Final = 60.0  # includes unused code, which stays resident for two seconds
 MAX_CONNECTION_KIB: Final = 90.0
 SMOKE: Final = (
     "memory-0",
@@ -45,7 +45,7 @@ class Verdict:
 
     @property
     def kept(self) -> bool:
-        """True if the limit is kept."""
+        """True if the value is within the limit."""
         return self.value is not None and self.value <= self.limit
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Verdict:
 
 
 def needed(scenario: str, peer: str) -> bool:
-    """Tell if a limit compares with this peer in this scenario. The base is in every table."""
+    """Return True if a limit needs this peer in this scenario. The base is always needed."""
     return peer in {_SUBJECT, BASE} or (scenario, peer) in MAX_RATIO
 
 

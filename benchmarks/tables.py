@@ -47,7 +47,7 @@ class Row:
     per_second: float = 0
     kernel_share: float | None = None  # of the CPU time, with the warm-up
     native_share: float | None = None  # of the requests
-    core_free: float | None = None  # share of the proxies' core that nobody used
+    core_free: float | None = None  # idle share of the proxies' core
     process_us: Mapping[str, float] = field(default_factory=dict)  # CPU per request, where there are several
     remarks: tuple[str, ...] = ()
 
@@ -74,7 +74,7 @@ def table_of(samples: Sequence[Sample], scenario: Scenario, peers: Sequence[str]
 
 
 def tells_latency(scenario: Scenario) -> bool:
-    """Tell if the p99 is a figure of interest: a schedule, a flood beside the load, or very many connections."""
+    """Return True if the table has the p99: for a schedule, a flood beside the load, or very many connections."""
     return scenario.measure == "cpu" and bool(scenario.rate or scenario.beside or scenario.connections >= _MANY)
 
 
@@ -88,7 +88,7 @@ def _latencies(samples: Sequence[Sample], scenario: Scenario, peer: str, share: 
 
 
 def _added(samples: Sequence[Sample], scenario: Scenario, peer: str, share: float) -> Spread | None:
-    """Return the latency above that of no proxy in the same round, at this percentile."""
+    """Return the latency that the proxy adds to a direct call in the same round, at this percentile."""
     own, direct = (_latencies(samples, scenario, name, share) for name in (peer, DIRECT))
     return spread([own[number] - direct[number] for number in sorted(own.keys() & direct.keys())])
 
@@ -96,7 +96,7 @@ def _added(samples: Sequence[Sample], scenario: Scenario, peer: str, share: floa
 def relative(
     samples: Sequence[Sample], scenario: Scenario, peer: str, other: str, *, judge: str = BASE
 ) -> Spread | None:
-    """Return one peer's figure relative to another's in the same rounds; None if that of ``judge`` spread too wide."""
+    """Return a peer's figure relative to another's in the same rounds; None if the figure of ``judge`` varies widely."""
     rounds = sorted({sample.round for sample in samples if sample.scenario == scenario.name})
     if refusal(_column(samples, scenario, judge, rounds)) is not None:
         return None
@@ -158,7 +158,7 @@ def _by_process(own: Sequence[Sample]) -> dict[str, float]:
 
 
 def _column(samples: Sequence[Sample], scenario: Scenario, peer: str, rounds: Sequence[int]) -> list[float | None]:
-    """Return the figure in each round. Memory at rest is that of the first round: later, everything was in use."""
+    """Return the figure of each round. For idle memory only the first round counts, before any load."""
     found = {
         sample.round: figure_of(sample, scenario.measure)
         for sample in samples

@@ -1,6 +1,6 @@
 """``python -m benchmarks.workload_api``: a SPIFFE Workload API with the authority of a run, for peers without files.
 
-Each process of our user gets the one SPIFFE ID. It serves until SIGTERM, and listens on a port once it does.
+Each process of our user gets the same SPIFFE ID. Serves until SIGTERM; once ready, it also listens on a TCP port.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class World:
         return f"127.0.0.1:{self.port(name)}"
 
     def port(self, name: str) -> int:
-        """Return the port of one listener, always the same for a name."""
+        """Return the port of a listener; the same name always has the same port."""
         return self.ports.of(name)
 
     def tokens(self, count: int, **changes: object) -> list[str]:
@@ -109,7 +109,7 @@ class World:
         return self.ports.name_of(int(address.rpartition(":")[2]))
 
     def logins(self, count: int, **changes: object) -> list[str]:
-        """Make users' access tokens, each different, as the same issuer gives them to the front app."""
+        """Make different users' access tokens, as the issuer would issue them to the front app."""
         client = {"azp": CLIENT_ID, "client_id": CLIENT_ID, "aud": CLIENT_ID, "scope": LOGIN_SCOPE}
         tokens = []
         for number in range(count):
@@ -119,7 +119,7 @@ class World:
         return tokens
 
     def token_file(self, name: str, tokens: list[str]) -> Path:
-        """Write the tokens for the load generator, one a line."""
+        """Write the tokens for the load generator, one per line."""
         path = self.folder / name
         path.write_text("\n".join(tokens) + "\n")
         path.chmod(0o600)
@@ -185,7 +185,7 @@ def write_chained_identity(authority: TrustDomainAuthority, spiffe_id: str, fold
 
 
 def leaves(world: World, spiffe_id: str, count: int) -> Path:
-    """Write this many certificates of one workload, as its replicas have them. All have its one key."""
+    """Write ``count`` certificates of one workload, as its replicas would have; all have the same key."""
     path = world.folder / f"{spiffe_id.rpartition('/')[2]}-{count}.leaves"
     if not path.exists():
         key = load_pem_private_key(world.identities[spiffe_id].key.read_bytes(), None)

@@ -1,4 +1,4 @@
-"""The transports for httpx, without httpx: ``httpx`` and ``httpx2`` have one interface and are two libraries."""
+"""Transports for the two libraries ``httpx`` and ``httpx2``, which share one interface; imports neither."""
 
 from __future__ import annotations
 

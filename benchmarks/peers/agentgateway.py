@@ -1,6 +1,6 @@
 """agentgateway on one thread: mTLS, the token's signature and claims, a rule on the tool of MCP.
 
-No registry has it: give a binary. Its configuration follows its documentation; it was not run here for want of one.
+It is in no registry: name a binary. The configuration follows its documentation and was never run, without a binary.
 """
 
 from __future__ import annotations

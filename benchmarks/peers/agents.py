@@ -1,4 +1,4 @@
-"""Agents in the middle of a chain, which pass on the credential that they were given (``native/relay.c``)."""
+"""Agents in the middle of a chain, which forward the credential of their caller (``native/relay.c``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.world import FIRST, FRONT, SECOND, TOOL, World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """One process of a chain, and its neighbours. The entry has no caller and no agent, the tool no next one."""
+    """A process of a chain, and its neighbours. The entry has no caller and no agent; the tool has no next process."""
 
     process: str
     own: str

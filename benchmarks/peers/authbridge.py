@@ -1,7 +1,7 @@
 """AuthBridge as a proxy-sidecar: mTLS by its own SPIFFE client, the token's signature and claims, no cache of tokens.
 
-It comes from no registry. Build ``authbridge-lite`` from its repository, as its Dockerfile does. Its health check has a
-fixed port, so one runs at a time in a network namespace.
+It is in no registry. Build ``authbridge-lite`` from its repository, as its Dockerfile does. Its health check has a
+fixed port, so a network namespace can run only one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def lite() -> Peer:
 
 
 def workload_api(world: World) -> Part:
-    """The Workload API that it gets its identity from: one a node, and counted nowhere."""
+    """Return the Workload API for its identity: one per node, and not counted."""
     key = world.folder / "authority.key"
     certificate = world.folder / "authority.pem"
     write_whole(key, key_pem(world.authority.current.key), private=True)

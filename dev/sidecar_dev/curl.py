@@ -121,7 +121,7 @@ class Shell:
 
 
 def as_workload(name: str) -> Sequence[str]:
-    """curl's options for calling with a workload's SVID."""
+    """Return curl's options for a call with a workload's SVID."""
     folder = f"svids/{name}"
     return ("--cert", f"{folder}/svid.pem", "--key", f"{folder}/svid_key.pem", "--cacert", f"{folder}/bundle.pem")
 

@@ -38,7 +38,7 @@ Look = Callable[[socket.socket], First]
 
 
 def first_of_tls(accepted: socket.socket) -> First:
-    """Peek at a non-blocking socket: the first TLS record."""
+    """Return the state of the first TLS record on a non-blocking socket, without consuming it."""
     data = _peek(accepted)
     if isinstance(data, First):
         return data

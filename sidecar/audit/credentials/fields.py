@@ -31,8 +31,8 @@ class Field:
     """A value with its name and place. ``group``: equal for values that belong together, as in one env list.
 
     ``kind``: set if the format determines it. ``identity``: parts of the name of a credential whose value the file
-    does not hold; ``value`` is then empty. ``hidden``: further parts of secrets, for masking. ``cut``: True marks no
-    field, but that a reader stopped at ``MAX_FIELDS``.
+    does not hold; ``value`` is then empty. ``hidden``: further parts of secrets, for masking. ``cut``: True for a mark
+    in place of further fields, after a reader stopped at ``MAX_FIELDS``.
     """
 
     name: str
