@@ -96,7 +96,7 @@ def _added(samples: Sequence[Sample], scenario: Scenario, peer: str, share: floa
 def relative(
     samples: Sequence[Sample], scenario: Scenario, peer: str, other: str, *, judge: str = BASE
 ) -> Spread | None:
-    """Return a peer's figure relative to another's in the same rounds; None if the figure of ``judge`` varies widely."""
+    """Return a peer's figure relative to another's in the same rounds; None if that of ``judge`` varies widely."""
     rounds = sorted({sample.round for sample in samples if sample.scenario == scenario.name})
     if refusal(_column(samples, scenario, judge, rounds)) is not None:
         return None

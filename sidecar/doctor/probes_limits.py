@@ -113,7 +113,7 @@ def _requester(found: Examination, lawful: Draft) -> Script[None]:
 
 
 def _life(found: Examination, lawful: Draft) -> Script[None]:
-    """Exchange the subject's and hop 1's tokens again, some seconds later: a new life shows in the claims."""
+    """Repeat the exchanges of hops 1 and 2 some seconds later: their expiry shows whether each starts a new life."""
     yield Wait(found.case.wait_s)
     yield from found.exchange(Probe.LATER_FIRST, lawful)
     hop_2 = found[Probe.HOP_2]

@@ -162,7 +162,7 @@ class RequestReader(HeadBuffer):
         return head, size, rest
 
     def _read_new(self, data: bytes) -> tuple[Request, int, bytes] | None:
-        """Read a head with the grammar."""
+        """Read a head of no known shape. Arguments and result as for ``read``."""
         grammar = self._grammar
         match = grammar.match(data, 0, self.ordinary) if self.fresh else None
         if match is not None:  # most heads arrive whole
@@ -306,7 +306,7 @@ class AnswerReader:
         return head, content
 
     def _read_new(self, data: bytes) -> tuple[Response | None, bytes]:
-        """Read a head with the grammar; return (the head, the bytes after it), or (None, b"") until complete."""
+        """Read a head of no known shape; return (the head, the bytes after it), or (None, b"") until it is complete."""
         grammar, heads = self._grammar, self._heads
         match = grammar.match(data, 0, heads.ordinary) if heads.fresh else None
         if match is not None:  # most heads arrive whole

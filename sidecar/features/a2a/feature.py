@@ -84,7 +84,7 @@ class A2aInbound(InboundSide):
         return forwarding_of(way, operation, self._bindings, policy)
 
     def warm(self, side: WarmSide) -> WarmA2aInbound:
-        """Return what the gate of a side does with messages."""
+        """Return the handler of messages for the native engine."""
         from sidecar.features.a2a.warm import WarmA2aInbound
 
         return WarmA2aInbound(side, self._bindings)
@@ -134,7 +134,7 @@ class A2aOutbound(OutboundSide):
         note_refusal(answer, entry)
 
     def warm(self, side: WarmSide) -> WarmA2aOutbound:
-        """Return what the gate of a side does with messages."""
+        """Return the handler of messages for the native engine."""
         from sidecar.features.a2a.warm import WarmA2aOutbound
 
         return WarmA2aOutbound(side)

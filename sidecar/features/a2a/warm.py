@@ -62,7 +62,7 @@ class TaskMessage(WarmMessage):
 
 
 class WarmA2aInbound:
-    """Messages to the agent."""
+    """Handler of messages to the agent."""
 
     new_operation: Final = A2aOperation
 
@@ -96,7 +96,7 @@ class WarmA2aInbound:
 
 
 class WarmA2aOutbound:
-    """Messages to next hops."""
+    """Handler of messages to next hops."""
 
     new_operation: Final = A2aOperation
 

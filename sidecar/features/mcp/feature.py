@@ -58,7 +58,7 @@ class McpInbound(InboundSide):
         return forwarding_of(way, session, operation)
 
     def warm(self, side: WarmSide) -> WarmMcpInbound:
-        """Return what the gate of a side does with messages."""
+        """Return the handler of messages for the native engine."""
         from sidecar.features.mcp.warm import WarmMcpInbound
 
         return WarmMcpInbound(side, self._session_ids)
@@ -72,7 +72,7 @@ class McpOutbound(OutboundSide):
         return McpOperation()
 
     def warm(self, side: WarmSide) -> WarmMcpOutbound:
-        """Return what the gate of a side does with messages."""
+        """Return the handler of messages for the native engine."""
         from sidecar.features.mcp.warm import WarmMcpOutbound
 
         return WarmMcpOutbound(side)

@@ -41,7 +41,7 @@ class SessionMessage(WarmMessage):
         self.session = session
 
     def answered(self, status: int, told: bytes | None, _body: bytes) -> bytes | None:
-        """Return the line by which the peer knows the session that the agent ``told``; None: the agent told none."""
+        """Return the header line with the peer's id of the session that the agent ``told``; None: it told none."""
         if told is None:
             return None
         shown = self.session.shown_to_peer([told], status)
@@ -53,7 +53,7 @@ class SessionMessage(WarmMessage):
 
 
 class WarmMcpInbound:
-    """Messages to the agent."""
+    """Handler of messages to the agent."""
 
     new_operation: Final = McpOperation
 
@@ -69,7 +69,7 @@ class WarmMcpInbound:
     def passed(
         self, found: OperationRead, head: Request, permit: Permit, now: int, handed_over: Callable[[], None]
     ) -> Passed | None:
-        """Return how the native engine forwards a permitted message; None: Python cuts the list in its answer.
+        """Return how the native engine forwards a permitted message; None: Python must cut the list in its answer.
 
         Raises:
             Denied: as ``session_of``.
@@ -81,7 +81,7 @@ class WarmMcpInbound:
 
 
 class WarmMcpOutbound:
-    """Messages to next hops, whose own sidecars know the sessions."""
+    """Handler of messages to next hops. Session ids pass unchanged: the next hop's own sidecar replaces them."""
 
     new_operation: Final = McpOperation
 

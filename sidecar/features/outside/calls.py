@@ -125,7 +125,7 @@ class OutsideCalls:
     def tunnel(
         self, stream: Stream, head: Request, route: ConnectRoute, snapshot: Snapshot, entry: Entry
     ) -> Journey[None]:
-        """Serve a CONNECT: an opaque tunnel to a listed host and port, for the request behind its handle.
+        """Serve a CONNECT: an opaque tunnel to a listed host and port. Its handle names the inbound request.
 
         Raises:
             SidecarError: as ``decide_connect``, ``_authority_of_tunnel`` and ``TunnelForwarding``; or the connection to

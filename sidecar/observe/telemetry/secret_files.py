@@ -1,4 +1,4 @@
-"""Secrets of the telemetry settings, each the one line of a file."""
+"""Secrets of the telemetry settings. Each is read from a file, which holds it on a single line."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ class InFlight(NamedTuple):
         return Sent(stream, head, entry, origin, forwarding, trace)
 
     def wait_for_answer(self, journey: Journey[None], kind: type[Forwarding], *arguments: Any) -> None:
-        """Make the ghost of the forwarding a ``kind(*arguments)``, and let ``journey`` wait for its answer."""
+        """Turn the ghost of the forwarding into ``kind(*arguments)``, and let ``journey`` wait for its answer."""
         (caller, upstream, _), (stream, _, forwarding) = self.connections, self.ghosts
         forwarding.__class__ = kind
         kind.__init__(forwarding, *arguments)
