@@ -104,7 +104,7 @@ class FileWatcher:
             one.retry_s = min(max(2 * one.retry_s, self._poll_s), MAX_RETRY_S) if error.transient else 0.0
             one.retry_at = time.monotonic() + one.retry_s if error.transient else None
             for problem in error.problems:
-                _LOG.warning("reload refused; the settings in force stay", extra=_fields(one, problem))
+                _LOG.warning("reload refused; the old state stays in force", extra=_fields(one, problem))
         else:
             one.retry_s, one.retry_at = 0.0, None
             self._log.metrics.reloaded(one.what, ok=True)

@@ -37,7 +37,7 @@ class Answer:
         """The answer in a few words."""
         if self.status == 0:
             return "no handshake"
-        error = self.body.get("error")  # of OAuth a word, of JSON-RPC an object whose reason is told already
+        error = self.body.get("error")  # OAuth: a word; JSON-RPC: an object, whose reason is in ``reason``
         told = error if isinstance(error, str) else None
         return " ".join(str(part) for part in (self.status, self.reason, told) if part)
 

@@ -22,7 +22,7 @@ _LAST_LINES: Final = 12
 _PORTS: Final = range(20_032, 32_768)  # below Linux's default range for outgoing connections
 _BLOCK: Final = 64  # ports; more than a mesh needs
 _locks: Final[list[socket.socket]] = []  # the first port of each of our blocks, bound while we live
-_left: Final[list[int]] = []  # of our blocks
+_left: Final[list[int]] = []  # ports of our blocks that are not in use yet
 
 
 class ProcessError(Exception):

@@ -57,5 +57,5 @@ def tracing_problems(file: SidecarFile, platform: Platform | None) -> Iterator[P
 def _installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ModuleNotFoundError:  # of a package above it
+    except ModuleNotFoundError:  # a parent package is missing
         return False

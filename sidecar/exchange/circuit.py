@@ -31,7 +31,7 @@ class Failure(Enum):
     """Kinds of failures of an endpoint."""
 
     UNREACHED = auto()  # nothing was sent
-    SILENT = auto()  # to this subject at least
+    SILENT = auto()  # no answer, at least for this subject
     ANSWERED = auto()  # the endpoint said itself that it cannot serve
 
 

@@ -27,7 +27,7 @@ from sidecar.identity.endpoint import EndpointAnswer, Trouble
 MAX_REPLICAS: Final = 4  # each gets a part of an exchange's time, and has metrics of its own
 CANNOT_SERVE: Final = frozenset({502, 503, 504})
 _NO_ANSWER: Final = frozenset({Reason.STS_UNAVAILABLE, Reason.STS_TIMEOUT, Reason.STS_IDENTITY})
-_OURS: Final = frozenset({Reason.NOT_READY, Reason.OVERLOADED})  # these tell nothing of the endpoint
+_OURS: Final = frozenset({Reason.NOT_READY, Reason.OVERLOADED})  # our own failures: they say nothing about the endpoint
 
 
 class Caller(Protocol):

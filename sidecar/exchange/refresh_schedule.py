@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-LAST_PART: Final = 0.2  # of a token's life: used in it, the token is refreshed
-LEAST_S: Final = 5  # for an exchange, a failed one and another
+LAST_PART: Final = 0.2  # of a token's life, in which a use refreshes it
+LEAST_S: Final = 5  # time for a failed exchange and another one
 _MOST_PART: Final = 0.5  # a token that lives for seconds serves half of them first
 _SPREAD: Final = 0.25
-_RETRY_PART: Final = 0.25  # of what is left: retries get closer together, and stay few
+_RETRY_PART: Final = 0.25  # of the remaining time: retries become more frequent, but stay few
 _LEAST_RETRY_S: Final = 2
 
 

@@ -94,7 +94,7 @@ class RevocationList:
         self._etag: str | None = None
         self._judged_at = 0  # when the ends of revocations were last compared with the clock
         self._complete_at: float | None = None
-        self.lag_s = 0.0  # by which the newest answer was behind
+        self.lag_s = 0.0  # delay of the newest answer
 
     @property
     def age_s(self) -> float | None:
@@ -130,7 +130,7 @@ class RevocationList:
                 raise RevocationsError(f"status {answer.status}")  # noqa: TRY301
         except (SidecarError, RevocationsError) as error:
             if self.last_error != str(error):
-                _log.warning("no revocations", extra={"issuer": self.settings.issuer, "why": str(error)})
+                _log.warning("no valid list of revocations", extra={"issuer": self.settings.issuer, "why": str(error)})
             self.last_error = str(error)
             return
         self.last_error = None
@@ -158,7 +158,7 @@ class RevocationList:
 
     def _count(self, knowledge: Knowledge, asked_at: float) -> None:
         """Advance the time up to which the list is complete; it never goes back. Reconnect from a lagging replica."""
-        replayed_s = self._wall() - knowledge.issued_at - SKEW_S  # above 0: older than clocks may differ
+        replayed_s = self._wall() - knowledge.issued_at - SKEW_S  # positive: clock skew does not explain the age
         self.lag_s = knowledge.lag_s + max(0.0, replayed_s)
         if self._complete_at is None or asked_at - self.lag_s > self._complete_at:
             self._complete_at = asked_at - self.lag_s

@@ -30,7 +30,7 @@ def passes_observed(record: Record, policy: Policy, reason: str) -> bool:
 def _request(record: Record, policy: Policy, denied: Denied) -> None:
     route = policy.inbound.find(record.method or "", canonical_target((record.path or "").encode()).path)
     now = time_of(record)
-    if denied.reason is Reason.NO_CLIENT_CERT:  # it came to `inbound.plain`: no policy says if that is open
+    if denied.reason is Reason.NO_CLIENT_CERT:  # it came to `inbound.plain`; the policy does not say if that is open
         if record.decision != "observed_deny" or now >= route.observe_until:
             raise denied
         return

@@ -47,7 +47,7 @@ class BaseSource(ABC):
         self._clock = clock
         self._identity: Identity | None = None
         self._waiting: X509Update | None = None  # good, except that its SVID is not valid yet
-        self._mixed = False  # in use are an earlier SVID and the bundles of an update whose own SVID is unusable
+        self._mixed = False  # True: an earlier SVID is used with the bundles of an update whose SVID is unusable
         self._withdrawn = False
         self._withdrawals = 0
         self._connected = False
@@ -187,7 +187,7 @@ class BaseSource(ABC):
         self.counts.generations = identity.number
         if ambiguous:
             _log.warning(
-                "authorities share a name and key identifiers do not tell them apart, their SVIDs may be refused",
+                "CA certificates share a name, and no key identifier tells them apart: their SVIDs may be refused",
                 extra={"trust_domains": sorted(ambiguous)},
             )
 

@@ -32,7 +32,7 @@ _CLIENT_KEY_EXCHANGE: Final = 16
 _MESSAGE_HEADER: Final = 4
 _KINDS: Final = (_CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA)
 _BEGINNINGS: Final = frozenset(bytes([kind, 3]) for kind in _KINDS)  # type, and the first byte of any version
-_HEADER_OF: Final = struct.Struct(">2sxH").unpack_from  # these two, and the length
+_HEADER_OF: Final = struct.Struct(">2sxH").unpack_from  # these two bytes, and the length
 
 Check = Callable[[tuple[bytes, ...]], object]  # raises Denied
 

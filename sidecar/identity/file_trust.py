@@ -74,7 +74,7 @@ class FileTrust:
         context = ScreenedContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
         context.sslobject_class = ScreenedSSLObject
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION  # its certificates would come after the screen is gone
+        context.options |= ssl.OP_NO_RENEGOTIATION  # the screen would not see its certificates
         context.set_ciphers(_CIPHERS)
         context.screen_certificates()
         context.load_verify_locations(cafile=self._ca_file)

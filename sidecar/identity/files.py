@@ -46,7 +46,7 @@ class FileSettings:
     ``jwt_svids``: a file for each audience that needs a JWT-SVID. ``jwt_bundles``: spiffe-helper's file.
     """
 
-    py_spiffe: ClassVar[bool] = False  # that reads no files
+    py_spiffe: ClassVar[bool] = False  # py-spiffe reads no files
 
     certificate: Path
     key: Path

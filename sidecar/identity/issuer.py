@@ -221,7 +221,7 @@ class Issuer:
             self._fetching = False
         self._replace(keys)
         self._on_fetched()
-        if not self.ever_had_keys:  # it has just started; while we are not ready, no call meets unknown keys
+        if not self.ever_had_keys:  # the issuer has just started; we are not ready yet, so no call needs its keys
             return EMPTY_RETRY_S
         return refresh_delay(self.settings, answer.cache_control, jitter=jitter())
 

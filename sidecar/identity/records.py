@@ -184,7 +184,7 @@ def _certificates_in(body: bytes, *, encrypted: bool, most: int) -> tuple[bytes,
         at = start + (body[at] << 16 | body[at + 1] << 8 | body[at + 2])
         found.append((start, at))
         if encrypted:
-            at += 2 + (body[at] << 8 | body[at + 1])  # extensions of the entry
+            at += 2 + (body[at] << 8 | body[at + 1])  # skip the entry's extensions
         if at > end:
             raise IndexError
     if encrypted and len(found) <= most:

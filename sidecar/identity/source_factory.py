@@ -27,6 +27,8 @@ def source_of(settings: IdentitySettings, *, jwt_bundles: bool = False) -> Ident
         from sidecar.identity.py_spiffe import PySpiffeSource  # an extra, which costs 22 MiB with its threads
 
         return PySpiffeSource(settings)
-    from sidecar.identity.workload_api import WorkloadApiSource  # gRPC's 4 MiB, which a reader of files need not hold
+    from sidecar.identity.workload_api import (
+        WorkloadApiSource,
+    )  # loads gRPC, 4 MiB that a reader of files does not need
 
     return WorkloadApiSource(settings)

@@ -116,7 +116,7 @@ class AccessLog:
         self._second_at = -_SECOND  # in microseconds; the second of the cached text
         self._second_text = ""  # with a placeholder for the fraction
         self._closed = False
-        self._refused_after = self._refusals = 0  # since the sink wrote and half of the log was free
+        self._refused_after = self._refusals = 0  # since the sink last wrote and half of the log was free
         metrics.in_flight = self._in_flight
         metrics.records = lambda: sink_metrics(self.waiting_bytes, self.filling)
 

@@ -90,7 +90,7 @@ class Metrics:
         self.uncountersigned: Callable[[], int] | None = None  # records since the last checkpoint; None: never any
         self.revocations: Callable[[], Mapping[str, int]] = dict  # in force, by kind
         self.deny_file: Callable[[], Mapping[str, Any] | None] = lambda: None  # None: the settings name no file
-        self.revocation_book: Callable[[], float] | None = None  # used share of its room; None: there is no book
+        self.revocation_book: Callable[[], float] | None = None  # used share of its capacity; None: there is no book
         self.revocation_ages: Callable[[], Mapping[str, float]] = dict  # by issuer
         self.replicas: Callable[[], Mapping[str, int]] | None = None  # by state; None: there is no book
         self.replica_failures: Callable[[], int] = lambda: 0

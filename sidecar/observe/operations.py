@@ -72,9 +72,9 @@ def report_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any])
     if isinstance(error, RuntimeError) and _WRITE_AFTER_RESET in str(error):
         _log.info("a peer reset its connection during a write")
     elif isinstance(error, ConnectionError | ssl.SSLError) and where == _NOBODY_WAITS:
-        _log.info("a handshake failed that was no longer awaited", extra={"error": type(error).__name__})
+        _log.info("a handshake failed after its caller had given up", extra={"error": type(error).__name__})
     elif isinstance(error, MemoryError) and where.startswith(_ENDS_A_CONNECTION):
-        _log.warning("no memory for a connection, which ends")
+        _log.warning("out of memory: a connection is closed")
     else:
         _log.error("unexpected error in the event loop", exc_info=error, extra={"where": context.get("message")})
 

@@ -83,7 +83,7 @@ class Pages:
         try:
             page = await make()
         except Exception:  # noqa: BLE001 - a bug costs one request, and is visible
-            _log.exception("a page of ours could not be made")
+            _log.exception("answering a request for a page failed")
             page = Page(b"500: Internal Server Error", 500)
         _give(stream, page)
 

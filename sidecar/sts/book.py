@@ -20,9 +20,9 @@ from sidecar.sts.orders import MAX_BOOK_BYTES, Action, Order, order_of_row
 ROOM_FOR_OPERATORS: Final = 2_000  # revocations
 ROOM_FOR_EVENTS: Final = MAX_REVOCATIONS - ROOM_FOR_OPERATORS
 ROOM_OF_ONE: Final = 1_000  # of one operator
-RESERVE: Final = 500  # of the operators' room, for those who have few
+RESERVE: Final = 500  # part of the operators' room, kept for operators with few orders
 RESERVED_EACH: Final = 25
-MAX_JUMP: Final = 2**32  # of another replica's number: more orders than any token service has
+MAX_JUMP: Final = 2**32  # largest jump to another replica's number: no token service has as many orders
 MAX_STEP: Final = 2**20  # above MAX_JUMP, so that a malicious replica cannot raise the numbers until readers refuse
 _LISTED_EACH: Final = 400  # bytes on average, so that 10,000 with their lifts fit into the 8 MiB of a list
 _BYTES_EACH: Final = MAX_BOOK_BYTES // (2 * MAX_REVOCATIONS)  # on average; the other half is for lifts

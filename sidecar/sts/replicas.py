@@ -123,7 +123,7 @@ class Replicas:
         try:
             await self._register.keep_again()
         except Unavailable as error:
-            _LOG.debug("the orders still cannot be kept", extra={"why": error.detail})
+            _LOG.debug("the orders still cannot be written to the disk", extra={"why": error.detail})
         else:
             self._register.peers.kept_again(urls)
 

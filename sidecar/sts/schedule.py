@@ -36,8 +36,8 @@ MOUNT_LAG_S: Final = 120  # a kubelet looks at its Secrets every minute, and its
 REFRESH_S: Final = 300  # a fetch that fails is tried again in this time; sidecars may also fetch less often
 ANNOUNCE_S: Final = MOUNT_LAG_S + KEYS_MAX_AGE_S + REFRESH_S
 GRACE_S: Final = 120  # beyond a token's life: consumers' leeway, and replicas whose clocks differ; 60 s each
-LATE_S: Final = 86_400  # after its time, that a key may be added
-SKEW_S: Final = 60  # of the clock that named the first key: it signs that much before its time, as no other can
+LATE_S: Final = 86_400  # a key may be added up to this long after its time
+SKEW_S: Final = 60  # tolerated of the clock that named the first key: only this key may sign so long before its time
 EPHEMERAL_PERIOD_S: Final = 86_400
 
 
@@ -133,7 +133,7 @@ class KeySchedule:
         fresh = tuple(replace(one, held_until=held.get(one.key.kid, until)) for one in keys)
         signer = self.signer_at(now)
         floor = self.floor
-        if signer is not None:  # its file may have been renamed
+        if signer is not None:  # renaming its file may have changed its time
             floor = next((one.signs_from for one in fresh if one.key.kid == signer.key.kid), signer.signs_from)
         return replace(self, keys=fresh, floor=floor)
 

@@ -50,8 +50,8 @@ class State(Enum):
 
     IDLE = "idle"  # another request may be sent
     ASKING = "asking"  # a request has begun, none of it is written
-    SENDING = "sending"  # the beginning of a request is written
-    ENDING = "ending"  # the request is complete, and its end is not written
+    SENDING = "sending"  # a request is written in part
+    ENDING = "ending"  # the request is complete, but not fully written
     ASKED = "asked"  # the request is written
     QUIET = "quiet"  # waits for a short silence before the next request
     RAW = "raw"  # both directions are raw bytes

@@ -352,7 +352,7 @@ class ServerConnection(asyncio.Protocol):
         if rest is None:
             self.rest = data
             return False
-        if self.teardown.phase >= Phase.LINGERING:  # by its sink
+        if self.teardown.phase >= Phase.LINGERING:  # the sink ended the connection
             return False
         self.rest = rest
         if rest and stream.intake is intake:  # more of the body than one iteration's share
@@ -550,7 +550,7 @@ class ServerConnection(asyncio.Protocol):
         elif self._reader.held:
             if now - self._head_began_at > self._limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
-        elif not self._early and self._idle_too_long(now) and not unread(self.transport):  # else the delay is ours
+        elif not self._early and self._idle_too_long(now) and not unread(self.transport):  # unread bytes: we are late
             self._close_idle()
 
     def _why_slow(self, now: float) -> str:
@@ -591,7 +591,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _sweep_body(self, stream: H1Stream, now: float) -> None:
         limits, pace = self._limits, self._body_pace
-        if RULES[stream.kind].stays_open or not stream.waits_for_body or self.rest:  # else the delay is ours
+        if RULES[stream.kind].stays_open or not stream.waits_for_body or self.rest:  # the client is not late
             pace.begin(now, stream.bytes_in)
         elif pace.lasts(now, stream.bytes_in, limits.min_rate * limits.body_timeout_s) > limits.body_timeout_s:
             stream.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))

@@ -190,7 +190,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             self._lose(lambda stream_id: stream_id > last, unseen=True)
             return False
         events = self._read_paused(frame) if self.writing_paused else self._session.read(frame.data)
-        if not events and frame.ends_head:  # on a reset stream: decompression still cost CPU
+        if not events and frame.ends_head:  # a head on a reset stream: decompressing it cost CPU
             if self._late_heads:
                 self._late_heads -= 1
             else:

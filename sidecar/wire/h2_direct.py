@@ -124,7 +124,7 @@ class DirectConnection(H2Connection):
 
     def _read_request(self, frame: bytes) -> list[Any] | None:
         """Read the head of a new request. No block is unended then: ``FrameReader`` admits nothing inside one."""
-        stream_id = int.from_bytes(frame[5:9])  # with the reserved bit it is none of ours
+        stream_id = int.from_bytes(frame[5:9])  # has the reserved bit; an id with it set is left to h2
         if not (stream_id & 1 and self.highest_inbound_stream_id < stream_id < 1 << 31):
             return None
         if not self._admits():

@@ -227,7 +227,7 @@ class FrameReader:
         del buffer[:end]
         frame = _new_frame((kind, flags, stream_id & 0x7FFFFFFF, data))
         if kind == _HEADERS and flags & END_HEADERS and not self._block and length <= self._max_block:
-            self._control.earn(CONTROL_PER_CONTENT)  # as below: a head in one frame
+            self._control.earn(CONTROL_PER_CONTENT)  # as in ``_count``, for a head in one frame
         else:
             self._count(frame, length, now)
         return frame

@@ -82,7 +82,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             self._block_bytes += len(frame.data)
         asked = False
         events = self._session.read(frame.data)
-        if not events and frame.ends_head:  # on a stream that was reset: it costs its decompression
+        if not events and frame.ends_head:  # a head on a reset stream: decompressing it cost CPU
             self._block_bytes = 0
             self._reader.count_reset(self._moved_at)
         for event in events:

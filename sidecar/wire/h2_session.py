@@ -137,7 +137,7 @@ class Session(DirectConnection):
             raise H2Error(error.error_code, fault, told=True) from None
         if settings:
             self._forget_table_sizes()
-            self._looks_at = 0  # they may change the limit of streams
+            self._looks_at = 0  # look at the streams again: settings may change their limit
         return events
 
     def _forget_table_sizes(self) -> None:

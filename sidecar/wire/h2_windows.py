@@ -46,7 +46,7 @@ class Windows(Generic[S]):
             del pending[:size]
             left -= size
             session.send_content(stream_id, data, ends=ends and not pending)
-            if size >= _ENOUGH or not pending:  # else a window that opens by a few bytes would earn the next one
+            if size >= _ENOUGH or not pending:  # a peer gets no credit for windows of a few bytes
                 self._reader.sent_content()
         if pending:
             self.waiting.setdefault(stream_id, stream)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sidecar.wire.upstream import Upstream
 
 GOODBYE_S: Final = 0.5  # a withdrawn authority ends everything within a second, and is noticed within 0.25 s
-_LAST_WORDS_S: Final = 2.0  # for an upstream whose caller has ended its half
+_LAST_WORDS_S: Final = 2.0  # for the upstream's last data, after the caller has ended its half
 
 
 class _Lane:

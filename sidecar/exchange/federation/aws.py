@@ -72,7 +72,7 @@ def _credentials_of(answer: bytes) -> tuple[str, str, str, str]:
 
     if b"<!" in answer or not answer.isascii():  # a document type is where XML's entities come from
         raise refused("the answer is not acceptable XML")
-    try:  # as text: no encoding that it declares is looked up
+    try:  # parsed as text, so that a declared encoding is ignored
         root = ElementTree.fromstring(answer.decode())  # noqa: S314 - without a document type nothing can be expanded
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise refused("the answer is not XML") from error

@@ -94,7 +94,7 @@ class TelemetryExport:
             outlet.stop()
         joined = [outlet.join(max(0.0, ends_at - time.monotonic())) for outlet in outlets]
         if not all(joined):
-            _log.warning("the collector did not take everything before the stop")
+            _log.warning("telemetry is lost: the collector did not accept all of it before the stop")
         self._span_exporter.shutdown()  # type: ignore[no-untyped-call]
         if self._log_exporter is not None:
             self._log_exporter.shutdown()  # type: ignore[no-untyped-call]

@@ -119,7 +119,7 @@ class Server:
         """Serve on until the stop, but close each inbound connection after its answer."""
         if not self._leaving:
             self._leaving = True
-            _log.info("leaving: callers are told to use other replicas")
+            _log.info("leaving: each inbound connection closes after its answer")
             for listener in self.parts.listeners:
                 if listener.direction == "inbound" or listener.door:
                     listener.leave()
