@@ -36,13 +36,14 @@ COPY LICENSE [b]uild/native/*.whl wheels/
 RUN for wheel in wheels/*.whl; do \
       [ ! -e "$wheel" ] || python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-index --target /opt/sidecar/lib "$wheel"; \
     done
+COPY core core
 COPY sidecar sidecar
 COPY .ci/sbom.py .ci/
 # The root is read-only at run time: modules not compiled here would be compiled at every start. One process compiles them:
 # what it compiled before shows in the bytes. Each part gets its folders from the root on, all of one time: COPY keeps the
 # times of what it copies, and would give folders that it makes itself the time of day.
 ARG SOURCE_DATE_EPOCH=0
-RUN PYTHONPATH=/build python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/app . \
+RUN PYTHONPATH=/build python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/app ./core . \
  && rm -rf /opt/sidecar/app/bin \
  && mkdir /opt/sidecar/share \
  && python3 .ci/sbom.py /opt/sidecar/lib /opt/sidecar/app /opt/sidecar/native >/opt/sidecar/share/sbom.cdx.json \
@@ -59,8 +60,9 @@ ARG SOURCE_DATE_EPOCH=0
 COPY requirements/pretty.txt requirements/audit.txt requirements/
 RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m pip install -q --no-compile --require-hashes --only-binary :all: -r requirements/pretty.txt -r requirements/audit.txt --target /opt/sidecar/dev
+COPY audit audit
 COPY dev dev
-RUN PYTHONPATH=/build python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/dev ./dev \
+RUN PYTHONPATH=/build python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/dev ./audit ./dev \
  && rm -rf /opt/sidecar/dev/bin \
  && PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash /opt/sidecar/dev \
  && chmod -R a+rX,a-w /opt/sidecar/dev \

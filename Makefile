@@ -26,14 +26,14 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration budgets test soak mutants interop interop-readme interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke settings-size demo picture docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest test-core test-audit integration budgets test soak mutants interop interop-readme interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke settings-size demo picture docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: $(STAMP) ## Make .venv with every locked dependency
 
-$(STAMP): requirements/run.txt requirements/dev.txt pyproject.toml dev/pyproject.toml
+$(STAMP): requirements/run.txt requirements/dev.txt $(addsuffix pyproject.toml,core/ audit/ dev/) pyproject.toml
 	@$(PYTHON) .ci/preflight.py
 	@rm -rf $(VENV)
 	@echo "setup: making $(VENV)"
@@ -41,7 +41,7 @@ $(STAMP): requirements/run.txt requirements/dev.txt pyproject.toml dev/pyproject
 	@$(BIN)/python .ci/preflight.py pip
 	@echo "setup: installing locked dependencies (about a minute)"
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt -r requirements/dev.txt
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e dev
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e core -e audit -e . -e dev
 	@touch $@
 
 fmt: setup ## Format the code
@@ -61,7 +61,7 @@ imports: setup
 # xdist every worker would collect all of them, and a third process would read 30,000 reports.
 BESIDE := $(MAKE) --no-print-directory --keep-going -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 UNIT_WIRE := tests/wire tests/proxy tests/features tests/fuzz
-UNIT_CORE := tests/delegation tests/identity tests/exchange tests/sts
+UNIT_CORE := tests/core tests/identity tests/exchange tests/sts
 UNIT_AUDIT := tests/audit tests/explain tests/config tests/injector
 UNIT := unit-wire unit-core unit-audit unit-rest
 # A test that hangs inside C, where it hears no signal, is ended with its process, and named.
@@ -78,6 +78,13 @@ unit-audit: setup
 
 unit-rest: setup
 	@$(PYTEST) $(addprefix --ignore=,tests/integration tests/interop $(UNIT_WIRE) $(UNIT_CORE) $(UNIT_AUDIT))
+
+ALONE = @$(PYTEST) -q -p tests.alone --alone $(1) tests/$(1)
+test-core: setup ## Tests of the core's distribution, with everything else of this repository blocked
+	$(call ALONE,core)
+
+test-audit: setup ## Tests of the audit's distribution, without a sidecar
+	$(call ALONE,audit)
 
 unit: setup
 	@$(BESIDE) $(UNIT)
@@ -101,7 +108,7 @@ test: ## Every test that needs no foreign service; the budgets last, alone
 soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
 
-mutants: setup ## Drop each refusal, force each condition of the core, and list what no unit test notices (half an hour; ARGS="--only sidecar/delegation/act.py")
+mutants: setup ## Drop each refusal, force each condition of the core, and list what no unit test notices (half an hour; ARGS="--only core/delegation_core/act.py")
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
 interop-readme: setup ## README's commands in its order, in a fresh clone without cargo and with an empty home (pip; docker: ARGS="-k 'not compose'" where the engine has no bridge)
@@ -371,7 +378,7 @@ docs: setup ## Write the pages of commands, records, reasons, settings and metri
 	@$(BIN)/python -m sidecar.explain.docs docs
 	@$(BIN)/python -m sidecar.config.docs docs config
 	@$(BIN)/python -m sidecar.observe.docs docs
-	@$(BIN)/python -m sidecar.audit.selectors.docs docs/selectors.md
+	@$(BIN)/python -m delegation_audit.selectors.docs docs/selectors.md
 	@$(BIN)/python .ci/chart_docs.py helm/sidecar helm/sidecar-lib
 	@$(BIN)/python .ci/chart_schema.py helm/sidecar/values.schema.json
 	@$(BIN)/python .ci/cli_docs.py docs
@@ -410,4 +417,4 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o site.txt site.in
 
 clean: ## Remove what make made
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info dev/*.egg-info dev/build agent/*.egg-info agent/build
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info $(foreach one,core audit dev agent,$(one)/*.egg-info $(one)/build)

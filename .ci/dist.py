@@ -19,22 +19,26 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import native_wheel
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-DISTRIBUTIONS = (".", "dev", "agent")
+DISTRIBUTIONS = ("core", "audit", ".", "dev", "agent")
 LOCKS = {
     None: "run.txt",
     "audit": "audit.txt",
     "pretty": "pretty.txt",
     "clickhouse": "clickhouse.txt",
     "otel": "otel.txt",
-}  # by the extra that needs them
+}  # by the extra that needs them; None: the sidecar and the core, audit: its distribution
 _BACKEND = "import sys, setuptools.build_meta as backend; getattr(backend, sys.argv[1])(sys.argv[2])"
 
 
@@ -121,7 +125,7 @@ def native(source: Path, out: Path, epoch: int) -> Iterator[str]:
         return
     (product,) = out.glob("delegation-sidecar-[0-9]*.cdx.json")
     version = native_wheel.version(source)
-    bill = derived(json.loads(product.read_text()), f"pkg:pypi/{native_wheel.NAME}@{version}", set())
+    bill = derived(json.loads(product.read_text()), f"pkg:pypi/{native_wheel.NAME}@{version}", ())
     bill["components"] = native_wheel.crates(source)
     write_bill(out / f"{native_wheel.NAME}-{version}.cdx.json", bill)
 
@@ -168,17 +172,42 @@ def pack(archive: Path, entries: Iterable[Entry], epoch: int) -> None:
 
 
 def write_sboms(source: Path, out: Path, epoch: int) -> None:
-    """Write a CycloneDX bill of materials of each distribution: that of the product has those of its extras too."""
-    bill = product_bill(source, out, epoch)
+    """Write a CycloneDX bill of materials of each distribution, with the dependencies of its extras."""
+    bill = whole_bill(source, out, epoch)
     version = bill["metadata"]["component"]["version"]
-    dev = {one["purl"] for one in bill["components"] if needed_by_dev(one)}
+    own = {name: f"pkg:pypi/{name}@{version}" for name in ("delegation-core", "delegation-audit", "delegation-sidecar")}
+    core = needed_by((source / "core" / "pyproject.toml").read_text())
+    run, audit, pretty = (lock_of(source, extra) for extra in (None, "audit", "pretty"))
     for file, document in {
-        "delegation-sidecar": bill,
-        "sidecar-dev": derived(bill, f"pkg:pypi/sidecar-dev@{version}", dev),
-        "delegation-agent-pypi": derived(bill, f"pkg:pypi/delegation-agent@{version}", set()),
-        "delegation-agent-npm": derived(bill, f"pkg:npm/delegation-agent@{version}", set()),
+        "delegation-core": derived(bill, own["delegation-core"], core),
+        "delegation-audit": derived(
+            bill, own["delegation-audit"], core | audit | pretty, extras={"clickhouse"}, own=[own["delegation-core"]]
+        ),
+        "delegation-sidecar": derived(
+            bill, own["delegation-sidecar"], run, extras={"otel", "pretty"}, own=[own["delegation-core"]]
+        ),
+        "sidecar-dev": derived(bill, f"pkg:pypi/sidecar-dev@{version}", run | audit | pretty, own=own.values()),
+        "delegation-agent-pypi": derived(bill, f"pkg:pypi/delegation-agent@{version}", ()),
+        "delegation-agent-npm": derived(bill, f"pkg:npm/delegation-agent@{version}", ()),
     }.items():
         write_bill(out / f"{file}-{version}.cdx.json", document)
+
+
+def lock_of(source: Path, extra: str | None) -> set[str]:
+    """Return the names of a lock file."""
+    return set(re.findall(r"^([\w.-]+)==", (source / "requirements" / LOCKS[extra]).read_text(), re.MULTILINE))
+
+
+def needed_by(pyproject: str) -> set[str]:
+    """Return the names that a distribution requires, directly or not, by what is installed here."""
+    waiting, found = list(tomllib.loads(pyproject)["project"]["dependencies"]), set[str]()
+    while waiting:
+        required = Requirement(waiting.pop())
+        name = canonicalize_name(required.name)
+        if name not in found and (required.marker is None or required.marker.evaluate({"extra": ""})):
+            found.add(name)
+            waiting += metadata.requires(name) or ()
+    return found
 
 
 def write_bill(path: Path, document: Mapping[str, Any]) -> None:
@@ -186,37 +215,38 @@ def write_bill(path: Path, document: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 
-def needed_by_dev(component: Mapping[str, Any]) -> bool:
-    """Tell if the tools for development bring a dependency: all but those of the extra for ClickHouse alone."""
-    extras = {one["value"] for one in component.get("properties", ())}
-    return not extras or bool(extras & {"audit", "pretty"})
+def derived(
+    bill: Mapping[str, Any],
+    purl: str,
+    required: Collection[str],
+    extras: Collection[str] = (),
+    own: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Return the bill of one distribution of this release, made from the bill of all locked dependencies.
 
-
-def derived(bill: Mapping[str, Any], purl: str, kept: Collection[str]) -> dict[str, Any]:
-    """Return the bill of another distribution of this release, with the dependencies that it has of the product's."""
+    ``required`` are names of packages, ``extras`` the extras whose packages are optional, ``own`` the other
+    distributions of this release that it requires.
+    """
     document: dict[str, Any] = json.loads(json.dumps(bill))
-    name, _, version = purl.rpartition("/")[2].partition("@")
-    product = document["metadata"]["component"]
-    document["metadata"]["component"] = {
-        "type": "library",
-        "name": name,
-        "version": version,
-        "purl": purl,
-        "bom-ref": purl,
-    }
-    document["components"] = [
-        {key: value for key, value in one.items() if key != "properties"} | {"scope": "required"}
-        for one in document["components"]
-        if one["purl"] in kept
-    ]
-    if kept:
-        own = {"type": "library", "scope": "required", "bom-ref": product["purl"]}
-        document["components"].append(own | {key: product[key] for key in ("name", "version", "purl")})
+    document["metadata"]["component"] = _library(purl)
+    components = [{**_library(one), "scope": "required"} for one in own]
+    for one in document["components"]:
+        properties = [row for row in one.pop("properties", ()) if row["value"] in extras]
+        if one["name"] in required:
+            components.append(one | {"scope": "required"})
+        elif properties:
+            components.append(one | {"scope": "optional", "properties": properties})
+    document["components"] = sorted(components, key=lambda one: str(one["purl"]))
     return document
 
 
-def product_bill(source: Path, out: Path, epoch: int) -> dict[str, Any]:
-    """Return the bill of materials of the wheel, its locked dependencies and those of its extras."""
+def _library(purl: str) -> dict[str, Any]:
+    name, _, version = purl.rpartition("/")[2].partition("@")
+    return {"type": "library", "name": name, "version": version, "purl": purl, "bom-ref": purl}
+
+
+def whole_bill(source: Path, out: Path, epoch: int) -> dict[str, Any]:
+    """Return the bill of materials of all locked dependencies of the product, its audit, and their extras."""
     locks = {extra: (source / "requirements" / name).read_text() for extra, name in LOCKS.items()}
     command = ("requirements", "--pyproject", "pyproject.toml", "--output-reproducible", "--of", "JSON", "--sv", "1.6")
     done = subprocess.run(
@@ -252,7 +282,7 @@ def completed(bill: Mapping[str, Any], version: str, locks: Mapping[str | None, 
         extras = [] if name in locked[None] else [extra for extra, names in locked.items() if extra and name in names]
         one["scope"] = "optional" if extras else "required"
         if extras:
-            one["properties"] = [{"name": "delegation-sidecar:extra", "value": extra} for extra in extras]
+            one["properties"] = [{"name": "delegation:extra", "value": extra} for extra in extras]
     document["components"] = [known[purl] for purl in sorted(known)]
     return document
 

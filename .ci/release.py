@@ -47,8 +47,18 @@ class Row(NamedTuple):
 ROWS = (
     Row(
         "delegation_sidecar-VERSION-*.whl",
-        "who runs a sidecar without a container, or the audit",
-        "`pipx install 'FILE[audit]'`; as a service: docs/systemd.md",
+        "who runs a sidecar without a container",
+        "`pip install CORE FILE`; as a service: docs/systemd.md",
+    ),
+    Row(
+        "delegation_core-VERSION-*.whl",
+        "everybody who installs another wheel: the decisions, and the records with their schema",
+        "`pip install FILE`, together with what needs it",
+    ),
+    Row(
+        "delegation_audit-VERSION-*.whl",
+        "security reviewers: the audit of records and logs, without a sidecar",
+        "`pip install CORE FILE`; docs/audit.md",
     ),
     Row(
         "delegation_sidecar_native-VERSION-*.whl",
@@ -71,7 +81,7 @@ ROWS = (
     Row(
         "sidecar_dev-VERSION-*.whl",
         "developers: the demo, and a mesh on one machine; never in production",
-        "`pip install PRODUCT[audit] FILE`: name the product's wheel too, or pip asks an index for it",
+        "`pip install CORE AUDIT PRODUCT FILE`: name all four wheels, or pip asks an index for the others",
     ),
     Row(
         "sidecar-dev-VERSION.image.tar",
@@ -129,12 +139,18 @@ def main(out: Path, without: Sequence[str], environ: Mapping[str, str] = os.envi
 def versions(root: Path) -> dict[str, str]:
     """Return the version by the place where it stands."""
     found: dict[str, str] = {}
-    for name in ("sidecar", "dev/sidecar_dev", "agent/delegation_agent"):
+    for name in (
+        "sidecar",
+        "core/delegation_core",
+        "audit/delegation_audit",
+        "dev/sidecar_dev",
+        "agent/delegation_agent",
+    ):
         text = (root / name / "__init__.py").read_text()
         found[f"{name}/__init__.py"] = _first(r'^__version__ = "(.+)"', text)
-    found["dev/pyproject.toml"] = _first(
-        r'"delegation-sidecar\[audit\]==([^"]+)"', (root / "dev/pyproject.toml").read_text()
-    )
+    for name in ("pyproject.toml", "audit/pyproject.toml", "dev/pyproject.toml"):
+        pins = re.findall(r'"(delegation-(?:core|audit|sidecar))==([^"]+)"', (root / name).read_text())
+        found |= {f"{name} {distribution}": version for distribution, version in pins}
     found["sidecar/native/Cargo.toml"] = native_wheel.version(root)
     found["sidecar/engine.py"] = _first(r'^_VERSION: Final = "(.+?)"', (root / "sidecar/engine.py").read_text())
     found["agent-node/package.json"] = json.loads((root / "agent-node" / "package.json").read_text())["version"]

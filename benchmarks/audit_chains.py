@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.labelled import write
-from sidecar.audit.chains.database import Database, open_database
-from sidecar.audit.chains.examination import examine
-from sidecar.audit.chains.inputs import plain_files, read_into
-from sidecar.audit.folders import RECORDS, record_files
-from sidecar.observe.record import KEYS
+from delegation_audit.chains.database import Database, open_database
+from delegation_audit.chains.examination import examine
+from delegation_audit.chains.inputs import plain_files, read_into
+from delegation_core.records.folders import RECORDS, record_files
+from delegation_core.records.record import KEYS
 
 _TYPES: Final = {
     "text": "VARCHAR", "texts": "VARCHAR[]", "count": "BIGINT", "milliseconds": "DOUBLE", "flag": "BOOLEAN",

@@ -18,9 +18,9 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.machine import described
-from sidecar.observe.hash_chain import HashChain
-from sidecar.observe.record import FIELDS, Record
-from sidecar.observe.record_text import encode
+from delegation_core.records.hash_chain import HashChain
+from delegation_core.records.record import FIELDS, Record
+from delegation_core.records.record_text import encode
 from sidecar.observe.writer import AT_ONCE
 
 BATCHES: Final = (1, 8, AT_ONCE)  # records encoded together: fewer with little traffic

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from sidecar.observe.record import FIELDS
+from delegation_core.records.record import FIELDS
 
 Members = dict[str, Any]
 _EMPTY: Final[Members] = dict.fromkeys(FIELDS)

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from sidecar_dev.entries import Entry, Selectors
 from sidecar_dev.pki import Authority, TrustDomainAuthority
 from sidecar_dev.registry import Registry

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import ECAlgorithm
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.certificates import authority_certificate, certificate_pem, new_key, svid_certificate
 from sidecar_dev.files import write_whole
 from sidecar_dev.pki import Authority, TrustDomainAuthority

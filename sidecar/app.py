@@ -7,10 +7,10 @@ import os
 from functools import partial
 from pathlib import Path
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.loader import Loaded, SettingsFiles, load_at_start
 from sidecar.config.settings import SidecarSettings
 from sidecar.engine import engine_of
-from sidecar.errors import ConfigError, Problem
 from sidecar.process import run_until_signal
 from sidecar.start import refuse_settings, require_address_space
 

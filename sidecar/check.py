@@ -17,20 +17,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from delegation_core.console.examples import add_examples
+from delegation_core.deny_list import DenyListError, parse_deny_list
+from delegation_core.deny_names import domains_of, unmatched
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.outside import InjectedKey, OutsideRoute, provider_at
+from delegation_core.route import OutboundRoute
+from delegation_core.steps import at_once
 from sidecar.config import json_schema, kubernetes, load_sidecar, load_sts
 from sidecar.config.bounds import near_bounds
 from sidecar.config.document import DocumentError, parse_document, read_text
 from sidecar.config.kinds import NAMES, Kind, kind_of
 from sidecar.config.settings import SidecarSettings
 from sidecar.config.sidecar_file import with_deny_file
-from sidecar.delegation.deny_list import DenyListError, parse_deny_list
-from sidecar.delegation.deny_names import domains_of, unmatched
-from sidecar.delegation.outside import InjectedKey, OutsideRoute, provider_at
-from sidecar.delegation.route import OutboundRoute
 from sidecar.engine import engine_of
-from sidecar.errors import ConfigError, Problem
-from sidecar.examples import add_examples
-from sidecar.steps import at_once
 from sidecar.sts.schedule import KeyLags
 
 _WORDS: Final[Mapping[str, str]] = dict(NAMES.items()) | {"values": "values of the chart", "deny": "deny file"}

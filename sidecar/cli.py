@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
+from delegation_core.console.examples import add_examples
+from delegation_core.console.run import run_target
 from sidecar import __version__
-from sidecar.examples import add_examples
 from sidecar.signals import hold_signals
 
-Run = Callable[[argparse.Namespace], int]
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 ENTRY_POINTS: Final = "sidecar.commands"  # a function (parser of the command, words after the command's name)
@@ -30,24 +29,6 @@ MAX_WORKERS: Final = 64  # the marks available to handles
 
 # Commands that handle signals; until their handlers are installed, signals are held.
 _LASTING: Final = ("sidecar.app:run", "sidecar.sts_app:run", "sidecar.injector.command:run")
-# The rooms of the audit: each module has `run` and `add_arguments`.
-_AUDITS: Final = {
-    "all": ("sidecar.audit.all.command", "run every audit over a folder, and print one page"),
-    "attribution": ("sidecar.audit.attribution.command", "tell from logs if agents impersonate users or delegate"),
-    "chains": ("sidecar.audit.chains.command", "rebuild every chain from the records of all witnesses"),
-    "report": ("sidecar.audit.report.command", "write one page for a post-mortem"),
-    "ratio": ("sidecar.audit.ratio.command", "count machine identities against people, with the trigger at 50 to 1"),
-    "export": ("sidecar.audit.export.command", "write records as events of ECS or OCSF, for a SIEM"),
-    "verify": ("sidecar.audit.verify.command", "find records that were changed, removed, inserted or moved"),
-    "credentials": ("sidecar.audit.credentials.command", "list static credentials of agents, and a way to retire each"),
-    "selectors": ("sidecar.audit.selectors.command", "find SPIRE entries that attest on something weak"),
-    "suggest": ("sidecar.audit.suggest.command", "propose the routes that observed calls need"),
-}
-# Commands of the audit that evaluate settings, and so import the modules of a sidecar.
-_JUDGES: Final = {
-    "replay": ("sidecar.explain.replay_command", "tell what other settings would have decided differently"),
-}
-_OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports a program whose reader has closed the pipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,15 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser(words).parse_args(words)
     if arguments.target in _LASTING and getattr(arguments, "trial", None) is None:
         hold_signals()
-    module, function = arguments.target.split(":")
-    run: Run = getattr(importlib.import_module(module), function)
-    try:
-        code = run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `sidecar explain … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
-        return _OUTPUT_CLOSED
-    return code
+    return run_target(arguments.target, arguments)
 
 
 def build_parser(words: Sequence[str] | None) -> argparse.ArgumentParser:
@@ -159,7 +132,7 @@ def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
 
 
 def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
-    """Add the commands that evaluate records and logs offline."""
+    """Add the commands that evaluate records and logs: those of the audit if its distribution is installed."""
     explain = _command(commands, "explain", "sidecar.explain.command:run", "judge a recorded request again")
     if _names(words, "explain"):
         importlib.import_module("sidecar.explain.command").add_arguments(explain, DEFAULT_CONFIG)
@@ -167,16 +140,12 @@ def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
     audit = commands.add_parser(
         "audit", help="evaluate records and logs offline", description="Evaluate records and logs offline."
     )
-    add_examples(audit, "sidecar audit attribution access.log", "sidecar audit chains records/*.jsonl")
-    audit_commands = audit.add_subparsers(metavar="COMMAND", required=True)
-    for name, (module, text) in (_AUDITS | _JUDGES).items():
-        command = _command(audit_commands, name, f"{module}:run", text)
-        if _names(words, "audit", name):
-            importlib.import_module(module).add_arguments(command)
+    if _names(words, "audit"):
+        _add_installed("audit", audit, None if words is None else words[1:])
 
 
 def _development(commands: _Commands, words: Sequence[str] | None) -> None:
-    """Add the commands of the distribution ``sidecar-dev``, found by entry point and absent in production."""
+    """Add the commands of the distribution ``sidecar-dev``, absent in production."""
     for name, text in (
         ("demo", "show three hops, three tokens, no impersonation"),
         ("dev", "for development only: identities, test users, a mesh around one agent"),
@@ -194,9 +163,13 @@ def _add_installed(name: str, command: argparse.ArgumentParser, words: Sequence[
         return
     if words is None:
         return
+    if name == "audit":
+        from delegation_core.console.extras import needs
+
+        command.error(f"`sidecar audit` {needs('audit')}")
     command.error(
         f"`sidecar {name}` is for development and not installed: it belongs to the distribution sidecar-dev;"
-        " run `pip install '.[audit]' ./dev` in a clone of the repository"
+        " run `pip install ./core ./audit . ./dev` in a clone of the repository"
     )
 
 

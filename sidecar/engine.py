@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, Literal
 
-from sidecar.errors import ConfigError, Problem
+from delegation_core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from sidecar.wire.scheduling import WriteBatch

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from sidecar.errors import ConfigError, Problem
+from delegation_core.errors import ConfigError, Problem
 
 POLL_S: Final = 2.0
 MAX_RETRY_S: Final = 60.0

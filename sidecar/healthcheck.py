@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from sidecar.examples import add_examples
+from delegation_core.console.examples import add_examples
 
 DEFAULT_PROBE: Final = "127.0.0.1:7090"
 TIMEOUT_S: Final = 3.0

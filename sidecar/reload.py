@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.assembly.setup import features_of, make_exchanges, make_keys, make_setup
 from sidecar.config.bounds import shares_in_force
 from sidecar.config.loader import Loaded, load_again
 from sidecar.config.settings import SidecarSettings
-from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.file_watch import Watched
 from sidecar.proxy.journeys.snapshot import Setup
@@ -92,7 +92,7 @@ class AppliedSettings:
         deny_file = self._server.parts.deny_file
         if path is None:
             return await deny_file.read(None)
-        from sidecar.delegation.deny_list import DenyListError
+        from delegation_core.deny_list import DenyListError
 
         try:
             return await deny_file.read(path)

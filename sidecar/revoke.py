@@ -26,10 +26,10 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.strict_json import parse_object
-from sidecar.examples import add_examples
+from delegation_core.console.examples import add_examples
+from delegation_core.revocation import Kind
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.strict_json import parse_object
 from sidecar.identity.base_source import BaseSource
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, addresses_of
 from sidecar.identity.endpoint_client import EndpointClient

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.loader import Loaded, SettingsFiles, load_again
 from sidecar.config.settings import SidecarSettings
-from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import Watched
 from sidecar.proxy.listening.memory_pressure import MIB
 

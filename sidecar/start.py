@@ -6,7 +6,7 @@ import resource
 import sys
 from typing import Final
 
-from sidecar.errors import ConfigError, Problem
+from delegation_core.errors import ConfigError, Problem
 from sidecar.identity.source_factory import IdentitySettings
 
 _MIB: Final = 1024 * 1024

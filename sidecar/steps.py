@@ -1,20 +1,13 @@
-"""Long computations in steps, so that they do not block the event loop.
-
-Such a computation is a generator: it yields after every step of about a millisecond, and returns its result. A thread
-would not help: pure Python holds the interpreter's lock, and the loop would wait for it at every system call.
-"""
+"""Long computations on the event loop: see ``delegation_core.steps``."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterable, Iterator
-from itertools import islice
-from typing import Final, TypeAlias, TypeVar
+from typing import TypeVar
+
+from delegation_core.steps import Steps
 
 T = TypeVar("T")
-Steps: TypeAlias = Generator[None, None, T]
-
-IN_A_STEP: Final = 256  # items of a list that is worked through in steps
 
 
 async def in_steps(steps: Steps[T]) -> T:
@@ -26,28 +19,3 @@ async def in_steps(steps: Steps[T]) -> T:
             result: T = end.value
             return result
         await asyncio.sleep(0)
-
-
-def at_once(steps: Steps[T]) -> T:
-    """Run a computation to its end without a pause, if no event loop waits."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
-def drained(items: list[T], size: int = IN_A_STEP) -> Iterator[list[T]]:
-    """Remove and yield at most ``size`` items of a list at a time, so that freeing them is spread over steps too."""
-    while items:
-        some = items[:size]
-        del items[:size]
-        yield some
-
-
-def slices(items: Iterable[T], size: int = IN_A_STEP) -> Iterator[list[T]]:
-    """Cut into lists of at most ``size`` items."""
-    rest = iter(items)
-    while found := list(islice(rest, size)):
-        yield found

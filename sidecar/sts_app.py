@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from delegation_core.errors import ConfigError
 from sidecar.background import Parts
 from sidecar.config.bounds import shares_in_force
 from sidecar.config.loader import Loaded, SettingsFiles, load_at_start
 from sidecar.config.sts_settings import TokenServiceSettings
-from sidecar.errors import ConfigError
 from sidecar.file_watch import FileWatcher
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from delegation_core.errors import ConfigError, Problem, Unavailable
 from sidecar.config.bounds import shares_in_force
 from sidecar.config.loader import Loaded, load_again
 from sidecar.config.sts_settings import TokenServiceSettings
-from sidecar.errors import ConfigError, Problem, Unavailable
 from sidecar.file_watch import Watched, fingerprint_or_errno
 from sidecar.sts.key_files import file_name, load_schedule, look
 from sidecar.sts.schedule import EphemeralKeys, KeySchedule

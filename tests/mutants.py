@@ -1,6 +1,6 @@
 """Mutation testing of decisions: lists the mutations of ``tests/mutations.py`` that no test notices.
 
-    make mutants ARGS="--only sidecar/delegation/act.py"
+    make mutants ARGS="--only core/delegation_core/act.py"
 
 One process collects the tests and forks. The first child runs every test and notes which mutations would show in it.
 Then one child for each mutant runs those tests, and the rest of their files, until one fails. Outcomes are kept in

@@ -16,7 +16,7 @@ from types import CodeType, ModuleType
 from typing import Any, Final, NamedTuple, TypeVar
 
 ROOT: Final = Path(__file__).parent.parent
-CORE: Final = "sidecar/delegation"  # conditions are forced here alone
+CORE: Final = "core/delegation_core"  # conditions are forced here alone
 ROOTS: Final = [CORE, *(f"sidecar/{room}" for room in ("exchange", "identity", "proxy", "features", "sts"))]
 DROPPED: Final = "-> dropped"  # in the keys of removed `raise` statements
 NO_DECISION: Final = {"NotImplementedError", "AssertionError"}

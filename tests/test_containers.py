@@ -13,9 +13,9 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.cli import DEFAULT_SOCKET
 from sidecar.config import load_sidecar, load_sts
-from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar_dev.entries import parse_entries
 
 ROOT: Final = Path(__file__).parent.parent
@@ -142,6 +142,8 @@ def test_only_what_is_named_reaches_a_build() -> None:
     allowed = [line[1:] for line in lines if line.startswith("!")]
     locks = [f"requirements/{name}.txt" for name in ("build", "health", "run", "otel", "pretty", "audit")]
     assert allowed == [
+        "core",
+        "audit",
         "sidecar",
         "dev",
         "pyproject.toml",

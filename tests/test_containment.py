@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from sidecar.delegation.decide import (
+from delegation_core.decide import (
     accept_issued,
     decide_connect,
     decide_entry,
@@ -28,35 +28,35 @@ from sidecar.delegation.decide import (
     decide_plain,
     delegate,
 )
-from sidecar.delegation.keyset import parse_jwks
-from sidecar.delegation.login import plan_login
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.profile import DEFAULT_ALGORITHMS
-from sidecar.delegation.reevaluate import inbound_again, outbound_again
-from sidecar.delegation.reevaluate_exceptions import observed_again, observed_call_again, own_again, tunnel_again
-from sidecar.delegation.revocation import NO_NAMES, OF_WORKLOADS, InForce, Kind, Use
-from sidecar.delegation.revocation_list import parse_list, verify_list
-from sidecar.delegation.revocations_kept import NONE, Revocation, Revocations
-from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS
-from sidecar.delegation.verify import ANCESTORS, ANY_AUDIENCE, VerifiedToken, verify_token
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.keyset import parse_jwks
+from delegation_core.login import plan_login
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.permit import IssuedPermit
+from delegation_core.plan import Delegation, plan_outbound, plan_own
+from delegation_core.policy import Deny, Policy
+from delegation_core.profile import DEFAULT_ALGORITHMS
+from delegation_core.reevaluate import inbound_again, outbound_again
+from delegation_core.reevaluate_exceptions import observed_again, observed_call_again, own_again, tunnel_again
+from delegation_core.revocation import NO_NAMES, OF_WORKLOADS, InForce, Kind, Use
+from delegation_core.revocation_list import parse_list, verify_list
+from delegation_core.revocations_kept import NONE, Revocation, Revocations
+from delegation_core.rfc8693 import CLIENT_CREDENTIALS
+from delegation_core.steps import at_once
+from delegation_core.verify import ANCESTORS, ANY_AUDIENCE, VerifiedToken, verify_token
 from sidecar.exchange.client import key_of
 from sidecar.features.a2a.agent_cards import AgentCards
 from sidecar.proxy.journeys.caches import Caches
 from sidecar.proxy.journeys.snapshot import Setup, Snapshots
 from sidecar.proxy.journeys.verdicts import Call
-from sidecar.steps import at_once
 from sidecar.sts.introspection import IntrospectionEndpoint
 from sidecar.sts.rate import ExchangeRate, RateSettings
 from sidecar.sts.records import ExchangeRecord
-from tests.delegation import test_connect as connect
-from tests.delegation import test_door as door
-from tests.delegation import test_login as granting
-from tests.delegation import test_outside as outside
-from tests.delegation.world import (
+from tests.core import test_connect as connect
+from tests.core import test_door as door
+from tests.core import test_login as granting
+from tests.core import test_outside as outside
+from tests.core.world import (
     ENTRY,
     FRONT,
     INBOUND_CLAIMS,
@@ -74,7 +74,7 @@ from tests.delegation.world import (
     signed,
     verification_key,
 )
-from tests.delegation.world import IDP as LOGIN
+from tests.core.world import IDP as LOGIN
 from tests.fakes.sts import FORM, Mesh, encoded
 from tests.fakes.tokens import CRM
 from tests.native import needs_native

@@ -126,12 +126,12 @@ def test_the_bill_of_materials_names_version_and_extras_and_repeats_no_lock_line
     assert dist.completed(bill, "1.0", locks) == {
         "metadata": {"component": {"name": "p", "version": "1.0", "purl": "pkg:pypi/p@1.0"}},
         "components": [
-            kept("a", scope="optional", properties=[{"name": "delegation-sidecar:extra", "value": "pretty"}]),
+            kept("a", scope="optional", properties=[{"name": "delegation:extra", "value": "pretty"}]),
             kept("b", scope="required"),
             kept(
                 "c",
                 scope="optional",
-                properties=[{"name": "delegation-sidecar:extra", "value": extra} for extra in ("audit", "pretty")],
+                properties=[{"name": "delegation:extra", "value": extra} for extra in ("audit", "pretty")],
             ),
         ],
     }
@@ -139,10 +139,11 @@ def test_the_bill_of_materials_names_version_and_extras_and_repeats_no_lock_line
 
 def test_the_extras_of_the_bill_of_materials_are_those_that_are_locked(dist: ModuleType) -> None:
     """An extra with a lock file of its own is in the bill."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    projects = [tomllib.loads((ROOT / name / "pyproject.toml").read_text())["project"] for name in (".", "audit")]
+    extras = {extra for project in projects for extra in project["optional-dependencies"]}
     there = {extra for extra in extras if (ROOT / "requirements" / f"{extra}.txt").is_file()}
-    assert set(dist.LOCKS) == {None, *there}
-    assert "audit" in there
+    assert set(dist.LOCKS) == {None, "audit", *there}
+    assert {"clickhouse", "otel", "pretty"} == there
 
 
 def test_the_image_s_bill_of_materials_has_its_packages_and_the_libraries_beside_them(tmp_path: Path) -> None:
@@ -215,7 +216,10 @@ def test_without_a_tool_of_the_native_engine_the_rest_is_built_and_one_line_says
 def test_the_native_engine_is_compiled_from_these_sources_and_its_bill_says_what_is_linked(
     dist: ModuleType, toolchain: Path, tmp_path: Path
 ) -> None:
-    product = {"metadata": {"component": {"purl": "pkg:pypi/delegation-sidecar@1.2.3"}}, "components": [{"purl": "p"}]}
+    product = {
+        "metadata": {"component": {"purl": "pkg:pypi/delegation-sidecar@1.2.3"}},
+        "components": [{"name": "p", "purl": "p"}],
+    }
     (tmp_path / "delegation-sidecar-1.2.3.cdx.json").write_text(json.dumps(product))
     assert list(dist.native(source_of_the_engine(tmp_path), tmp_path, EPOCH)) == []
     asked = [tuple(line.split()[:2]) for line in (tmp_path / "asked").read_text().splitlines()]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError
 from sidecar import engine
 from sidecar.cli import main
-from sidecar.errors import ConfigError
 
 GOOD = Path(__file__).parent.parent / "config" / "agent.yaml"
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
+from delegation_core.console.examples import add_examples
 from sidecar.cli import build_parser
-from sidecar.examples import add_examples
 
 PARSER: Final = build_parser(None)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sidecar.errors import ConfigError, Problem
+from delegation_core.errors import ConfigError, Problem
 from sidecar.file_watch import FileWatcher, Watched, fingerprint, fingerprint_or_errno
 from tests.fakes.sts import HeardEvents
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-import sidecar
+from tests.sources import PACKAGES
 
-ROOT: Final = Path(sidecar.__file__).parent
-ROOMS: Final = ["", *sorted(path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file())]
+# Each package with its rooms; the room "" holds the modules beside them.
+ROOMS: Final = [
+    (package, room)
+    for package in PACKAGES.values()
+    for room in ("", *sorted(path.name for path in package.iterdir() if (path / "__init__.py").is_file()))
+]
 
 Graph = dict[str, set[str]]
 
@@ -64,19 +69,18 @@ def cycle(graph: Graph) -> list[str]:
     return next((found for name in sorted(graph) if (found := visit(name, []))), [])
 
 
-def room_of(name: str) -> str:
+def room_of(package: Path, name: str) -> str:
     parts = name.split(".")
-    return parts[1] if len(parts) > 2 or parts[-1] in ROOMS else ""
+    return parts[1] if len(parts) > 2 or (package, parts[-1]) in ROOMS else ""
 
 
-@pytest.fixture(scope="module")
-def graph() -> Graph:
-    return imports(ROOT)
+imports_of: Final = functools.cache(imports)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_no_room_has_a_cycle_of_imports(room: str, graph: Graph) -> None:
-    inside = {name for name in graph if room_of(name) == room}
+@pytest.mark.parametrize(("package", "room"), ROOMS, ids=lambda one: getattr(one, "name", one))
+def test_no_room_has_a_cycle_of_imports(package: Path, room: str) -> None:
+    graph = imports_of(package)
+    inside = {name for name in graph if room_of(package, name) == room}
     assert inside
     assert cycle({name: graph[name] & inside for name in inside}) == []
 

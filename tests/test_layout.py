@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from tests.sources import PACKAGES
+
 ROOT: Final = Path(__file__).parent.parent
 MARK: Final = "pytest.mark.integration"
 
@@ -31,7 +33,11 @@ ELSEWHERE: Final = {
     "libc_memory.py": "proxy/test_system_memory.py",
     "assembly/run.py": "integration/test_process.py",
     "config/record_settings.py": "config/test_sts_settings.py",
-    "delegation/door_url.py": "delegation/test_door.py",
+    "core/console/run.py": "test_cli.py",
+    "core/console/examples.py": "test_examples.py",
+    "core/steps.py": "test_steps.py",
+    "audit/__main__.py": "interop/test_dist.py",
+    "core/door_url.py": "core/test_door.py",
     "identity/peer_address.py": "identity/test_handshake.py",
     "sts/features.py": "integration/test_walls.py",
     "assembly/server.py": "integration/test_inbound.py",
@@ -69,22 +75,22 @@ ELSEWHERE: Final = {
     "config/sections.py": "config/test_sidecar_file.py",
     "config/settings.py": "integration/test_reload.py",
     "observe/pages.py": "integration/observe/test_probe.py",
-    "observe/record_schema.py": "observe/test_record.py",
+    "core/records/record_schema.py": "core/records/test_record.py",
     "observe/scrape.py": "observe/test_metrics.py",
     "serving/app_site.py": "integration/sts/test_logout_endpoint.py",
     "serving/page_site.py": "integration/serving/test_probe.py",
     "config/operation_words.py": "config/test_operation_checks.py",
     "config/operation_model.py": "config/test_operation_checks.py",
-    "delegation/callable.py": "integration/test_filtered_lists.py",
+    "core/callable.py": "integration/test_filtered_lists.py",
     "features/mcp/list_forwarding.py": "integration/test_filtered_lists.py",
     "features/mcp/forwarding.py": "integration/test_mcp_sessions.py",
     "features/mcp/sessions.py": "integration/test_mcp_sessions.py",
     "features/door/resource_metadata.py": "integration/test_resource_metadata.py",
     "features/operations/operation.py": "integration/test_operations.py",
     "assembly/stranger_sides.py": "integration/test_door.py",
-    "delegation/a2a_rules.py": "delegation/test_a2a.py",
-    "delegation/reevaluate_exceptions.py": "delegation/test_reevaluate.py",
-    "delegation/revocations_kept.py": "delegation/test_revocation.py",
+    "core/a2a_rules.py": "core/test_a2a.py",
+    "core/reevaluate_exceptions.py": "core/test_reevaluate.py",
+    "core/revocations_kept.py": "core/test_revocation.py",
     "exchange/no_revocations.py": "integration/test_walls.py",
     "exchange/static_credential.py": "exchange/test_client_auth.py",
     "features/outside/fields.py": "proxy/test_headers.py",
@@ -150,7 +156,7 @@ ELSEWHERE: Final = {
     "audit/chains/chain_list.py": "integration/audit/chains/test_command.py",
     "features/a2a/forwarding.py": "integration/proxy/test_task_lists.py",
     "features/a2a/held_forwarding.py": "integration/features/a2a/test_answers.py",
-    "delegation/login_issuer.py": "delegation/test_door.py",
+    "core/login_issuer.py": "core/test_door.py",
     "reload.py": "integration/test_reload.py",
     "sts/rules.py": "sts/test_policy.py",
     "proxy/native/ghosts.py": "proxy/test_warm.py",
@@ -166,12 +172,8 @@ ELSEWHERE: Final = {
 
 
 def modules() -> list[str]:
-    """Return modules of the product, those of the tools for development as ``dev/…``, the agents' as ``agent/…``."""
-    rooms = {
-        ROOT / "sidecar": Path(),
-        ROOT / "dev" / "sidecar_dev": Path("dev"),
-        ROOT / "agent" / "delegation_agent": Path("agent"),
-    }
+    """Return modules of the sidecar, and those of the other distributions as ``core/…``, ``audit/…`` and so on."""
+    rooms = {folder: Path() if name == "sidecar" else Path(name) for name, folder in PACKAGES.items()}
     found = (room / path.relative_to(folder) for folder, room in rooms.items() for path in folder.rglob("*.py"))
     return sorted(str(path) for path in found if path.name != "__init__.py")
 

@@ -15,7 +15,7 @@ import yaml
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.injector.metrics import InjectorMetrics
 from sidecar.observe.docs import LABELS, families
 from sidecar.observe.metrics import Metrics

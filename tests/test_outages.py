@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.identity.issuer import JwksSettings
 from sidecar.observe import probe
 from sidecar.observe.docs import families

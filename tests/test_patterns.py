@@ -17,18 +17,17 @@ from typing import Any, Final
 
 import pytest
 
+import delegation_core
 import sidecar
 from sidecar.wire.h1_head import _request_head, _response_head
 
 EVERYTHING: Final = frozenset(range(256))
-# Run by an operator on files, not by a listener or a client.
-OFFLINE: Final = ("sidecar.audit",)
 LONG: Final = 256  # this many repetitions count as unbounded
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
-    for module in pkgutil.walk_packages(sidecar.__path__, "sidecar."):
-        if not module.name.startswith(OFFLINE):
+    for package in (delegation_core, sidecar):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             yield from within(module.name, dict(vars(importlib.import_module(module.name))))
     for proxy_form in (False, True):  # these are compiled when their limits are known
         yield f"request head, {proxy_form=}", _request_head(8192, 100, proxy_form)

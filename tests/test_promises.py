@@ -7,16 +7,17 @@ import re
 from pathlib import Path
 from typing import Final
 
-from sidecar.errors import Reason
-from sidecar.observe.record import EVENTS, FIELDS, KEYS
+from delegation_core.errors import Reason
+from delegation_core.records.record import EVENTS, FIELDS, KEYS
+from tests.sources import python_files
 
 ROOT: Final = Path(__file__).parent.parent
 DESCRIBED: Final = (
-    "errors.py",
-    "observe/record.py",
+    "core/delegation_core/errors.py",
+    "core/delegation_core/records/record.py",
     "audit/",
-    "explain/",
-    "reasons/",
+    "sidecar/explain/",
+    "sidecar/reasons/",
 )  # these describe the output of other modules
 
 
@@ -27,8 +28,8 @@ def emitted() -> tuple[set[str], set[str]]:
     """Texts and names of reasons in the code of the product, except those that are only compared with."""
     texts: set[str] = set()
     reasons: set[str] = set()
-    for file in (ROOT / "sidecar").rglob("*.py"):
-        if not str(file.relative_to(ROOT / "sidecar")).startswith(DESCRIBED):
+    for file in python_files():
+        if not str(file.relative_to(ROOT)).startswith(DESCRIBED):
             code = file.read_text(encoding="utf-8")
             texts.update(re.findall(LOOKED_FOR + r'"([a-z_.]+)"', code))
             reasons.update(re.findall(LOOKED_FOR + r"\bReason\.([A-Z_]+)", code))
@@ -44,9 +45,7 @@ def test_each_reason_is_named_by_a_test() -> None:
 
 
 def test_each_key_of_records_is_set_somewhere() -> None:
-    files = [
-        file for file in (ROOT / "sidecar").rglob("*.py") if file.name != "record.py" and "audit" not in file.parts
-    ]
+    files = [file for file in python_files("core", "sidecar") if file.name != "record.py"]
     code = "".join(file.read_text(encoding="utf-8") for file in files)
     set_somewhere = set(re.findall(r'"([a-z_]+)"|\b([a-z_]+)=|\.([a-z_]+) [-+*]?=', code))
     never = sorted(set(FIELDS) - {word for words in set_somewhere for word in words})
@@ -55,14 +54,14 @@ def test_each_key_of_records_is_set_somewhere() -> None:
 
 def test_an_event_sets_only_keys_that_the_page_allows_it() -> None:
     wrong = []
-    for file in (ROOT / "sidecar").rglob("*.py"):
+    for file in python_files():
         code = file.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(code)) if ".event(" in code else ():
             match node:
                 case ast.Call(func=ast.Attribute(attr="event"), args=[ast.Constant(str(event)), *_]) if event in EVENTS:
                     names = {word.arg for word in node.keywords if word.arg}
                     wrong += [(event, name) for name in names if event not in KEYS[name].events]
-    assert not wrong, f"sidecar/observe/record.py: the events of these keys lack these events: {wrong}"
+    assert not wrong, f"core/delegation_core/records/record.py: the events of these keys lack these events: {wrong}"
 
 
 def first_column(page: str, heading: str) -> list[str]:

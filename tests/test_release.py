@@ -52,7 +52,7 @@ def test_the_version_is_the_same_at_all_places(release: ModuleType) -> None:
     found = release.versions(ROOT)
     assert release.one_version(found) == __version__
     assert sum(place.startswith("helm/") for place in found) == 8
-    assert len(found) == 15
+    assert len(found) == 20
     for place in found:
         with pytest.raises(SystemExit, match="not the same everywhere"):
             release.one_version({**found, place: "0.0.9"})
@@ -60,8 +60,13 @@ def test_the_version_is_the_same_at_all_places(release: ModuleType) -> None:
 
 def names(version: str = __version__) -> list[str]:
     """Return the files of a release with images."""
-    wheels = [f"{name}-{version}" for name in ("delegation_sidecar", "sidecar_dev", "delegation_agent")]
+    wheels = [
+        f"{name}-{version}"
+        for name in ("delegation_core", "delegation_audit", "delegation_sidecar", "sidecar_dev", "delegation_agent")
+    ]
     boms = (
+        "delegation-core",
+        "delegation-audit",
         "delegation-sidecar",
         "delegation-sidecar-native",
         "sidecar-dev",

@@ -105,7 +105,7 @@ def test_the_tables_name_nothing_that_is_not_used() -> None:
         ("cache._entries", {"cache._entries"}),
         ("self.cache._entries", {"self.cache._entries"}),
         ("getattr(cache, '_entries')", {"cache._entries"}),
-        ("from sidecar.bounded import _Entry", {"bounded._Entry"}),
+        ("from delegation_core.bounded import _Entry", {"bounded._Entry"}),
         ("class A:\n  def equals(self, other):\n    return self._x == other._x", {"other._x"}),
         ("class A:\n  def __init__(self):\n    self._x = 1\n  def equals(self, other):\n    return other._x", set()),
         ("class B(A):\n  def read(self):\n    return super()._read()", set()),

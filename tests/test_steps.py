@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
-from sidecar.steps import Steps, at_once, drained, in_steps, slices
+from delegation_core.steps import Steps, at_once, drained, slices
+from sidecar.steps import in_steps
 
 
 def summing(seen: list[str]) -> Steps[int]:

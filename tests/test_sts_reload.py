@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.revocation import Kind
 from sidecar.config.loader import Loaded, SettingsFiles
-from sidecar.delegation.revocation import Kind
-from sidecar.errors import ConfigError, Problem
 from sidecar.sts.revocations import Register, RevocationSettings
 from sidecar.sts_reload import StsReload
 from tests.fakes.sts import Mesh
@@ -55,7 +55,7 @@ async def test_a_reload_makes_what_is_revoked_before_it_puts_its_policy_in_force
 async def test_a_policy_under_which_no_reader_would_take_the_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     reloading = Reloading(monkeypatch)
     await reloading.register.add(order(Kind.TXN, "t"))
-    monkeypatch.setattr("sidecar.delegation.revocations_kept.MAX_LISTED", 0)
+    monkeypatch.setattr("delegation_core.revocations_kept.MAX_LISTED", 0)
     with pytest.raises(ConfigError, match="foreign_issuers"):
         await reloading.policy.reload()
     assert reloading.mesh.service.policy is reloading.before

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parent.parent
 BEGIN: Final = "<!-- walls: written by `make docs` from tests/walls.py -->"
+OTHERS: Final = {"delegation_core": "core", "delegation_audit": "audit"}  # packages by the folder of their distribution
 END: Final = "<!-- /walls -->"
 
 
@@ -48,13 +49,15 @@ class Held(NamedTuple):
 
 
 def room_of(module: str) -> str:
-    """Return the top package or module of ours that a module is in; the package itself has none."""
-    return [*module.split("."), ""][1]
+    """Return the room of a module: the part of the sidecar, or the other distribution, that it is in."""
+    package, _, rest = module.partition(".")
+    return OTHERS.get(package) or rest.partition(".")[0]
 
 
 def lines_of(module: str) -> int:
     """Return the lines of a module of ours."""
-    path = ROOT.joinpath(*module.split("."))
+    package = module.partition(".")[0]
+    path = ROOT.joinpath(*filter(None, [OTHERS.get(package), *module.split(".")]))
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return len(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else 0
 
@@ -63,17 +66,14 @@ def _wall(lines: int, rooms: str) -> Wall:
     return Wall(lines, frozenset(rooms.split()))
 
 
-_COMMAND: Final = "cli errors examples signals "
-_RECORDS: Final = _COMMAND + "audit delegation extras observe "  # the readers of records
-_SERVING: Final = (
-    _COMMAND + "admission background delegation file_watch identity libc_memory observe process serving wire "
-)
-_SETTINGS: Final = "bounded config start "
-_STS: Final = _SERVING + _SETTINGS + "steps sts sts_app sts_reload"
+_COMMAND: Final = "cli core signals "
+_RECORDS: Final = _COMMAND + "audit "
+_SERVING: Final = _COMMAND + "admission background file_watch identity libc_memory observe process serving wire "
+_SETTINGS: Final = "config start "
+_STS: Final = _SERVING + _SETTINGS + "sts sts_app sts_reload"
 _SIDECAR: Final = _SERVING + _SETTINGS + "app engine exchange features proxy settings_watch "
 _JUDGING: Final = (  # settings of sidecars and token services are loaded in the process itself
-    _COMMAND + "admission bounded config delegation engine exchange extras file_watch identity libc_memory observe "
-    "features proxy steps sts wire "
+    _COMMAND + "admission config engine exchange file_watch identity libc_memory observe features proxy steps sts wire "
 )
 
 WALLS: Final[Mapping[str, Wall]] = {
@@ -82,14 +82,14 @@ WALLS: Final[Mapping[str, Wall]] = {
     "sidecar, HTTP/2": _wall(36_500, _SIDECAR + "assembly one_process reload"),
     "parent of workers": _wall(27_500, _SIDECAR + "workers"),
     "token service": _wall(24_000, _STS),
-    "token service, revocations": _wall(25_500, _STS),
+    "token service, revocations": _wall(25_500, _STS + " steps"),
     "injector": _wall(13_000, _SERVING + "injector"),
-    "healthcheck": _wall(600, "cli examples healthcheck signals"),
-    "status": _wall(4_500, _COMMAND + "audit delegation extras identity observe reasons status"),
+    "healthcheck": _wall(600, "cli core healthcheck signals"),
+    "status": _wall(4_500, _COMMAND + "identity observe reasons status"),
     "check": _wall(34_500, _JUDGING + "check"),
-    "explain": _wall(37_000, _JUDGING + "audit explain reasons"),
-    "sts doctor": _wall(9_500, _COMMAND + "audit bounded delegation doctor exchange identity observe"),
-    "sts revoke": _wall(11_000, _COMMAND + "bounded delegation identity libc_memory revoke steps sts wire"),
+    "explain": _wall(37_000, _JUDGING + "explain reasons"),
+    "sts doctor": _wall(9_500, _COMMAND + "doctor exchange identity"),
+    "sts revoke": _wall(11_000, _COMMAND + "identity libc_memory revoke sts wire"),
     "audit all": _wall(16_500, _RECORDS),
     "audit attribution": _wall(5_000, _RECORDS),
     "audit chains": _wall(5_500, _RECORDS),

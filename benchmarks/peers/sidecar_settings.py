@@ -23,7 +23,7 @@ from benchmarks.world import (
     TRUST_DOMAIN,
     World,
 )
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 
 _ACTOR_TOKEN_LIFE_S: Final = 12 * 3600  # the file is not renewed during a run
 _METHODS: Final = ["GET", "POST"]

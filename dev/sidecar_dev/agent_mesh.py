@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.operation_words import every_operation
-from sidecar.errors import ConfigError, Problem
 from sidecar_dev import card_check, printed_calls, run_settings
 from sidecar_dev.curl import HEADER_FILE_SINCE, curl_problem, version_text
 from sidecar_dev.files import write_whole

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.delegation.bearer import Bearer, parse_jwt_svid
-from sidecar.delegation.keyset import VerificationKey, parse_jwt_bundle
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
-from sidecar.delegation.verify import verify_jwt_svid
-from sidecar.errors import Denied, Reason
+from delegation_core.bearer import Bearer, parse_jwt_svid
+from delegation_core.errors import Denied, Reason
+from delegation_core.keyset import VerificationKey, parse_jwt_bundle
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+from delegation_core.verify import verify_jwt_svid
 from sidecar.identity import workload_pb as pb
 from sidecar_dev.attestation import Peer
 from sidecar_dev.entries import Entry

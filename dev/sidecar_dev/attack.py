@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.certificates import certificate_pem, key_pem
 from sidecar_dev.confinement import confinement
 from sidecar_dev.pki import TrustDomainAuthority

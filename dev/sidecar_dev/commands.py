@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Final
 
-from sidecar.examples import add_examples
+from delegation_core.console.examples import add_examples
 
 _COMMANDS: Final = (
     ("workload-api", "sidecar_dev.workload_api", "a Workload API with a CA of its own"),

@@ -26,8 +26,8 @@ from typing import Final
 
 import yaml
 
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
-from sidecar.errors import ConfigError, Problem
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 from sidecar_dev.attestation import Peer
 from sidecar_dev.pki import X509_TTL_S
 

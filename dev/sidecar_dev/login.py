@@ -18,7 +18,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from sidecar.delegation.scope import ScopeError, format_scope, parse_scope
+from delegation_core.scope import ScopeError, format_scope, parse_scope
 from sidecar_dev.codes import Asked, CodeError, Codes
 
 MAX_FORM_BYTES: Final = 8192

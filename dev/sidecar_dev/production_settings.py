@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from delegation_core.errors import Reason
+from delegation_core.mcp import LIFECYCLE
+from delegation_core.operation import ANY_NAME, OTHER, RouteProtocol
+from delegation_core.route import require_method, require_path
 from sidecar.config.operation_words import key_of
-from sidecar.delegation.mcp import LIFECYCLE
-from sidecar.delegation.operation import ANY_NAME, OTHER, RouteProtocol
-from sidecar.delegation.route import require_method, require_path
-from sidecar.errors import Reason
 from sidecar_dev.mesh_settings import Settings
 
 _STS: Final = "https://sts.acme.example"

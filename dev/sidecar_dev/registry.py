@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sidecar.delegation.spiffe_id import TrustDomain
+from delegation_core.spiffe_id import TrustDomain
 from sidecar_dev.attestation import Peer
 from sidecar_dev.certificates import BACKDATED_S
 from sidecar_dev.entries import Entry

@@ -10,8 +10,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from sidecar.errors import ConfigError
-from sidecar.examples import add_examples
+from delegation_core.console.examples import add_examples
+from delegation_core.errors import ConfigError
 from sidecar_dev.agent_mesh import AgentMesh, say
 from sidecar_dev.processes import ProcessError
 from sidecar_dev.run_plan import plan_of

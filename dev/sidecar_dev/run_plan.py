@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from sidecar.errors import ConfigError, Problem
+from delegation_core.errors import ConfigError, Problem
 from sidecar_dev.processes import listens
 
 RESERVED: Final = frozenset({"agent", "front", "login", "sts", "workload-api"})  # names of our own processes

@@ -12,7 +12,7 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from sidecar.examples import add_examples
+from delegation_core.console.examples import add_examples
 from sidecar.identity import workload_pb as pb
 from sidecar.identity.der import split_der
 from sidecar.identity.workload_client import WorkloadApiClient, WorkloadApiError

@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from delegation_core.console.examples import add_examples
+from delegation_core.errors import ConfigError, Problem
 from sidecar.background import PartEndedError, Parts
-from sidecar.errors import ConfigError, Problem
-from sidecar.examples import add_examples
 from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar_dev.login import MAX_FORM_BYTES, LoginError, LoginSettings, UserIssuer
 from sidecar_dev.login_tls import certified

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, get_args
 
-from sidecar.delegation.spiffe_id import SpiffeIdError, TrustDomain
-from sidecar.errors import ConfigError, Problem
-from sidecar.examples import add_examples
+from delegation_core.console.examples import add_examples
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.spiffe_id import SpiffeIdError, TrustDomain
 from sidecar_dev.certificates import DEVELOPMENT_ONLY, KeyType, certificate_pem, key_pem
 from sidecar_dev.entries import Entry, parse_entries
 from sidecar_dev.files import write_whole

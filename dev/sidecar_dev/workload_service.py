@@ -18,7 +18,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
 from sidecar.identity import workload_pb as pb
 from sidecar_dev import answers
 from sidecar_dev.answers import State

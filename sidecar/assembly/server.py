@@ -193,7 +193,7 @@ def _revocation_lists(
 ) -> RevocationLists | NoRevocations:
     if not settings.revocations:
         return NoRevocations()
-    from sidecar.delegation.revocation_list import MAX_LIST_BYTES
+    from delegation_core.revocation_list import MAX_LIST_BYTES
     from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists
 
     def channel(one: RevocationListSettings) -> StsChannel:

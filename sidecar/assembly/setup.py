@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from delegation_core.route import Upstream
 from sidecar.config.settings import SidecarSettings
-from sidecar.delegation.route import Upstream
 from sidecar.engine import PREPARED_CALL_BYTES, engine_of
 from sidecar.exchange.client import TokenExchange
 from sidecar.exchange.exchanges import Exchanges

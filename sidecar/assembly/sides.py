@@ -10,7 +10,8 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sidecar.bounded import EMPTY, Bounded
+from delegation_core.bounded import EMPTY, Bounded
+from delegation_core.records.record import Direction
 from sidecar.config.addresses import Address
 from sidecar.config.settings import InboundSettings, OutboundSettings
 from sidecar.engine import Engine, native_writes
@@ -19,7 +20,6 @@ from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
 from sidecar.observe.access_log import AccessLog
-from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.proxy.journeys.forward import Forwarder
@@ -41,7 +41,7 @@ from sidecar.wire.scheduling import MOST_TOGETHER
 from sidecar.wire.stream import RequestHandler
 
 if TYPE_CHECKING:
-    from sidecar.delegation.txn_token import TxnSource
+    from delegation_core.txn_token import TxnSource
     from sidecar.exchange.federation.tokens import FederatedTokens
     from sidecar.proxy.journeys.remote_handles import RemoteHandles
 

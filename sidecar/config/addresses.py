@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import SplitResult
 
-from sidecar.delegation.route import Upstream
+from delegation_core.route import Upstream
 from sidecar.identity.endpoint import is_loopback, split_url
 
 _PORTS: Final = {"http": 80, "https": 443}

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from sidecar.errors import Problem
+from delegation_core.errors import Problem
 
 _LOG: Final = logging.getLogger("sidecar.config")
 NEAR: Final = 0.8  # share of a bound from which it is reported

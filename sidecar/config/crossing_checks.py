@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from delegation_core.crossing import Crossing, collide
+from delegation_core.errors import Problem
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.sections import CrossingSection
 from sidecar.config.sidecar_model import SidecarFile
-from sidecar.delegation.crossing import Crossing, collide
-from sidecar.errors import Problem
 
 
 def crossing_problems(file: SidecarFile) -> Iterator[Problem]:

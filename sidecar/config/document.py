@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 
 import yaml
 
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.records.record_text import escape
 from sidecar.config.bounds import BOUNDS
-from sidecar.errors import ConfigError, Problem
-from sidecar.observe.record_text import escape
 
 MAX_BYTES: Final = BOUNDS["bytes"].most
 MAX_NODES: Final = BOUNDS["nodes"].most

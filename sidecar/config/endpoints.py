@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from delegation_core.errors import Problem
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.exchange_model import ClientAuthSection, ExchangeEndpointSection, ExchangeSection
 from sidecar.config.sections import PlatformIssuerSection, TlsSection
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Problem
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.identity.endpoint import Endpoint

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from delegation_core.errors import Problem
+from delegation_core.login_issuer import LoginKind
+from delegation_core.profile import IssuerProfile
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.endpoints import (
     client_auth_of,
     endpoint_of,
@@ -23,11 +28,6 @@ from sidecar.config.profiles import kind_of
 from sidecar.config.sections import scalars
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import repetitions
-from sidecar.delegation.login_issuer import LoginKind
-from sidecar.delegation.profile import IssuerProfile
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Problem
 from sidecar.exchange.adapters.adapter import STATIC, Adapter, ClientAuth
 from sidecar.exchange.sts import EndpointSettings, ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings

@@ -14,13 +14,13 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
+from delegation_core.connect import parse_tunnel
+from delegation_core.human import require_acr
+from delegation_core.push_urls import parse_push_url
+from delegation_core.route import require_method, require_path
+from delegation_core.scope import ScopeError, parse_scope
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.config.addresses import parse_address, parse_origin, parse_url
-from sidecar.delegation.connect import parse_tunnel
-from sidecar.delegation.human import require_acr
-from sidecar.delegation.push_urls import parse_push_url
-from sidecar.delegation.route import require_method, require_path
-from sidecar.delegation.scope import ScopeError, parse_scope
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.exchange.failover import MAX_REPLICAS
 from sidecar.identity.workload_settings import parse_address as parse_workload_address
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
+from delegation_core.crossing import Crossing
+from delegation_core.errors import Problem
+from delegation_core.profile import TrustedIssuer
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.config.crossing_checks import scope_map
 from sidecar.config.field_types import Line, ScopeText, SpiffeIdText, TrustDomainText
 from sidecar.config.profiles import profile_of, profile_problems
 from sidecar.config.sections import KeySource, ProfileWord, Section
 from sidecar.config.validation import Findings, repetitions
-from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Problem
 from sidecar.sts.rules import ForeignIssuer
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
+from delegation_core.errors import Problem
+from delegation_core.near_names import meant, nearest_name
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.config.bounds import exceeded
 from sidecar.config.document import shown
 from sidecar.config.sts_model import RuleSection, StsFile
-from sidecar.delegation.near_names import meant, nearest_name
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
-from sidecar.errors import Problem
 
 _MOST: Final = 20  # members that are reported at once: a search for the nearest name takes time
 

@@ -1,7 +1,7 @@
 """Encoding of finished settings on their way from the process that validated them to the one that serves.
 
 The writer is our own child, and only we hold the other end of its pipe. It reads files that others may write, with a
-parser in C, so its answer is decoded as if it were not ours: only classes of this package and paths are made, and no
+parser in C, so its answer is decoded as if it were not ours: only classes of ours and paths are made, and no
 function is called (ADR 0009).
 """
 
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
-from sidecar.errors import ConfigError, Problem
+from delegation_core.errors import ConfigError, Problem
 
 MAX_BYTES: Final = 32 * 1024 * 1024  # 10,000 rules take 2.5 MiB
 
-_OURS: Final = "sidecar."
+_OURS: Final = ("sidecar.", "delegation_core.")
 _PATHS: Final = frozenset({"Path", "PosixPath"})
 
 

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from delegation_core.console.extras import install_command
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.config.sections import FilesSection, IdentitySection
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import ConfigError, Problem
-from sidecar.extras import install_command
 from sidecar.identity.files import LAYOUTS, FileSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.identity.workload_settings import WorkloadApiSettings, parse_address

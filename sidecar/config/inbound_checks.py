@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from delegation_core.errors import Problem
+from delegation_core.route import InboundRoute
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crosses
 from sidecar.config.field_types import start_of
@@ -13,9 +16,6 @@ from sidecar.config.operation_checks import a2a_rules, human_of, inbound_operati
 from sidecar.config.sections import IssuerSection, scalars
 from sidecar.config.settings import InboundSettings
 from sidecar.config.sidecar_model import SidecarFile
-from sidecar.delegation.route import InboundRoute
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Problem
 from sidecar.features.observing.settings import plain_of
 from sidecar.features.outside.settings import agent_key_of
 from sidecar.proxy.journeys.bypass import ListenerRule

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from delegation_core.operation import SessionsOf
 from sidecar.config.field_types import (
     AddressText,
     Day,
@@ -26,7 +27,6 @@ from sidecar.config.field_types import (
 from sidecar.config.limits import ClientLimitsSection, ConnectionLimitsSection, ServerLimitsSection
 from sidecar.config.operation_model import HumanSection, InboundA2aSection, InboundOperations, MessageBytes
 from sidecar.config.sections import RECORDS_WHEN, RecordsWhen, Section
-from sidecar.delegation.operation import SessionsOf
 from sidecar.features.observing.settings import PlainSection
 from sidecar.features.outside.settings import AgentKeySection
 

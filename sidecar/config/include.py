@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from delegation_core.errors import Problem
 from sidecar.config.bounds import exceeded
 from sidecar.config.document import MAX_BYTES, MAX_NODES, NO_UTF_8, DocumentError, Parsed, parse, shown
-from sidecar.errors import Problem
 from sidecar.file_watch import tree_fingerprint
 
 SUFFIX: Final = ".yaml"

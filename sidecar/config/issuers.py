@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from delegation_core.errors import Problem
+from delegation_core.login_issuer import ScopeFrom
+from delegation_core.profile import TrustedIssuer
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.config.endpoints import endpoint_of, renamed, same_origin, tls_of, token_endpoints_of
 from sidecar.config.profiles import profile_of
 from sidecar.config.sections import CountersignSection, IssuerSection, KeySource, TlsSection, UserIssuerSection
 from sidecar.config.validation import Findings
-from sidecar.delegation.login_issuer import ScopeFrom
-from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Problem
 from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.identity.endpoint import is_loopback

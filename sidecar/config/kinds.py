@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.document import DocumentError, override, parse_document, read_text
-from sidecar.errors import ConfigError, Problem
 
 Kind = Literal["sidecar", "sts", "platform"]
 

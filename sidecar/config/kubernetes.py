@@ -8,10 +8,10 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.document import read_text
 from sidecar.config.kinds import Kind
 from sidecar.config.settings import SidecarSettings
-from sidecar.errors import ConfigError, Problem
 
 Document = Mapping[str, Any]
 

@@ -23,8 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.handover import MAX_BYTES, HandoverError, decode, encode
-from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import fingerprint, tree_fingerprint
 
 T = TypeVar("T")

@@ -7,6 +7,15 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
+from delegation_core import grpc, mcp
+from delegation_core.a2a_rules import CARD_PATHS, PLAIN_RULES, A2aRules
+from delegation_core.errors import Problem
+from delegation_core.human import Human
+from delegation_core.operation import ANY_NAME, Operations, RouteProtocol
+from delegation_core.push_urls import parse_push_url
+from delegation_core.resource_metadata import WELL_KNOWN, ProtectedResource, is_plain_url
+from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.inbound_model import InboundRouteSection
 from sidecar.config.operation_model import (
     A2aSection,
@@ -19,15 +28,6 @@ from sidecar.config.operation_model import (
 from sidecar.config.operation_words import every_operation, key_of, keys_of
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.sidecar_model import SidecarFile
-from sidecar.delegation import grpc, mcp
-from sidecar.delegation.a2a_rules import CARD_PATHS, PLAIN_RULES, A2aRules
-from sidecar.delegation.human import Human
-from sidecar.delegation.operation import ANY_NAME, Operations, RouteProtocol
-from sidecar.delegation.push_urls import parse_push_url
-from sidecar.delegation.resource_metadata import WELL_KNOWN, ProtectedResource, is_plain_url
-from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Problem
 
 _HTTP_METHODS: Final = {
     "mcp": frozenset({"POST", "GET", "DELETE"}),

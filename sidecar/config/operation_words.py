@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 
+from delegation_core import a2a, grpc, mcp
+from delegation_core.operation import ANY_NAME, RouteProtocol
 from sidecar.config.operation_model import AllowedOperations
-from sidecar.delegation import a2a, grpc, mcp
-from sidecar.delegation.operation import ANY_NAME, RouteProtocol
 
 
 def keys_of(protocol: RouteProtocol, section: AllowedOperations) -> Iterator[str]:

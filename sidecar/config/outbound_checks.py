@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from delegation_core.errors import Problem
+from delegation_core.outbound_routes import AnyRoute
+from delegation_core.route import OutboundRoute
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crossings_of
 from sidecar.config.field_types import start_of
@@ -12,10 +16,6 @@ from sidecar.config.outbound_model import AnyOutboundSection, OutboundRouteSecti
 from sidecar.config.sections import scalars
 from sidecar.config.settings import OutboundSettings
 from sidecar.config.sidecar_model import SidecarFile
-from sidecar.delegation.outbound_routes import AnyRoute
-from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Problem
 from sidecar.features.outside.settings import ConnectRouteSection, connect_route, outside_route
 from sidecar.identity.endpoint import is_loopback
 from sidecar.proxy.listening.connection_limits import ConnectionLimits

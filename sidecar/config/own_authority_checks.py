@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from delegation_core.errors import Problem
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.sidecar_model import SidecarFile, WorkloadHandleSection
-from sidecar.errors import Problem
 from sidecar.proxy.journeys.handle_delivery import WorkloadHandleSettings
 
 _MAX_SOCKET_PATH: Final = 107  # of a Unix socket's address, on Linux

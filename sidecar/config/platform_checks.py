@@ -10,14 +10,14 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from delegation_core.errors import Problem
+from delegation_core.login_issuer import UserIssuer
+from delegation_core.policy import Entry
+from delegation_core.profile import IssuerProfile, TrustedIssuer
 from sidecar.config.inbound_model import InboundRouteSection
 from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import forbidden
-from sidecar.delegation.login_issuer import UserIssuer
-from sidecar.delegation.policy import Entry
-from sidecar.delegation.profile import IssuerProfile, TrustedIssuer
-from sidecar.errors import Problem
 from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.features.outside.settings import tunnel_ceiling_problems

@@ -11,6 +11,10 @@ from pathlib import Path
 
 from pydantic import Field
 
+from delegation_core.crossing import Crossing
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.login_issuer import LoginKind, ScopeFrom
+from delegation_core.profile import TrustedIssuer
 from sidecar.config.crossing_checks import crossing_of
 from sidecar.config.endpoints import endpoint_of, token_endpoint_of, token_endpoint_problems, token_endpoints_of
 from sidecar.config.field_types import Hosts, Line, TunnelText, UrlText
@@ -18,10 +22,6 @@ from sidecar.config.issuers import key_settings, login_issuer, revocation_list, 
 from sidecar.config.profiles import kind_of, kind_problems, profile_problems
 from sidecar.config.sections import CrossingSection, PlatformIssuerSection, Section, TlsSection, UserIssuerSection
 from sidecar.config.validation import Findings, load_validated, repetitions
-from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.login_issuer import LoginKind, ScopeFrom
-from sidecar.delegation.profile import TrustedIssuer
-from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.issuer import JwksSettings

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Final, Protocol, TypeVar
 
+from delegation_core.errors import Problem
+from delegation_core.login_issuer import LoginKind
+from delegation_core.profile import PRESETS, ActorForm, IssuerProfile
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.sections import ActorRow, ProfileSection, UserIssuerSection
 from sidecar.config.validation import Findings
-from sidecar.delegation.login_issuer import LoginKind
-from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Problem
 
 U = TypeVar("U", bound=UserIssuerSection)
 

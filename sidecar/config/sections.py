@@ -8,6 +8,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, Union, g
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from delegation_core.act import MAX_ACT_DEPTH
+from delegation_core.jws import ALGORITHMS
+from delegation_core.profile import MAX_LEEWAY_S, PRESETS, ActorForm
+from delegation_core.scope import ScopeShape
 from sidecar.config.field_types import (
     AddressText,
     FileText,
@@ -23,10 +27,6 @@ from sidecar.config.field_types import (
     UrlText,
     one_of,
 )
-from sidecar.delegation.act import MAX_ACT_DEPTH
-from sidecar.delegation.jws import ALGORITHMS
-from sidecar.delegation.profile import MAX_LEEWAY_S, PRESETS, ActorForm
-from sidecar.delegation.scope import ScopeShape
 from sidecar.identity.files import LAYOUTS
 
 PresetName = Annotated[str, *one_of(PRESETS)]

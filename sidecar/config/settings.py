@@ -7,20 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from delegation_core.errors import Problem
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.outbound_routes import CallRoute, OutboundRoutes
+from delegation_core.policy import Deny, Entry, Policy
+from delegation_core.profile import TrustedIssuer
+from delegation_core.records.record import Direction
+from delegation_core.route import Upstream
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.config.addresses import Address
 from sidecar.config.record_settings import RecordSettings
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.outbound_routes import CallRoute, OutboundRoutes
-from sidecar.delegation.policy import Deny, Entry, Policy
-from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.route import Upstream
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.engine import EngineChoice
-from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
-from sidecar.observe.record import Direction
 from sidecar.proxy.listening.connection_limits import ConnectionLimits
 from sidecar.proxy.listening.memory_pressure import MemoryLimits
 from sidecar.wire.limits import ClientLimits, ServerLimits

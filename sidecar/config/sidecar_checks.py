@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Final
 
+from delegation_core.errors import Problem
 from sidecar.config.addresses import parse_address, parse_origin
 from sidecar.config.crossing_checks import crossing_problems
 from sidecar.config.exchange_checks import exchange_problems
@@ -19,7 +20,6 @@ from sidecar.config.own_authority_checks import own_authority_problems
 from sidecar.config.profiles import profile_problems
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import repetitions
-from sidecar.errors import Problem
 from sidecar.features.logins.settings import entry_problems, first_token_problems
 from sidecar.features.outside.federate_settings import federate_problems
 from sidecar.features.outside.settings import connect_problems, outside_problems

@@ -11,6 +11,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from delegation_core.deny_list import DenyListError, parse_deny_list
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.inbound_routes import InboundRoutes, inbound_overlaps
+from delegation_core.outbound_routes import OutboundRoutes, outbound_overlaps
+from delegation_core.policy import Deny
+from delegation_core.route import Overlap
+from delegation_core.steps import at_once
 from sidecar.config.addresses import parse_address
 from sidecar.config.exchange_checks import (
     adapter_problems,
@@ -39,12 +46,6 @@ from sidecar.config.sidecar_checks import CHECKS
 from sidecar.config.sidecar_model import DenySection, SidecarFile
 from sidecar.config.tracing_checks import tracing_of, tracing_problems
 from sidecar.config.validation import Findings, load_validated
-from sidecar.delegation.deny_list import DenyListError, parse_deny_list
-from sidecar.delegation.inbound_routes import InboundRoutes, inbound_overlaps
-from sidecar.delegation.outbound_routes import OutboundRoutes, outbound_overlaps
-from sidecar.delegation.policy import Deny
-from sidecar.delegation.route import Overlap
-from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
 from sidecar.features.door.settings import door_ceiling_problems, door_problems, door_settings_of, issuers_at_door
@@ -55,7 +56,6 @@ from sidecar.features.outside.settings import ConnectRouteSection, outside_ceili
 from sidecar.features.transaction_tokens.settings import txn_ceiling_problems, txn_token_problems, txn_tokens_of
 from sidecar.observe.record_rate import RecordRate
 from sidecar.proxy.listening.memory_pressure import MemoryLimits
-from sidecar.steps import at_once
 
 
 def load_sidecar(

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from delegation_core.errors import Problem
 from sidecar.config.exchange_model import ExchangeSection
 from sidecar.config.field_types import FileText, Line, PathText, Reserved, RouteName, Seconds, SpiffeIdText
 from sidecar.config.inbound_model import InboundRouteSection, InboundSection
@@ -29,7 +30,6 @@ from sidecar.config.sections import (
 )
 from sidecar.config.tracing_model import TracingSection
 from sidecar.engine import EngineChoice
-from sidecar.errors import Problem
 from sidecar.features.logins.settings import EntrySection
 from sidecar.features.outside.settings import (
     AnyOutsideSection,

@@ -10,6 +10,9 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Final
 
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.revocation import Kind
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.addresses import parse_address
 from sidecar.config.foreign_issuers import foreign_issuers, foreign_problems
 from sidecar.config.groups import actors_of, audiences_of, group_problems, missing_in_rules, pairs_of
@@ -21,9 +24,6 @@ from sidecar.config.sidecar_file import records
 from sidecar.config.sts_model import RevocationSection, RuleSection, StsFile
 from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.config.validation import Findings, load_validated, repetitions
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError, Problem
 from sidecar.identity.issuer import JwksSettings
 from sidecar.sts.logout_endpoint import EventSettings
 from sidecar.sts.policy import StsPolicy

@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from delegation_core.revocation import Kind
+from delegation_core.validity import FIRST_TOKEN_LIFE_S
 from sidecar.config.field_types import AddressText, FileText, Line, ScopeText, Seconds, SpiffeIdText, UrlText, one_of
 from sidecar.config.foreign_issuers import ForeignIssuerSection
 from sidecar.config.sections import (
@@ -18,8 +20,6 @@ from sidecar.config.sections import (
     UserIssuerSection,
     short_or_long,
 )
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.validity import FIRST_TOKEN_LIFE_S
 from sidecar.sts.schedule import KEYS_MAX_AGE_S, MOUNT_LAG_S, REFRESH_S
 
 KindName = Annotated[str, *one_of(Kind)]

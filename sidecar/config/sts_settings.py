@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from delegation_core.errors import Problem
 from sidecar.config.record_settings import RecordSettings
-from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.sts.policy import StsPolicy

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from delegation_core.console.extras import install_command
+from delegation_core.errors import Problem
 from sidecar.config.addresses import parse_url
 from sidecar.config.platform_file import Platform
 from sidecar.config.sections import scalars
 from sidecar.config.sidecar_model import SidecarFile
-from sidecar.errors import Problem
-from sidecar.extras import install_command
 from sidecar.identity.endpoint import is_loopback
 from sidecar.observe.telemetry.settings import TracingSettings
 

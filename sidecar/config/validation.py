@@ -19,10 +19,10 @@ from typing import Any, Final, TypeVar, cast
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.document import DocumentError, override, parse, read_text, shown, variables
 from sidecar.config.include import Included, join_included
 from sidecar.config.sections import Section
-from sidecar.errors import ConfigError, Problem
 
 S = TypeVar("S", bound=Section)
 T = TypeVar("T")

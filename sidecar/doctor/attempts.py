@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN
+from delegation_core.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN
 from sidecar.doctor.case import Case
 from sidecar.doctor.clients import TestClient
 from sidecar.doctor.messages import Answer, Held, Parameter, Place, Request, Script, text_pairs

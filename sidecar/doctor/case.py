@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.delegation.keyset import KeySet
+from delegation_core.keyset import KeySet
 from sidecar.doctor.clients import TestClient
 from sidecar.doctor.messages import Held
 from sidecar.doctor.proof import ProofKey

@@ -13,8 +13,9 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from sidecar.audit.output import complain, visible
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
+from delegation_core.console.examples import add_examples
+from delegation_core.console.output import complain, visible
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
 from sidecar.doctor.case import Case, Server
 from sidecar.doctor.clients import Method, client_of, token_of
 from sidecar.doctor.discovery import DiscoveryError, discover, keys_of, usable
@@ -23,7 +24,6 @@ from sidecar.doctor.messages import Answer, Held, Request
 from sidecar.doctor.probes import examine
 from sidecar.doctor.report import Veil, show
 from sidecar.doctor.transport import Transport
-from sidecar.examples import add_examples
 
 _COMMAND: Final = "sidecar sts doctor"
 _TYPES: Final = {"access_token": TOKEN_TYPE_ACCESS_TOKEN, "id_token": TOKEN_TYPE_ID_TOKEN, "jwt": TOKEN_TYPE_JWT}

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from sidecar.delegation.keyset import KeySet, KeySetError, parse_jwks
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from delegation_core.keyset import KeySet, KeySetError, parse_jwks
+from delegation_core.strict_json import StrictJsonError, parse_object
 from sidecar.doctor.case import Server
 from sidecar.identity.endpoint import Endpoint, split_url
 

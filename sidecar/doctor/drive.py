@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
-from sidecar.delegation.jws import encode_part
+from delegation_core.jws import encode_part
 from sidecar.doctor.attempts import Examination
 from sidecar.doctor.messages import Answer, Place, Request, Script, Wait
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.delegation.jws import ALGORITHMS
-from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
+from delegation_core.jws import ALGORITHMS
+from delegation_core.profile import PRESETS, ActorForm, IssuerProfile
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.doctor.attempts import Examination
 from sidecar.doctor.clients import Method
 from sidecar.doctor.facts import shown_token

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias, TypeVar
 
-from sidecar.delegation.bearer import fingerprint_of
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from delegation_core.bearer import fingerprint_of
+from delegation_core.strict_json import StrictJsonError, parse_object
 from sidecar.doctor.clients import TestClient
 from sidecar.doctor.proof import ProofKey
 

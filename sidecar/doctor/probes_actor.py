@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
 from sidecar.doctor.attempts import Attempt, Draft, Examination
 from sidecar.doctor.clients import spoil
 from sidecar.doctor.messages import Held, Script

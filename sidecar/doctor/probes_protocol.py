@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sidecar.delegation.jws import MAX_TOKEN_BYTES
+from delegation_core.jws import MAX_TOKEN_BYTES
 from sidecar.doctor.attempts import Attempt, Draft, Examination
 from sidecar.doctor.clients import Method, TestClient, spoil
 from sidecar.doctor.messages import Held, Place, Request, Script

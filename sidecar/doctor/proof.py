@@ -13,7 +13,7 @@ from jwt import PyJWS
 from jwt import encode as encode_jwt
 from jwt.algorithms import ECAlgorithm
 
-from sidecar.delegation.jws import encode_part
+from delegation_core.jws import encode_part
 
 _ALGORITHM: Final = "ES256"
 _JWS: Final = PyJWS()  # signs any claims; `encode` insists on types that a foreign token need not have

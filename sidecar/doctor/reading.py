@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.delegation.jws import ALGORITHMS, CompactJws, parse_compact
-from sidecar.delegation.keyset import KeySet
-from sidecar.delegation.signature import verify_signature
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
+from delegation_core.jws import ALGORITHMS, CompactJws, parse_compact
+from delegation_core.keyset import KeySet
+from delegation_core.signature import verify_signature
+from delegation_core.strict_json import StrictJsonError, parse_object
 
 MAX_TOKEN_BYTES: Final = 65_536
 _MAX_DEPTH: Final = 64

@@ -8,8 +8,8 @@ from typing import Final, TypeAlias
 
 import yaml
 
-from sidecar.audit.output import print_json, print_line, print_table
-from sidecar.delegation.jws import TOKEN_PATTERN
+from delegation_core.console.output import print_json, print_line, print_table
+from delegation_core.jws import TOKEN_PATTERN
 from sidecar.doctor.attempts import Examination
 from sidecar.doctor.cells import Cell, Value
 from sidecar.doctor.conclusion import Conclusion, conclude

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sidecar.bounded import BoundedCache
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken
+from delegation_core.bounded import BoundedCache
+from delegation_core.permit import IssuedPermit
+from delegation_core.records.record import RecordFields
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import VerifiedToken
 from sidecar.observe.attribution import facts_of_issued
-from sidecar.observe.record import RecordFields
 
 if TYPE_CHECKING:
-    from sidecar.delegation.txn_token import TxnToken
+    from delegation_core.txn_token import TxnToken
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_REJECTED_BYTES: Final = 4 * 1024 * 1024

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.failover import Unsent
 from sidecar.identity.call import Call, fields_for
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, Trouble

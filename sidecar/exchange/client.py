@@ -17,12 +17,12 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import thumbprint_of
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.errors import Reason, SidecarError, Unavailable
+from delegation_core.permit import IssuedPermit
+from delegation_core.plan import Plan
+from delegation_core.policy import Policy
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import thumbprint_of
 from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens, new_epoch
 from sidecar.exchange.events import credential_of, issued_fields, refused_fields
 from sidecar.exchange.failover import Caller, EndpointState

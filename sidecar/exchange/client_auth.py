@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_plus
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
 from sidecar.identity.source import IdentitySource
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import urlencode
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.exchange.adapters.adapter import Answer, Step
 from sidecar.exchange.client_auth import ClientAuthenticator, Shown
 from sidecar.exchange.failover import AllOpen, Caller, Unsent

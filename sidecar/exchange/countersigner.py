@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from sidecar.delegation.checkpoint import Checkpoint, CheckpointError, Head, head_form, parse_checkpoint
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.checkpoint import Checkpoint, CheckpointError, Head, head_form, parse_checkpoint
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.keyset import VerificationKey
+from delegation_core.strict_json import StrictJsonError, parse_object
 from sidecar.exchange.failover import Caller
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.source import IdentitySource

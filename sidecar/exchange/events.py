@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import SidecarError
-from sidecar.observe.record import OK, RecordFields
+from delegation_core.errors import SidecarError
+from delegation_core.permit import IssuedPermit
+from delegation_core.plan import Plan
+from delegation_core.policy import Policy
+from delegation_core.records.record import OK, RecordFields
+from delegation_core.verify import VerifiedToken
 
 if TYPE_CHECKING:
-    from sidecar.delegation.login import LoginPlan
+    from delegation_core.login import LoginPlan
 
 
 def issued_fields(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.delegation.verify import VerifiedToken
+from delegation_core.verify import VerifiedToken
 from sidecar.exchange.client import TokenExchange
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.circuit import Circuit, Failure, Pause
 from sidecar.identity.endpoint import EndpointAnswer, Trouble
 

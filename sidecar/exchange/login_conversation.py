@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sidecar.delegation.login import LoginPlan
-from sidecar.delegation.rfc8693 import TokenResponse
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.login import LoginPlan
+from delegation_core.rfc8693 import TokenResponse
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.exchange.adapters.login import Started, StillPending, UserFlow, WantedLogin
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client_auth import ClientAuthenticator

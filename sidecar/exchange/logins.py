@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sidecar.delegation.login import LoginPlan
-from sidecar.delegation.policy import Policy
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.login import LoginPlan
+from delegation_core.policy import Policy
 from sidecar.exchange.adapters.login import StillPending
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.events import credential_of, issued_fields, refused_login_fields

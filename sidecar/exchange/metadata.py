@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from sidecar.delegation.form import media_type
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.form import media_type
+from delegation_core.strict_json import StrictJsonError, parse_object
 from sidecar.identity.endpoint import EndpointAnswer, is_loopback, split_url
 
 KEPT_S: Final = 3600.0

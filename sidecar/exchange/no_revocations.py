@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sidecar.delegation.revocation import NOTHING, InForce, Kind
+from delegation_core.revocation import NOTHING, InForce, Kind
 
 
 class NoRevocations:

@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import InForce, Kind
-from sidecar.delegation.revocation_list import SKEW_S, parse_list, parse_unchanged, verify_list, verify_unchanged
-from sidecar.delegation.revocations_kept import NONE, Knowledge, Revocations, RevocationsError
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
+from delegation_core.keyset import VerificationKey
+from delegation_core.revocation import InForce, Kind
+from delegation_core.revocation_list import SKEW_S, parse_list, parse_unchanged, verify_list, verify_unchanged
+from delegation_core.revocations_kept import NONE, Knowledge, Revocations, RevocationsError
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer
 from sidecar.steps import in_steps
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.identity.file_reader import Present, Watched, look_at
 from sidecar.observe.secret_names import UNNAMED, secret_fingerprint
 

@@ -13,16 +13,16 @@ from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from sidecar.delegation.bearer import Bearer, parse_bearer
-from sidecar.delegation.decide import accept_issued
-from sidecar.delegation.issued import sts_error
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.plan import Delegation, Plan, plan_outbound
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
-from sidecar.delegation.verify import thumbprint_of
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.bearer import Bearer, parse_bearer
+from delegation_core.decide import accept_issued
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.issued import sts_error
+from delegation_core.keyset import VerificationKey
+from delegation_core.permit import IssuedPermit
+from delegation_core.plan import Delegation, Plan, plan_outbound
+from delegation_core.policy import Policy
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
+from delegation_core.verify import thumbprint_of
 from sidecar.exchange.adapters.adapter import BY_CERTIFICATE, TOKEN, Steps, Wanted
 from sidecar.exchange.cache import SKEW_S, Issued
 from sidecar.exchange.channel import StsChannel
@@ -38,7 +38,7 @@ from sidecar.identity.source import Identity, IdentitySource
 from sidecar.wire.resolver import Resolver
 
 if TYPE_CHECKING:
-    from sidecar.delegation.login import LoginPlan
+    from delegation_core.login import LoginPlan
     from sidecar.exchange.adapters.login import StillPending
     from sidecar.exchange.login_conversation import Begun, LoginConversation
 
@@ -130,7 +130,7 @@ class Sts:
             SidecarError: as ``exchange`` and ``accept_login``; LOGIN_DENIED or LOGIN_EXPIRED; `Unsent`, the code has
                 not left.
         """
-        from sidecar.delegation.login import accept_login
+        from delegation_core.login import accept_login
         from sidecar.exchange.adapters.login import StillPending
 
         async with self._deadline():
@@ -307,7 +307,7 @@ def _subject_token_type(delegation: Delegation, policy: Policy) -> str:
     """Return the type of the subject token: an access token, or at an entry the kind of its user issuer's tokens."""
     if not delegation.entry or policy.entry is None:
         return TOKEN_TYPE_ACCESS_TOKEN
-    from sidecar.delegation.login_issuer import LoginKind
+    from delegation_core.login_issuer import LoginKind
 
     kind = policy.entry.issuers[delegation.token.issuer].kind
     return TOKEN_TYPE_ID_TOKEN if kind is LoginKind.ID_TOKEN else TOKEN_TYPE_ACCESS_TOKEN

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.exchange.adapters import find_adapter
 from sidecar.exchange.adapters.adapter import Adapter
 from sidecar.exchange.client_auth import ClientAuthSettings

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.delegation.bearer import parse_txn_token
-from sidecar.delegation.issued import sts_error
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, ExchangeRequest, exchange_form
-from sidecar.delegation.txn_token import TxnSource, TxnToken, verify_txn_token
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.bearer import parse_txn_token
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.issued import sts_error
+from delegation_core.permit import IssuedPermit
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, ExchangeRequest, exchange_form
+from delegation_core.txn_token import TxnSource, TxnToken, verify_txn_token
 from sidecar.exchange.adapters.adapter import BY_CERTIFICATE, TOKEN, Step, Steps
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from sidecar.audit.folders import record_files
-from sidecar.audit.log_lines import read_lines
-from sidecar.audit.output import complain, print_json, print_line, print_table
-from sidecar.audit.records import Record, RecordError, parse_record
+from delegation_core.console.examples import add_examples
+from delegation_core.console.output import complain, print_json, print_line, print_table
+from delegation_core.errors import ConfigError
+from delegation_core.policy import Policy
+from delegation_core.records.folders import record_files
+from delegation_core.records.log_lines import read_lines
+from delegation_core.records.reading import Record, RecordError, parse_record
 from sidecar.config import load_sidecar
 from sidecar.config.sidecar_file import missing_deny_file, with_deny_file
-from sidecar.delegation.policy import Policy
-from sidecar.errors import ConfigError
-from sidecar.examples import add_examples
 from sidecar.explain.explanation import Explanation, explain
 from sidecar.explain.recorded_requests import Requests, print_requests, show_requests
 from sidecar.explain.recorded_token import CannotJudgeError, spiffe_id

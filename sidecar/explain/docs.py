@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from sidecar.errors import Reason
-from sidecar.observe.record import EVENTS, KEYS, MAX_ITEMS, Key
-from sidecar.observe.record_schema import record_schema
-from sidecar.observe.record_text import CUT, MAX_TEXT
+from delegation_core.errors import Reason
+from delegation_core.records.record import EVENTS, KEYS, MAX_ITEMS, Key
+from delegation_core.records.record_schema import record_schema
+from delegation_core.records.record_text import CUT, MAX_TEXT
 from sidecar.reasons.advice import GUIDANCE, seen
 
 _WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/{source} instead. -->"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sidecar.audit.records import Record, is_card, is_login
-from sidecar.delegation.policy import ON_DENY_LIST, Policy
-from sidecar.delegation.scope import format_scope
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.policy import ON_DENY_LIST, Policy
+from delegation_core.records.reading import Record, is_card, is_login
+from delegation_core.scope import format_scope
 from sidecar.explain.judge_door import ANSWERED_BY_ITSELF, is_at_door, judge_door
 from sidecar.explain.judge_exchange import UNPROVABLE as EXCHANGES_UNPROVABLE
 from sidecar.explain.judge_exchange import judge_exchange

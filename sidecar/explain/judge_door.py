@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.audit.records import Record
-from sidecar.delegation.door import METADATA_METHODS, METHODS, Door
-from sidecar.delegation.plan import plan_outbound
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.target import canonical_target
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.door import METADATA_METHODS, METHODS, Door
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.plan import plan_outbound
+from delegation_core.policy import Policy
+from delegation_core.records.reading import Record
+from delegation_core.route import OutboundRoute
+from delegation_core.target import canonical_target
 from sidecar.explain.judge_inbound import OF_HTTP
 from sidecar.explain.judge_outbound import AFTER_LOGIN, LOGIN, OPERATION, REQUEST, delegation_of, saw_of
 from sidecar.explain.judgement import OK, Check, Judgement, conclude, names

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.audit.records import Record
-from sidecar.delegation.scope import format_scope
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.records.reading import Record
+from delegation_core.scope import format_scope
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import VerifiedToken
 from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_exchange import actor_of, exchange_request, is_for_itself, own_request, subject_token
 from sidecar.explain.recorded_token import CannotJudgeError, spiffe_id, time_of

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from sidecar.audit.records import Record
-from sidecar.delegation.decide import decide_verified
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import InboundRoute
-from sidecar.delegation.target import canonical_target
-from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import OF_HANDSHAKES, Denied, Reason
+from delegation_core.decide import decide_verified
+from delegation_core.errors import OF_HANDSHAKES, Denied, Reason
+from delegation_core.policy import Deny, Policy
+from delegation_core.records.reading import Record
+from delegation_core.route import InboundRoute
+from delegation_core.target import canonical_target
+from delegation_core.verify import VerifiedToken
 from sidecar.explain.judgement import DENY_LIST, OF_ANY_REQUEST, OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_operation import key_of, operation_seen
 from sidecar.explain.recorded_token import spiffe_id, time_of, token_of

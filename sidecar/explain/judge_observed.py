@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sidecar.audit.records import Record
-from sidecar.delegation.decide import decide_observed, decide_observed_call
-from sidecar.delegation.outbound_routes import CallRoute
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.target import canonical_target
-from sidecar.errors import Denied, Reason
+from delegation_core.decide import decide_observed, decide_observed_call
+from delegation_core.errors import Denied, Reason
+from delegation_core.outbound_routes import CallRoute
+from delegation_core.policy import Policy
+from delegation_core.records.reading import Record
+from delegation_core.target import canonical_target
 from sidecar.explain.recorded_token import spiffe_id, time_of, token_of
 
 

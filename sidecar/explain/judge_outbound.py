@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from sidecar.audit.records import Record, is_own
-from sidecar.delegation.login_issuer import SCOPE_CLAIMS, UserIssuer
-from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.scope import ScopeSet
-from sidecar.delegation.target import canonical_target
-from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.login_issuer import SCOPE_CLAIMS, UserIssuer
+from delegation_core.plan import Delegation, plan_outbound, plan_own
+from delegation_core.policy import Policy
+from delegation_core.records.reading import Record, is_own
+from delegation_core.route import OutboundRoute
+from delegation_core.scope import ScopeSet
+from delegation_core.target import canonical_target
+from delegation_core.verify import VerifiedToken
 from sidecar.explain.judge_inbound import OF_HTTP
 from sidecar.explain.judgement import DENY_LIST, OF_ANY_REQUEST, OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_operation import key_of, operation_seen

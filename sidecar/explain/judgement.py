@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 
 OK = "ok"
 DENY_LIST: Final = "deny list"  # name of a check of each judge of requests

@@ -14,14 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from delegation_core.console.counts import pluralise
+from delegation_core.console.examples import add_examples
+from delegation_core.console.extras import needs
+from delegation_core.console.output import complain, hang_up, print_json, print_line, print_table
+from delegation_core.errors import ConfigError
 from sidecar import __version__
-from sidecar.audit.counts import pluralise
-from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.config import load_sts
-from sidecar.errors import ConfigError
-from sidecar.examples import add_examples
 from sidecar.explain.policy_rows import Row, covers, rows_of
-from sidecar.extras import needs
 
 _COMMAND: Final = "sidecar sts policy"
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write(path: Path, issuer: str, rows: Sequence[Row], choice: str) -> int:
-    if find_spec("jinja2") is None:
+    if find_spec("delegation_audit") is None:
         return complain(_COMMAND, f"--html {needs('audit')}")
     try:
         path.write_text(page(issuer, rows, choice=choice, now=time.time()), encoding="utf-8")
@@ -78,7 +78,7 @@ def _write(path: Path, issuer: str, rows: Sequence[Row], choice: str) -> int:
 
 def page(issuer: str, rows: Sequence[Row], *, choice: str, now: float) -> str:
     """Return the page, in the style of the audit's report."""
-    from sidecar.audit.report.page import render
+    from delegation_audit.report.page import render
 
     return render(
         files("sidecar.explain").joinpath("policy.html").read_text(encoding="utf-8"),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from sidecar.delegation.scope import ScopeSet
+from delegation_core.scope import ScopeSet
 from sidecar.explain.rule_names import subjects_of
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rules import ANYONE, Anyone, Rule, SelfDelegation, SubjectMatch

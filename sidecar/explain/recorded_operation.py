@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sidecar.audit.records import Record
-from sidecar.delegation.grpc import key_of_path
-from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.delegation.target import canonical_target
+from delegation_core.grpc import key_of_path
+from delegation_core.records.reading import Record
+from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.target import canonical_target
 from sidecar.explain.judgement import names
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.audit.output import print_json, print_line, print_table
-from sidecar.audit.records import Record
+from delegation_core.console.output import print_json, print_line, print_table
+from delegation_core.records.reading import Record
 
 MOST_REQUESTS: Final = 20
 _HELD: Final = 4096  # requests held while reading: files may have millions

@@ -9,10 +9,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from sidecar.audit.records import Record
-from sidecar.delegation.act import ActChain, Actor
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
-from sidecar.delegation.verify import VerifiedToken
+from delegation_core.act import ActChain, Actor
+from delegation_core.records.reading import Record
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError
+from delegation_core.verify import VerifiedToken
 
 NOT_RECORDED: Final = (
     "A record holds no token: signature, kind, times and key binding are taken from it and cannot be verified again.",

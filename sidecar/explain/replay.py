@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidecar.audit.paths import mask_ids
-from sidecar.audit.records import Record
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.target import canonical_target
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.policy import Policy
+from delegation_core.records.paths import mask_ids
+from delegation_core.records.reading import Record
+from delegation_core.records.record_text import escape
+from delegation_core.target import canonical_target
 from sidecar.explain.explanation import explain
 from sidecar.explain.judge_observed import passes_observed
 from sidecar.explain.judgement import OK
 from sidecar.explain.recorded_token import CannotJudgeError
-from sidecar.observe.record_text import escape
 
 MAX_CHANGES: Final = 10_000
 _ALLOW: Final = "allow"

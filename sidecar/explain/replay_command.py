@@ -10,16 +10,16 @@ import os
 from pathlib import Path
 from typing import Final
 
-from sidecar.audit.counts import pluralise
-from sidecar.audit.folders import record_files
-from sidecar.audit.log_lines import read_lines
-from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
-from sidecar.audit.records import RecordError, parse_record
+from delegation_core.console.counts import pluralise
+from delegation_core.console.examples import add_examples
+from delegation_core.console.output import complain, hang_up, print_json, print_line, print_table
+from delegation_core.errors import ConfigError
+from delegation_core.records.folders import record_files
+from delegation_core.records.log_lines import read_lines
+from delegation_core.records.reading import RecordError, parse_record
 from sidecar.config import load_sidecar
 from sidecar.config.settings import SidecarSettings
 from sidecar.config.sidecar_file import missing_deny_file, with_deny_file
-from sidecar.errors import ConfigError
-from sidecar.examples import add_examples
 from sidecar.explain.recorded_token import NOT_RECORDED, CannotJudgeError, spiffe_id
 from sidecar.explain.replay import Replay
 

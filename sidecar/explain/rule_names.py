@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sidecar.delegation.scope import ScopeSet, format_scope
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken
+from delegation_core.scope import ScopeSet, format_scope
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import VerifiedToken
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rules import ANYONE, SubjectMatch
 

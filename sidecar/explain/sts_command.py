@@ -13,20 +13,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidecar.audit.counts import pluralise
-from sidecar.audit.folders import record_files
-from sidecar.audit.log_lines import read_lines
-from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
-from sidecar.audit.records import Record, RecordError, parse_record
+from delegation_core.console.counts import pluralise
+from delegation_core.console.examples import add_examples
+from delegation_core.console.output import complain, hang_up, print_json, print_line, print_table
+from delegation_core.errors import ConfigError
+from delegation_core.records.folders import record_files
+from delegation_core.records.log_lines import read_lines
+from delegation_core.records.reading import Record, RecordError, parse_record
+from delegation_core.records.record_text import escape
+from delegation_core.scope import format_scope
 from sidecar.config import load_sts
-from sidecar.delegation.scope import format_scope
-from sidecar.errors import ConfigError
-from sidecar.examples import add_examples
 from sidecar.explain.command import show
 from sidecar.explain.explanation import EXCHANGES, Explanation, explain_exchange
 from sidecar.explain.judge_exchange import UNPROVABLE
 from sidecar.explain.judgement import OK
-from sidecar.observe.record_text import escape
 from sidecar.sts.policy import StsPolicy
 
 _COMMAND: Final = "sidecar sts explain"

@@ -20,9 +20,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from sidecar.delegation.keyset import KeySet
-from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.keyset import KeySet
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.identity.bundle import X509Bundle, with_ambiguous_names
 from sidecar.identity.generation import IdentityError, new_identity, with_bundles
 from sidecar.identity.handshake import Clock

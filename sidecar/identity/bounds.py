@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.identity.der import SEQUENCE, DerError, element_at, elements_in
 
 MAX_CERTIFICATES: Final = 10

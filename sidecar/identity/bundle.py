@@ -26,7 +26,7 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
-from sidecar.delegation.spiffe_id import TrustDomain
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.identity.bounds import Outline, outline_of
 from sidecar.identity.der import split_der
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
 from sidecar.identity.endpoint import EndpointAnswer, Trouble
 from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.message import Response

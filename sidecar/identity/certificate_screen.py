@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.identity.bounds import MAX_CERTIFICATES, MAX_CHAIN_BYTES
 from sidecar.identity.records import (
     ALERT,

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
 from sidecar.identity.call import Call, fields_for
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, Trouble
 from sidecar.identity.file_trust import FileTrust

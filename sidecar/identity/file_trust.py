@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
 from sidecar.identity.generation import present
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.ssl_object import ScreenedContext, ScreenedSSLObject

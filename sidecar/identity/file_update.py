@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 from cryptography import x509
 
-from sidecar.delegation.keyset import KeySet, KeySetError, parse_jwt_bundle
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
+from delegation_core.keyset import KeySet, KeySetError, parse_jwt_bundle
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+from delegation_core.strict_json import StrictJsonError, parse_object
 from sidecar.identity.bundle import BundleError, X509Bundle
 from sidecar.identity.file_reader import MAX_FILE_BYTES
 from sidecar.identity.generation import IdentityError, parse_x509_svid

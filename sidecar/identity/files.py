@@ -22,8 +22,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.base_source import BaseSource, Pause
 from sidecar.identity.bundle import X509Bundle
 from sidecar.identity.file_reader import Absent, Present, Seen, Unreadable, Watched, look_at, look_at_all

@@ -17,8 +17,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.bundle import X509Bundle, key_identifier_of
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.memory_file import new_memory_file, path_of

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.bundle import X509Bundle
 from sidecar.identity.peer_address import peer_address
 from sidecar.identity.proofs import Proofs

@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from delegation_core.errors import Reason
 from sidecar.admission import ADMIT, WAIT, Evict, Held, Wait, at_limit, on_hello
-from sidecar.errors import Reason
 from sidecar.identity.first_bytes import ENDED, First, Look, Watch, first_of_tls, silent_s
 from sidecar.identity.peer_address import peer_address
 from sidecar.identity.stages import Arrival, Stage, first_to_evict

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from sidecar.delegation.keyset import KeySet, KeySetError, VerificationKey, parse_jwks
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.keyset import KeySet, KeySetError, VerificationKey, parse_jwks
+from delegation_core.records.record_text import escape
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError
-from sidecar.observe.record_text import escape
 
 _log: Final = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.keyset import VerificationKey
 from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.issuer import MAX_JWKS_BYTES, Fetcher, Issuer, JwksSettings
 from sidecar.identity.source import Identity, IdentitySource

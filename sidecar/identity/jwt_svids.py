@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.delegation.bearer import Bearer, parse_jwt_svid
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.bearer import Bearer, parse_jwt_svid
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.handshake import Clock
 
 MAX_AUDIENCES: Final = 256  # audiences come from settings; this bounds a mistake

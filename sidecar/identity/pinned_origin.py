@@ -15,9 +15,9 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Literal, NamedTuple
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import thumbprint_of
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import thumbprint_of
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2
 from sidecar.identity.source import Identity, IdentitySource

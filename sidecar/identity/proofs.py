@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.bounded import BoundedCache
-from sidecar.delegation.spiffe_id import TrustDomain
+from delegation_core.bounded import BoundedCache
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.identity.bundle import X509Bundle
 from sidecar.identity.svid import Proof, prove
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from sidecar.errors import ConfigError, Problem, Reason, SidecarError
+from delegation_core.errors import ConfigError, Problem, Reason, SidecarError
 from sidecar.identity.file_reader import Present, Watched, facts_of, look_at
 from sidecar.identity.generation import ALPN
 from sidecar.identity.handshake import NOT_OVER, PEER_LEFT, OnRefused, reason_of, refused_us

@@ -25,8 +25,8 @@ from spiffe import SpiffeId as TheirSpiffeId
 from spiffe.errors import ArgumentError, PySpiffeError
 from spiffe.workloadapi.x509_context import X509Context
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.base_source import BaseSource, Pause
 from sidecar.identity.handshake import Clock
 from sidecar.identity.py_spiffe_update import read_context, read_jwt_bundle_set, read_svids

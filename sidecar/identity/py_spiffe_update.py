@@ -11,9 +11,9 @@ from spiffe import JwtBundle, JwtBundleSet
 from spiffe import X509Svid as TheirX509Svid
 from spiffe.workloadapi.x509_context import X509Context
 
-from sidecar.delegation.jwk import JwkError, PublicKey, algorithms_of
-from sidecar.delegation.keyset import KeySet, VerificationKey
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+from delegation_core.jwk import JwkError, PublicKey, algorithms_of
+from delegation_core.keyset import KeySet, VerificationKey
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 from sidecar.identity.bundle import BundleError, X509Bundle
 from sidecar.identity.generation import IdentityError, parse_x509_svid
 from sidecar.identity.source import Identity, X509Svid

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.identity.shapes import Shapes
 
 ALERT, HANDSHAKE, APPLICATION_DATA = 21, 22, 23

@@ -9,8 +9,8 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Protocol
 
-from sidecar.delegation.keyset import KeySet
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.keyset import KeySet
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.bundle import X509Bundle
 
 

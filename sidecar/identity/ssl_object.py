@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.bounds import check_chain
 from sidecar.identity.certificate_screen import Screen
 from sidecar.identity.record_gate import RecordGate, TooManyRecordsError

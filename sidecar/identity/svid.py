@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from cryptography.x509.verification import VerificationError
 
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 from sidecar.identity.bounds import MAX_RSA_BITS, check_chain
 from sidecar.identity.bundle import CERTIFICATE_ERRORS, Presented, X509Bundle
 

@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.generation import ALPN, bare_context
 from sidecar.identity.handshake import Binding, Clock, OnRefused, PeerGuard, VerifyingSSLObject
 from sidecar.identity.source import IdentitySource

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from sidecar.delegation.keyset import KeySet
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.keyset import KeySet
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.bundle import X509Bundle, parse_bundle
 from sidecar.identity.source import X509Svid
 

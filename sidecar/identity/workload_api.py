@@ -14,8 +14,8 @@ import time
 from types import MappingProxyType
 from typing import Any
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity import workload_pb
 from sidecar.identity.base_source import BaseSource, Pause
 from sidecar.identity.handshake import Clock

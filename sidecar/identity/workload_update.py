@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from sidecar.delegation.keyset import KeySet, KeySetError, parse_jwt_bundle
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+from delegation_core.keyset import KeySet, KeySetError, parse_jwt_bundle
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 from sidecar.identity.bundle import BundleError, X509Bundle
 from sidecar.identity.der import DerError, split_der
 from sidecar.identity.generation import IdentityError, parse_x509_svid

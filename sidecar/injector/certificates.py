@@ -9,7 +9,7 @@ from typing import Final
 
 from cryptography import x509
 
-from sidecar.errors import ConfigError, Problem
+from delegation_core.errors import ConfigError, Problem
 
 CERTIFICATE: Final = "tls.crt"
 KEY: Final = "tls.key"

@@ -17,9 +17,9 @@ from typing import Final
 
 from aiohttp import web
 
+from delegation_core.console.examples import add_examples
+from delegation_core.errors import ConfigError, Problem, Reason
 from sidecar.background import Parts
-from sidecar.errors import ConfigError, Problem, Reason
-from sidecar.examples import add_examples
 from sidecar.file_watch import FileWatcher, Watched, fingerprint
 from sidecar.injector.certificates import CERTIFICATE, KEY, ServingCertificate, files_in
 from sidecar.injector.injection import Injection, parse_injection

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.errors import ConfigError, Problem
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.strict_json import StrictJsonError, parse_object
 from sidecar.injector.fields import MalformedError, flag, mapping, mappings, number, text
 from sidecar.injector.sizes import SECONDS, Bound, Sizes, bounds_of, misfits_of, of_namespace, sized
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.injector.rules import RULES
 from sidecar.observe.metrics import Metrics
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from delegation_core.strict_json import StrictJsonError, parse_object
 from sidecar.injector.fields import MalformedError, flag, mapping, text
 
 MAX_BYTES: Final = 1536 * 1024  # etcd's own limit: no pod is larger

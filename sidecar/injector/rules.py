@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from delegation_core.records.record_text import escape
 from sidecar.injector.fields import flag, mapping, mappings, number, text, texts
 from sidecar.injector.injection import HANDLE_VOLUME, Injection
-from sidecar.observe.record_text import escape
 
 INJECT_LABEL: Final = "delegation-sidecar.io/inject"
 SETTINGS_ANNOTATION: Final = "delegation-sidecar.io/settings"

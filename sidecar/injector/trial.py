@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.document import DocumentError, parse_document, read_text
-from sidecar.errors import ConfigError, Problem
 from sidecar.injector.fields import MalformedError, mapping, text
 from sidecar.injector.inject import RefusedError, inject
 from sidecar.injector.injection import Injection

@@ -14,13 +14,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final, Protocol, Unpack, get_args
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.records.hash_chain import HashChain, Link
+from delegation_core.records.record import FIELDS, Direction, Record, RecordFields
+from delegation_core.records.record_text import encode
 from sidecar.observe.entry import Entry, EntryLog, UnprovenEntry, request_record
-from sidecar.observe.hash_chain import HashChain, Link
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import FIELDS, Direction, Record, RecordFields
 from sidecar.observe.record_rate import UnprovenRecords
-from sidecar.observe.record_text import encode
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.observe.sink_space import SinkSpace, sink_metrics
 from sidecar.observe.spill import name_unwritten, spill, warn_if_unusable

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
 from sidecar.observe.pages import Page, Pages
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_fields import encode_fields

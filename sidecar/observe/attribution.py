@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from sidecar.delegation.act import parse_act
-from sidecar.delegation.scope import ScopeSet, sorted_scope
-from sidecar.errors import Denied
-from sidecar.observe.record import MAX_ITEMS, OK, RecordFields
-from sidecar.observe.record_text import masked
+from delegation_core.act import parse_act
+from delegation_core.errors import Denied
+from delegation_core.records.record import MAX_ITEMS, OK, RecordFields
+from delegation_core.records.record_text import masked
+from delegation_core.scope import ScopeSet, sorted_scope
 
 if TYPE_CHECKING:
-    from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
-    from sidecar.delegation.verify import VerifiedToken
+    from delegation_core.bearer import Bearer
+    from delegation_core.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
+    from delegation_core.verify import VerifiedToken
 
 
 def facts_of(permit: Permit) -> RecordFields:

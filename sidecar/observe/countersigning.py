@@ -13,8 +13,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from sidecar.delegation.checkpoint import Checkpoint, Head
-from sidecar.errors import Reason, SidecarError
+from delegation_core.checkpoint import Checkpoint, Head
+from delegation_core.errors import Reason, SidecarError
 from sidecar.observe.access_log import AccessLog
 
 _log: Final = logging.getLogger("sidecar")

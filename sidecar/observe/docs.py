@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from delegation_core.records.record import OK
 from sidecar.observe.exposition import Metric
 from sidecar.observe.metrics import NO_ROUTE, Metrics
-from sidecar.observe.record import OK
 from sidecar.observe.scrape import scrape
 from sidecar.observe.sink_space import SinkSpace, sink_metrics
 from sidecar.observe.tally import OTHER

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.records.record import FIELDS, OK, Decision, Direction, Record, RecordFields
 from sidecar.observe.attribution import claims_of, facts_of, facts_of_token
-from sidecar.observe.record import FIELDS, OK, Decision, Direction, Record, RecordFields
 from sidecar.observe.tracing import TraceContext, next_traceparent
 
 if TYPE_CHECKING:
-    from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.permit import Permit
-    from sidecar.delegation.verify import VerifiedToken
+    from delegation_core.bearer import Bearer
+    from delegation_core.permit import Permit
+    from delegation_core.verify import VerifiedToken
     from sidecar.observe.record_rate import UnprovenRecords
 
 LOGIN: Final = "login"  # the op of a request that traded a user's login token for a handle

@@ -12,10 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from sidecar.errors import OF_HANDSHAKES, Reason
+from delegation_core.errors import OF_HANDSHAKES, Reason
+from delegation_core.records.record import OK, Direction
 from sidecar.observe.exposition import Metric
 from sidecar.observe.population import Population
-from sidecar.observe.record import OK, Direction
 from sidecar.observe.tally import OTHER, Tally, request_seconds
 
 NO_ROUTE: Final = "none"

@@ -13,8 +13,8 @@ import ssl
 import time
 from typing import IO, Any, Final
 
+from delegation_core.records.record_text import escape
 from sidecar.observe.background_handler import BackgroundHandler
-from sidecar.observe.record_text import escape
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _PLAIN: Final = re.compile(r"[!#-~]+")  # printable, without quote and space

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
 from sidecar.wire.stream import Stream
 
 _log: Final = logging.getLogger("sidecar")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from sidecar.observe.distinct import Distinct, estimate
+from delegation_core.records.distinct import Distinct, estimate
 from sidecar.observe.exposition import GaugeMetricFamily
 
 WINDOW_S: Final = 86_400.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, Unpack
 
-from sidecar.errors import Reason
-from sidecar.observe.record import Direction, RecordFields
+from delegation_core.errors import Reason
+from delegation_core.records.record import Direction, RecordFields
 from sidecar.observe.record_rate import Counted, UnprovenRecords
 
 

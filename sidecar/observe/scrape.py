@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
+from delegation_core.errors import Reason
 from sidecar import __version__
-from sidecar.errors import Reason
 from sidecar.observe.exposition import (
     CounterMetricFamily,
     GaugeMetricFamily,

@@ -15,7 +15,7 @@ from itertools import compress, repeat
 from operator import add, is_not, itemgetter
 from typing import Final, get_args
 
-from sidecar.observe.record import OK, Direction, Record
+from delegation_core.records.record import OK, Direction, Record
 
 AT_ONCE: Final = 64
 OTHER: Final = "other"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.reasons.guidance import Guidance, Role, Stage
 from sidecar.reasons.inbound import INBOUND
 from sidecar.reasons.outbound import OUTBOUND

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.reasons.guidance import Guidance, Role, Stage
 
 _CALLER, _DEVELOPER, _OPERATOR, _SECURITY = Role.CALLER, Role.DEVELOPER, Role.OPERATOR, Role.SECURITY

@@ -15,8 +15,8 @@ from typing import Final, cast
 
 from aiohttp import web
 
+from delegation_core.errors import Reason
 from sidecar.admission import ADMIT, OVERLOADED, WAIT, Admit, Evict, Shed, Wait, at_limit
-from sidecar.errors import Reason
 
 HEAD_TIMEOUT_S: Final = 10.0
 PATIENCE_S: Final = 0.5  # with a request while others wait; an honest client's arrives in milliseconds

@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.audit.output import complain, print_json, print_line, print_table
-from sidecar.errors import Reason
-from sidecar.examples import add_examples
-from sidecar.extras import needs
+from delegation_core.console.examples import add_examples
+from delegation_core.console.extras import needs
+from delegation_core.console.output import complain, print_json, print_line, print_table
+from delegation_core.errors import Reason
 from sidecar.observe.placement import network_namespace
 from sidecar.reasons.advice import GUIDANCE
 from sidecar.status.client import NoAnswerError, ask
@@ -116,7 +116,7 @@ def _find_deny_file_refusal(status: Json) -> str | None:
 
 def _serve(socket: Path, status: dict[str, Any]) -> int:
     """Serve the live page until a signal. Returns the exit code: 0, or 2 if serving is unsafe or impossible here."""
-    if find_spec("jinja2") is None:
+    if find_spec("delegation_audit") is None:
         return complain("status", f"this {needs('audit')}")
     from sidecar.status.live import gone_page, live_page
     from sidecar.status.web import SharedNamespaceError, require_own_namespace, serve

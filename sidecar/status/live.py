@@ -9,8 +9,8 @@ from importlib.resources import files
 from itertools import pairwise
 from typing import Any, Final
 
-from sidecar.audit.report.page import render
-from sidecar.audit.report.story import Problem, Step, Story
+from delegation_audit.report.page import render
+from delegation_audit.report.story import Problem, Step, Story
 from sidecar.status.troubles import Grade, Trouble, span
 
 REFRESH_S: Final = 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.identity.source import State
 from sidecar.reasons.advice import GUIDANCE
 

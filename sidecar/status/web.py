@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from sidecar.audit.report.page import policy_of, style
+from delegation_audit.report.page import policy_of, style
 
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")  # the library's own log quotes requests
 _SILENT.disabled = True

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from sidecar.bounded import BoundedCache, bytes_of
-from sidecar.delegation.keyset import KeySet, VerificationKey
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.delegation.verify import JwtSvid, check_times
-from sidecar.errors import Denied, Reason
+from delegation_core.bounded import BoundedCache, bytes_of
+from delegation_core.errors import Denied, Reason
+from delegation_core.keyset import KeySet, VerificationKey
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.verify import JwtSvid, check_times
 from sidecar.sts.tokens import key_of_actor, verify_actor
 
 MAX_BYTES: Final = 16 * 1024 * 1024

@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar.delegation.claims import audience_values
-from sidecar.delegation.login_issuer import LoginKind, UserIssuer, spellings
-from sidecar.delegation.revocation import Use
-from sidecar.delegation.scope import ScopeSet
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.validity import DELEGATION_LIFE_S
-from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import Denied, Reason
+from delegation_core.claims import audience_values
+from delegation_core.errors import Denied, Reason
+from delegation_core.login_issuer import LoginKind, UserIssuer, spellings
+from delegation_core.revocation import Use
+from delegation_core.scope import ScopeSet
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.validity import DELEGATION_LIFE_S
+from delegation_core.verify import VerifiedToken
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rules import ForeignIssuer
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sidecar.delegation.json_steps import object_in_steps
-from sidecar.delegation.revocations_kept import MAX_LISTED, MAX_REVOCATIONS, MAX_SEQ, Listed, Revocation
-from sidecar.errors import Denied, Reason
-from sidecar.steps import Steps, drained, slices
+from delegation_core.errors import Denied, Reason
+from delegation_core.json_steps import object_in_steps
+from delegation_core.revocations_kept import MAX_LISTED, MAX_REVOCATIONS, MAX_SEQ, Listed, Revocation
+from delegation_core.steps import Steps, drained, slices
 from sidecar.sts.orders import MAX_BOOK_BYTES, Action, Order, order_of_row
 
 ROOM_FOR_OPERATORS: Final = 2_000  # revocations

@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from sidecar.steps import Steps, slices
+from delegation_core.steps import Steps, slices
 from sidecar.sts.book import Book
 
 _IN_A_PIECE: Final = 64  # orders

@@ -8,14 +8,14 @@ from itertools import chain
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from sidecar.delegation.act import MAX_ACT_DEPTH
-from sidecar.delegation.claims import is_name
-from sidecar.delegation.crossing import collide
-from sidecar.delegation.door_url import is_resource
-from sidecar.delegation.near_names import meant
-from sidecar.delegation.scope import ScopeError, parse_scope
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Problem
+from delegation_core.act import MAX_ACT_DEPTH
+from delegation_core.claims import is_name
+from delegation_core.crossing import collide
+from delegation_core.door_url import is_resource
+from delegation_core.errors import Problem
+from delegation_core.near_names import meant
+from delegation_core.scope import ScopeError, parse_scope
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.sts.rules import ANYONE, EntryWorkload, ForeignIssuer, LoginIssuer, Rule, SelfDelegation, SelfRule, Target
 
 MAX_TOKEN_LIFE_S: Final = 3600

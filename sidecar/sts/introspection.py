@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import orjson
 from aiohttp import hdrs, web
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.form import FormError, media_type, parse_form
-from sidecar.delegation.rfc8693 import MAX_REQUEST_BYTES
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import ANY_CERTIFICATE, VerifiedToken, verify_token
-from sidecar.errors import Denied, Reason
+from delegation_core.bearer import parse_bearer
+from delegation_core.errors import Denied, Reason
+from delegation_core.form import FormError, media_type, parse_form
+from delegation_core.rfc8693 import MAX_REQUEST_BYTES
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import ANY_CERTIFICATE, VerifiedToken, verify_token
 from sidecar.sts.authority import use_of
 from sidecar.sts.endpoints import NO_STORE, TokenEndpoint, go_on
 from sidecar.sts.keys import KeyRing

@@ -22,7 +22,7 @@ from typing import Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from sidecar.errors import ConfigError, Problem
+from delegation_core.errors import ConfigError, Problem
 from sidecar.sts.contradictions import MAX_DELEGATION_LIFE_S
 from sidecar.sts.keys import KeyRefusedError, SigningKey
 from sidecar.sts.schedule import ANNOUNCE_S, GRACE_S, LATE_S, KeySchedule, TimedKey

@@ -15,8 +15,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from sidecar.errors import ConfigError, Problem
-from sidecar.examples import add_examples
+from delegation_core.console.examples import add_examples
+from delegation_core.errors import ConfigError, Problem
 from sidecar.sts.key_files import file_name, key_times
 from sidecar.sts.keys import SigningKey
 from sidecar.sts.schedule import ANNOUNCE_S

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
-from sidecar.delegation.checkpoint import Checkpoint, Head, countersign
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation_list import UNCHANGED_TYP, sign_list
-from sidecar.errors import Reason, Unavailable
+from delegation_core.checkpoint import Checkpoint, Head, countersign
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.keyset import VerificationKey
+from delegation_core.revocation_list import UNCHANGED_TYP, sign_list
 
 TOKEN_TYP: Final = "at+jwt"  # noqa: S105 - the header value of RFC 9068 section 2.1
 MIN_RSA_BITS: Final = 2048

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sidecar.delegation.near_names import nearest_name, reads_like
-from sidecar.delegation.revocation import NAMED_BY_ISSUER, OF_WORKLOADS, Kind, Use
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.near_names import nearest_name, reads_like
+from delegation_core.revocation import NAMED_BY_ISSUER, OF_WORKLOADS, Kind, Use
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.sts.orders import Order
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.schedule import GRACE_S

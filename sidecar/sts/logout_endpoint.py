@@ -15,9 +15,9 @@ from typing import Final
 import orjson
 from aiohttp import hdrs, web
 
-from sidecar.delegation.form import FormError, media_type, parse_form
-from sidecar.delegation.jws import MAX_TOKEN_BYTES
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.form import FormError, media_type, parse_form
+from delegation_core.jws import MAX_TOKEN_BYTES
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.sts.logout_events import LogoutFeed, issuer_of, order_of
 from sidecar.sts.orders import Order

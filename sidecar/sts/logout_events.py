@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from sidecar.delegation.bearer import Bearer, parse_bearer
-from sidecar.delegation.claims import is_name
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.revocation_list import SKEW_S
-from sidecar.delegation.signature import verify_signature
-from sidecar.errors import Denied, Reason
+from delegation_core.bearer import Bearer, parse_bearer
+from delegation_core.claims import is_name
+from delegation_core.errors import Denied, Reason
+from delegation_core.keyset import VerificationKey
+from delegation_core.profile import TrustedIssuer
+from delegation_core.revocation import Kind
+from delegation_core.revocation_list import SKEW_S
+from delegation_core.signature import verify_signature
 from sidecar.sts.orders import Action, Order
 
 BACK_CHANNEL_LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout"

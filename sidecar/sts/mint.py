@@ -13,18 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.delegation.act import ActChain
-from sidecar.delegation.rfc8693 import (
+from delegation_core.act import ActChain
+from delegation_core.errors import Denied, Reason
+from delegation_core.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
     TOKEN_TYPE_ID_TOKEN,
     TOKEN_TYPE_JWT,
     ClientCredentialsRequest,
     ExchangeRequest,
 )
-from sidecar.delegation.scope import ScopeSet, format_scope
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import ANCESTORS, MAX_ANCESTORS, JwtSvid, VerifiedToken, ancestors_of, thumbprint_of
-from sidecar.errors import Denied, Reason
+from delegation_core.scope import ScopeSet, format_scope
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import ANCESTORS, MAX_ANCESTORS, JwtSvid, VerifiedToken, ancestors_of, thumbprint_of
 from sidecar.sts.authority import Authority, authority_of, sub_id_claim
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rules import LoginKind

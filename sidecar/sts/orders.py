@@ -21,14 +21,14 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
-from sidecar.delegation.claims import is_name
-from sidecar.delegation.jws import TOKEN_PATTERN, encode_part, parse_compact, parse_json_part
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import NAMED_BY_ISSUER, OF_WORKLOADS, Kind
-from sidecar.delegation.revocations_kept import Revocation
-from sidecar.delegation.signature import verify_signature
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
-from sidecar.errors import Denied, Reason
+from delegation_core.claims import is_name
+from delegation_core.errors import Denied, Reason
+from delegation_core.jws import TOKEN_PATTERN, encode_part, parse_compact, parse_json_part
+from delegation_core.keyset import VerificationKey
+from delegation_core.revocation import NAMED_BY_ISSUER, OF_WORKLOADS, Kind
+from delegation_core.revocations_kept import Revocation
+from delegation_core.signature import verify_signature
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError
 
 TYP: Final = "revocation-order+jwt"
 ORDER: Final = f"application/{TYP}"  # the media type of an order

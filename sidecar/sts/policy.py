@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from sidecar.delegation.act import MAX_ACT_DEPTH
-from sidecar.delegation.scope import ScopeSet
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import PRESETS, TrustedIssuer
-from sidecar.errors import ConfigError
+from delegation_core.act import MAX_ACT_DEPTH
+from delegation_core.errors import ConfigError
+from delegation_core.scope import ScopeSet
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import PRESETS, TrustedIssuer
 from sidecar.sts.contradictions import contradictions
 from sidecar.sts.rules import EntryWorkload, ForeignIssuer, LoginIssuer, Rule, SelfDelegation, SelfRule, Target
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from sidecar.bounded import BoundedCache
-from sidecar.errors import Reason, Unavailable
+from delegation_core.bounded import BoundedCache
+from delegation_core.errors import Reason, Unavailable
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 KEY_BYTES: Final = 128  # a digest and a number

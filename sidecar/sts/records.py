@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol, Unpack
 
-from sidecar.delegation.act import parse_act
-from sidecar.delegation.bearer import Bearer, fingerprint_of
-from sidecar.delegation.rfc8693 import ClientCredentialsRequest, ExchangeRequest
-from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import Reason, SidecarError
+from delegation_core.act import parse_act
+from delegation_core.bearer import Bearer, fingerprint_of
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.records.record import OK, RecordFields
+from delegation_core.records.record_text import masked
+from delegation_core.rfc8693 import ClientCredentialsRequest, ExchangeRequest
+from delegation_core.verify import VerifiedToken
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import OK, RecordFields
 from sidecar.observe.record_rate import UnprovenRecords
-from sidecar.observe.record_text import masked
 from sidecar.observe.tracing import new_id
 from sidecar.sts.mint import Grant
 

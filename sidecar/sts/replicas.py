@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar.delegation.rfc8693 import MAX_REQUEST_BYTES
-from sidecar.errors import SidecarError, Unavailable
+from delegation_core.errors import SidecarError, Unavailable
+from delegation_core.rfc8693 import MAX_REQUEST_BYTES
 from sidecar.identity.endpoint import Endpoint, EndpointError, addresses_of
 from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.source import IdentitySource

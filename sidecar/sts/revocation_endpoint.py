@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import orjson
 from aiohttp import hdrs, web
 
-from sidecar.delegation.revocation_list import UNCHANGED_FIELD
-from sidecar.delegation.rfc8693 import build_error
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.revocation_list import UNCHANGED_FIELD
+from delegation_core.rfc8693 import build_error
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.tls import guard_of
 from sidecar.observe.tracing import new_id
 from sidecar.steps import in_steps

@@ -16,13 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
-from sidecar.delegation.claims import is_name
-from sidecar.delegation.revocation import InForce, Kind, Use
-from sidecar.delegation.revocations_kept import NONE, Knowledge, Revocations, RevocationsError
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.observe.record_text import masked
-from sidecar.steps import Steps, at_once, in_steps, slices
+from delegation_core.claims import is_name
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.records.record_text import masked
+from delegation_core.revocation import InForce, Kind, Use
+from delegation_core.revocations_kept import NONE, Knowledge, Revocations, RevocationsError
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.steps import Steps, at_once, slices
+from sidecar.steps import in_steps
 from sidecar.sts.book import ROOM_FOR_EVENTS, ROOM_FOR_OPERATORS, Book, SeqError, parse_book
 from sidecar.sts.book_file import pieces_of, rows_of, write_atomically
 from sidecar.sts.keys import KeyRing

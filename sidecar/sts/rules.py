@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.login_issuer import LoginKind as LoginKind
-from sidecar.delegation.login_issuer import ScopeFrom, UserIssuer
-from sidecar.delegation.scope import ScopeSet
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.validity import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S
-from sidecar.delegation.verify import TrustedIssuer
+from delegation_core.crossing import Crossing
+from delegation_core.login_issuer import LoginKind as LoginKind
+from delegation_core.login_issuer import ScopeFrom, UserIssuer
+from delegation_core.scope import ScopeSet
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.validity import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S
+from delegation_core.verify import TrustedIssuer
 
 
 class Anyone(Enum):

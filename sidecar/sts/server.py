@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 
-from sidecar.delegation.rfc8693 import MAX_REQUEST_BYTES
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.rfc8693 import MAX_REQUEST_BYTES
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
 from sidecar.observe.probe import OneProcess, probe_pages

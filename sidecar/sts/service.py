@@ -15,19 +15,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sidecar.delegation.bearer import MAX_TOKEN_BYTES, Bearer, parse_bearer
-from sidecar.delegation.checkpoint import Checkpoint, Head, parse_head
-from sidecar.delegation.keyset import KeySet, VerificationKey
-from sidecar.delegation.revocation import Use
-from sidecar.delegation.rfc8693 import (
+from delegation_core.bearer import MAX_TOKEN_BYTES, Bearer, parse_bearer
+from delegation_core.checkpoint import Checkpoint, Head, parse_head
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.keyset import KeySet, VerificationKey
+from delegation_core.revocation import Use
+from delegation_core.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
     ClientCredentialsRequest,
     ExchangeRequest,
     build_response,
     parse_token_request,
 )
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.sts.actors import ActorTokens
 from sidecar.sts.authority import use_of
 from sidecar.sts.keys import KeyRing

@@ -9,8 +9,8 @@ import asyncio
 import hashlib
 from typing import Final, NamedTuple
 
-from sidecar.delegation.revocation_list import Said, claims_of, said_by, unchanged_claims
-from sidecar.delegation.revocations_kept import Knowledge, Revocations
+from delegation_core.revocation_list import Said, claims_of, said_by, unchanged_claims
+from delegation_core.revocations_kept import Knowledge, Revocations
 from sidecar.steps import in_steps
 from sidecar.sts.keys import SigningKey
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sidecar.delegation.bearer import Bearer, parse_jwt_svid
-from sidecar.delegation.jwt_svid import svid_subject
-from sidecar.delegation.keyset import KeySet, VerificationKey
-from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.delegation.verify import (
+from delegation_core.bearer import Bearer, parse_jwt_svid
+from delegation_core.errors import Denied, Reason
+from delegation_core.jwt_svid import svid_subject
+from delegation_core.keyset import KeySet, VerificationKey
+from delegation_core.profile import TrustedIssuer
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.verify import (
     ANY_CERTIFICATE,
     JwtSvid,
     VerifiedToken,
@@ -17,7 +18,6 @@ from sidecar.delegation.verify import (
     verify_jwt_svid,
     verify_token,
 )
-from sidecar.errors import Denied, Reason
 from sidecar.sts.authority import foreign_issuer_for, login_issuer_for
 from sidecar.sts.policy import StsPolicy
 

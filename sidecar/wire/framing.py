@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final, Protocol
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 
 MAX_CHUNK_LINE: Final = 512
 MAX_CHUNK_EXTENSIONS: Final = 16384

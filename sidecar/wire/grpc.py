@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.message import Message, Request
 
 _is_grpc: Final = re.compile(rb"application/grpc(?:[+;].*)?").fullmatch

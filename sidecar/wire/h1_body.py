@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
 from sidecar.wire.framing import Body, ChunkedBody
 from sidecar.wire.stream import BodySink
 

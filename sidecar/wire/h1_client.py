@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum, IntFlag
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.framing import MessageWriter
 from sidecar.wire.h1_fields import encode_request

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from itertools import compress, count
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.message import FRAMING, NO_NAMES, NOT_PASSED, Edits, Field, Layout, Message, Passes, Pick, picking
 
 LAYOUT_CACHE_BYTES: Final = 1024 * 1024  # of requests, and as much of answers

@@ -14,7 +14,7 @@ from functools import cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h1_fields import TEXT, H1Layout, answer_layouts, request_layouts
 from sidecar.wire.message import NO_NAMES, Request, Response
 

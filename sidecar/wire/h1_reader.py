@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.framing import Body, ChunkedBody, LengthBody, UntilClose
 from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar, fault_of_line
 from sidecar.wire.h1_shape import answer_shapes, request_shapes

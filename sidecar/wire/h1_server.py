@@ -16,7 +16,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final, cast
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.framing import MessageWriter
 from sidecar.wire.h1_body import Intake

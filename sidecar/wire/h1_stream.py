@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
 from sidecar.wire.framing import MessageWriter, UntilClose
 from sidecar.wire.h1_body import Intake
 from sidecar.wire.h1_fields import edited, encode_fields, encode_response

@@ -21,7 +21,7 @@ from h2.events import (
     WindowUpdated,
 )
 
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h2_compression import literals
 from sidecar.wire.h2_connection import MAY_WAIT, FrameConnection

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.h2_answer import Answer
 from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_head import fields_of

@@ -14,7 +14,7 @@ from functools import partial
 from struct import Struct
 from typing import Final, NamedTuple
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_FRAME: Final = 16384  # content of one frame: the least that RFC 9113 section 4.2 admits, and all that we do

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Final, cast
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h1_fields import CONTROLS_MARKED, H1Layout, answer_layouts, is_length, request_layouts
 from sidecar.wire.h1_head import parse_authority, plain_authority
 from sidecar.wire.h2_names import FIELD_BYTES, Fields, HeadNames, KnownNames, of_answers, of_requests, of_trailers

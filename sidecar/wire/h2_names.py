@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h1_fields import H1Layout, Layouts, answer_layouts, request_layouts
 from sidecar.wire.message import NO_NAMES, Field, Request, Response, picking
 

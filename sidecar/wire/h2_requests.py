@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from h2.events import DataReceived, RemoteSettingsChanged, RequestReceived, StreamReset, TrailersReceived, WindowUpdated
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.grpc import is_grpc, timeout_of
 from sidecar.wire.h2_connection import FrameConnection

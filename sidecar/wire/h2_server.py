@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, cast
 
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h2_compression import literals
 from sidecar.wire.h2_frames import MAX_FRAME, Code, Frame, H2Error, goaway

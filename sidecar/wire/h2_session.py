@@ -17,7 +17,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h2_compression import TABLE_BYTES, HeadDecoder, HeadEncoder, literals
 from sidecar.wire.h2_direct import DirectConnection
 from sidecar.wire.h2_frames import MAX_FRAME, H2Error, Kind, known_settings

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from sidecar.errors import DeadlinePassed, Denied, Reason, SidecarError
+from delegation_core.errors import DeadlinePassed, Denied, Reason, SidecarError
 from sidecar.wire.h1_fields import edited, encode_fields
 from sidecar.wire.h2_body import RequestBody
 from sidecar.wire.h2_frames import Code

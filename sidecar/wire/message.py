@@ -13,7 +13,7 @@ from itertools import count
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 
 Field = tuple[bytes, bytes]
 """A header field: name in lower case, value without surrounding white space."""

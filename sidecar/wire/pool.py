@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.dialer import Dialer, Origin
 from sidecar.wire.h1_client import ClientConnection

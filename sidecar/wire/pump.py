@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
 from sidecar.wire.dialer import Origin
 from sidecar.wire.grpc import is_grpc
 from sidecar.wire.h1_fields import edited

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Annotated, Final, Literal
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.libc_memory import LOOKUP_THREAD
 
 LookupResult = Literal["ok", "failed", "timeout", "stale"]

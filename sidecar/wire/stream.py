@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
 from sidecar.wire.grpc import is_grpc
 from sidecar.wire.lifetimes import Kind
 from sidecar.wire.message import Edits, Field, Request, Response

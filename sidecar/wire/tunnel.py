@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
 from sidecar.wire.message import Response
 from sidecar.wire.stream import Stream
 from sidecar.wire.websocket import GOING_AWAY, Frames, close_frame

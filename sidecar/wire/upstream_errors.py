@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
 
 
 class StaleConnection(Unavailable):

@@ -16,7 +16,7 @@ import re
 import secrets
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h1_fields import connection_options
 from sidecar.wire.message import Message, Request, Response
 

@@ -20,10 +20,10 @@ import time
 from collections import deque
 from typing import Any, Final
 
+from delegation_core.errors import ConfigError
 from sidecar.background import Parts, until_stopped
 from sidecar.config.loader import Loaded
 from sidecar.config.settings import SidecarSettings
-from sidecar.errors import ConfigError
 from sidecar.features import SESSION_KEY_BYTES
 from sidecar.file_watch import FileWatcher
 from sidecar.identity.acceptor import Acceptor

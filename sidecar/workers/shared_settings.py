@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.loader import Loaded, load_again
 from sidecar.config.settings import SidecarSettings
-from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import Watched
 from sidecar.settings_watch import Load, SettingsWatch
 from sidecar.workers.channel import SilentError, ToWorker

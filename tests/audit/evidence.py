@@ -7,7 +7,7 @@ numbers them by run, so only a test about numbers has gaps.
 from collections.abc import Callable
 from typing import Any
 
-from sidecar.observe.record import FIELDS
+from delegation_core.records.record import FIELDS
 
 STS = "https://sts.acme.example"
 ACME = "spiffe://acme.example"

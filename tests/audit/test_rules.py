@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.audit.rules import Confidence, Place, Rule, Severity, fingerprint_of, unknown_rules, worst_first
+from delegation_audit.rules import Confidence, Place, Rule, Severity, fingerprint_of, unknown_rules, worst_first
 
 KEY = Rule(
     id="long-lived-key",

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.rules import Confidence, Place, Severity, Weakness
-from sidecar.audit.sarif import sarif
+from delegation_audit.rules import Confidence, Place, Severity, Weakness
+from delegation_audit.sarif import sarif
 from tests.audit.sarif_document import results_of
 from tests.audit.test_rules import KEY, TAG
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.audit.yaml_events import MAX_DEPTH, RefusedError, documents
+from delegation_audit.yaml_events import MAX_DEPTH, RefusedError, documents
 
 
 class Plain:

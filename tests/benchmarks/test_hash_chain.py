@@ -7,8 +7,8 @@ import random
 import pytest
 
 from benchmarks.hash_chain import Cost, _record, _unchained, measure
-from sidecar.observe.hash_chain import HashChain
-from sidecar.observe.record_text import encode
+from delegation_core.records.hash_chain import HashChain
+from delegation_core.records.record_text import encode
 
 
 @pytest.mark.parametrize("batch", [1, 3])

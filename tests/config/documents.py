@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from delegation_core.errors import Problem
 from sidecar.check import check
 from sidecar.config.document import parse_document
-from sidecar.errors import Problem
 
 EXAMPLES: Final = Path(__file__).parents[2] / "config"
 ABSENT: Final = object()

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from delegation_core.a2a import OPERATIONS
+from delegation_core.errors import ConfigError
 from sidecar.app import _require_one_process
 from sidecar.check import check
 from sidecar.config.document import parse_document
 from sidecar.config.sidecar_file import load_sidecar
-from sidecar.delegation.a2a import OPERATIONS
-from sidecar.errors import ConfigError
 from tests.config.documents import changed, example, written
 
 PAGE = (Path(__file__).parents[2] / "docs" / "a2a.md").read_text()

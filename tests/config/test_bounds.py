@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError
 from sidecar.check import check
 from sidecar.config import bounds, document, include, load_sidecar, load_sts
 from sidecar.config.bounds import BOUNDS, NEAR, Bound, near_bounds, shares_in_force
-from sidecar.errors import ConfigError
 from sidecar.observe.docs import LABELS
 from tests.config.documents import changed, example
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from delegation_core.crossing import Crossing
+from delegation_core.errors import Problem
 from sidecar.check import check
 from sidecar.config import load_sidecar
-from sidecar.delegation.crossing import Crossing
-from sidecar.errors import Problem
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
 DOMAINS = example("domains")

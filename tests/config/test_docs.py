@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from delegation_core.profile import PRESETS
 from sidecar.cli import main as main_command
 from sidecar.config import json_schema, load_sts
 from sidecar.config.doc_examples import as_yaml, examples_in
@@ -19,7 +20,6 @@ from sidecar.config.field_types import start_of
 from sidecar.config.platform_file import load_platform
 from sidecar.config.settings import InboundSettings
 from sidecar.config.sidecar_file import load_sidecar
-from sidecar.delegation.profile import PRESETS
 from tests.config.documents import EXAMPLES, problems
 
 ROOT = Path(__file__).parents[2]

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from delegation_core.errors import Denied
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.check import check
 from sidecar.config import json_schema, load_sidecar, load_sts
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied
 from tests.config.documents import EXAMPLES
 
 WRITER = SpiffeId("spiffe://acme.example/agent/writer")

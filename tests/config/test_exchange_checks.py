@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import Problem
 from sidecar.check import check
 from sidecar.config import load_sidecar
-from sidecar.errors import Problem
 from sidecar.exchange import adapters
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.adapters.rfc8693 import ADAPTER

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from delegation_core.profile import ActorForm
 from sidecar.config import load_sts
-from sidecar.delegation.profile import ActorForm
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, problems
 
 STS = example("sts")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError, Problem, Reason
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config import load_sidecar, load_sts
 from sidecar.config.handover import HandoverError, decode, encode
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError, Problem, Reason
 from tests.config.documents import EXAMPLES
 
 _SIDECARS = [path for path in sorted(EXAMPLES.rglob("*.yaml")) if path.stem not in {"sts", "platform"}]
@@ -89,7 +89,7 @@ def test_an_answer_with_anything_but_settings_is_refused(answer: bytes) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "lawful"),
     [
-        ("sidecar.delegation.spiffe_id", "SpiffeId", True),
+        ("delegation_core.spiffe_id", "SpiffeId", True),
         ("pathlib", "PosixPath", True),
         ("pathlib", "os", False),
         ("pathlib", "PurePosixPath", False),

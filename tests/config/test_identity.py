@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.config import identity as config_identity
 from sidecar.config import load_sidecar, load_sts
 from sidecar.config.identity import SOCKET_VARIABLE, identity_of
 from sidecar.config.sections import IdentitySection
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import ConfigError
 from sidecar.identity.files import FileSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.identity.workload_settings import WorkloadApiSettings
@@ -128,7 +128,7 @@ def test_py_spiffe_that_is_not_installed_is_told_before_it_is_needed(monkeypatch
         identity({"workload_api": SOCKET, "source": "py-spiffe"})
     (problem,) = refused.value.problems
     assert problem.field == "identity.source"
-    assert "pip install '.[spiffe]'" in problem.fix
+    assert "pip install ./core '.[spiffe]'" in problem.fix
     identity({"workload_api": SOCKET})
 
 

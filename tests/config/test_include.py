@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError
 from sidecar.config import load_sidecar, load_sts
 from sidecar.config.loader import SettingsFiles, load_at_start
-from sidecar.errors import ConfigError
 from tests.config.documents import EXAMPLES, changed, example
 
 STS = changed(example("sts"), ("rules", []), ("foreign_issuers", []), ("entries", []))

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.endpoints import same_origin
 from sidecar.config.issuers import development_problems, is_production, key_settings
 from sidecar.config.sections import IssuerSection, TlsSection, UserIssuerSection
-from sidecar.delegation.spiffe_id import SpiffeId
 from tests.config.documents import ABSENT, changed, example, problems
 
 AGENT = example("agent")

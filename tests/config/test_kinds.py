@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from delegation_core.errors import ConfigError
 from sidecar.cli import main
 from sidecar.config.kinds import NAMES, Kind, keys_of, kind_of
-from sidecar.errors import ConfigError
 from tests.config.documents import EXAMPLES, written
 
 INCLUDED = {EXAMPLES / "many-agents"}

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError, Problem
+from delegation_core.profile import PRESETS
 from sidecar.config import loader
 from sidecar.config.loader import SettingsFiles, load_again
-from sidecar.delegation.profile import PRESETS
-from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.adapters import BUILT_IN
 from sidecar.exchange.adapters.adapter import STATIC, Adapter
 from sidecar.exchange.client_auth import ClientAuthSettings

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError, Denied
+from delegation_core.route import InboundRoute
 from sidecar.check import check
 from sidecar.config.settings import SidecarSettings
 from sidecar.config.sidecar_file import load_sidecar
-from sidecar.delegation.route import InboundRoute
-from sidecar.errors import ConfigError, Denied
 from tests.config.documents import ABSENT, changed, example, written
 
 AGENT = example("agent")

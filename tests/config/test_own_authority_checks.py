@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import Problem
 from sidecar.check import check
 from sidecar.config import load_sidecar
-from sidecar.errors import Problem
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
-from tests.delegation.world import WRITER
+from tests.core.world import WRITER
 
 OWN = example("own-authority")
 AGENT = example("agent")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from delegation_core.errors import Problem
 from sidecar.check import check
-from sidecar.errors import Problem
 from tests.config.documents import ABSENT, changed, example, written
 
 AGENT = example("agent")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from delegation_core.errors import ConfigError
 from sidecar.check import check
 from sidecar.config import load_sidecar
 from sidecar.config.platform_file import load_platform
-from sidecar.errors import ConfigError
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
 PLATFORM = example("platform")

@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
+from delegation_core.login_issuer import LoginKind
+from delegation_core.profile import PRESETS, ActorForm
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.profiles import kind_of, kind_problems, profile_of, profile_problems
 from sidecar.config.sections import ProfileSection
-from sidecar.delegation.login_issuer import LoginKind
-from sidecar.delegation.profile import PRESETS, ActorForm
-from sidecar.delegation.spiffe_id import SpiffeId
 from tests.config.test_issuers import issuer, login
 
 ROW = {"sub": "crm", "spiffe_id": "spiffe://acme.example/tool/crm"}

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from sidecar.errors import Problem
+from delegation_core.errors import Problem
 from tests.config.documents import ABSENT, changed, example, problems
 
 AGENT = example("agent")

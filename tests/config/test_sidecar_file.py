@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError
+from delegation_core.human import Human
+from delegation_core.profile import PRESETS, ActorForm
+from delegation_core.route import Upstream
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.check import check
 from sidecar.config import load_sidecar
 from sidecar.config.settings import SidecarSettings
-from sidecar.delegation.human import Human
-from sidecar.delegation.profile import PRESETS, ActorForm
-from sidecar.delegation.route import Upstream
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError
 from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.features.outside.agent_key import AgentKeySettings
 from sidecar.identity.endpoint import Endpoint

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from delegation_core.console.extras import install_command
 from sidecar.check import check
 from sidecar.config import load_sidecar, tracing_checks
 from sidecar.config.document import parse_document
-from sidecar.extras import install_command
 from tests.config.documents import changed, example, written
 
 AGENT = example("agent")

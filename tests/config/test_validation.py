@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.check import check
 from sidecar.config import load_sidecar
 from sidecar.config.document import MAX_BYTES
 from sidecar.config.sections import Section
 from sidecar.config.validation import Findings, load_validated
-from sidecar.errors import ConfigError, Problem
 from tests.config.documents import ABSENT, changed, example, problems, written
 
 AGENT = example("agent")

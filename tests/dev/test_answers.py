@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev import answers
 from sidecar_dev.attestation import Peer
 from sidecar_dev.entries import Entry, Selectors

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.entries import Entry, Selectors, parse_entries
 from tests.dev.conftest import MakePeer
 

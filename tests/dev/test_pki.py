@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.certificates import certificate_der
 from sidecar_dev.pki import TrustDomainAuthority
 

@@ -14,20 +14,20 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from delegation_core.act import ActChain, Actor
+from delegation_core.decide import decide_verified
+from delegation_core.errors import Denied
+from delegation_core.grpc import key_of_path
+from delegation_core.policy import Policy
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.check import check
 from sidecar.config import load_sidecar
-from sidecar.delegation.act import ActChain, Actor
-from sidecar.delegation.decide import decide_verified
-from sidecar.delegation.grpc import key_of_path
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied
 from sidecar_dev import run_settings
 from sidecar_dev.mesh_settings import FRONT
 from sidecar_dev.production_settings import Call, Found, Seen, refusals_in, seen_in, text_of
 from sidecar_dev.run_plan import Service
 from sidecar_dev.run_settings import tool_id
-from tests.delegation.world import INBOUND_CLAIMS, NOW, verified
+from tests.core.world import INBOUND_CLAIMS, NOW, verified
 from tests.dev.test_run_settings import AGENT, GRPC, SPEAKING, TOOLS, places
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.attestation import Peer
 from sidecar_dev.entries import Entry, Selectors
 from sidecar_dev.pki import TrustDomainAuthority

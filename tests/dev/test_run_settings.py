@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.check import check
-from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar_dev import run_settings
 from sidecar_dev.entries import parse_entries
 from sidecar_dev.mesh_settings import TRUST_DOMAIN, Places, write

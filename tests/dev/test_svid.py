@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from sidecar_dev.svid import Fetched, add_arguments, run, write
 
 PLANNER = SpiffeId("spiffe://acme.example/agent/planner")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.observe.record import FIELDS
+from delegation_core.records.record import FIELDS
 from sidecar_dev.tail import Tail, line_of
 
 PLANNER = "spiffe://acme.example/agent/planner"

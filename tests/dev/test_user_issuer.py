@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
 from sidecar_dev.user_issuer import add_arguments, loopback_listener, run
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
+from delegation_core.spiffe_id import TrustDomain
 from sidecar_dev.files import write_whole
 from sidecar_dev.pki import TrustDomainAuthority
 from sidecar_dev.registry import Registry

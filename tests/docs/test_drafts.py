@@ -9,6 +9,8 @@ from typing import Final
 
 import pytest
 
+from tests.sources import python_files
+
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs" / "drafts.md").read_text()
 NAME: Final = re.compile(r"\bdraft-[a-z]+-[a-z0-9-]*[a-z0-9]")
@@ -32,11 +34,10 @@ def built() -> dict[str, str]:
 
 def named() -> Iterator[tuple[str, str, str | None]]:
     """Yield (file, draft, revision) of each mention. Decisions keep the names of their time."""
-    for folder, pattern in (("sidecar", "**/*.py"), ("docs", "**/*.md")):
-        for path in (ROOT / folder).glob(pattern):
-            where = path.relative_to(ROOT).as_posix()
-            if not where.startswith("docs/adr/") and where != "docs/drafts.md":
-                yield from ((where, *split(name)) for name in NAME.findall(path.read_text()))
+    for path in (*python_files(), *(ROOT / "docs").glob("**/*.md")):
+        where = path.relative_to(ROOT).as_posix()
+        if not where.startswith("docs/adr/") and where != "docs/drafts.md":
+            yield from ((where, *split(name)) for name in NAME.findall(path.read_text()))
 
 
 def test_every_draft_that_is_named_stands_on_the_page() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
 from sidecar.doctor.conclusion import _AGAINST, _CAUTIONS, _NEEDED, conclude
 from sidecar.doctor.messages import Held
 from sidecar.doctor.verdicts import verdicts_of

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from delegation_core.rfc8693 import TOKEN_TYPE_JWT
 from sidecar.config import load_sidecar
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_JWT
 from sidecar.doctor.clients import Method, TestClient
 from sidecar.doctor.conclusion import conclude
 from sidecar.doctor.fitting_settings import exchange_settings, issuer_settings, login_settings, profile_of

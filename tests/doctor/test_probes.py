@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
 from sidecar.doctor.attempts import Attempt, Examination
 from sidecar.doctor.cells import Cell
 from sidecar.doctor.messages import Answer, Held

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from sidecar.delegation.keyset import parse_jwks
+from delegation_core.keyset import parse_jwks
 from sidecar.doctor.reading import Reading, introspected, read_token, scopes_of
 
 KEY = generate_private_key(SECP256R1())

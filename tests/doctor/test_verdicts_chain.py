@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
 from sidecar.doctor.cells import Value
 from sidecar.doctor.messages import Held
 from tests.doctor.world import World, cells

@@ -10,8 +10,8 @@ import jwt
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from sidecar.delegation.keyset import parse_jwks
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
+from delegation_core.keyset import parse_jwks
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
 from sidecar.doctor.attempts import Examination
 from sidecar.doctor.case import Case, Server
 from sidecar.doctor.cells import Cell, Value

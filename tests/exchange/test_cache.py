@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.bounded import ENTRY_BYTES
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import accept_issued
-from sidecar.delegation.permit import IssuedPermit
+from delegation_core.bearer import parse_bearer
+from delegation_core.bounded import ENTRY_BYTES
+from delegation_core.decide import accept_issued
+from delegation_core.permit import IssuedPermit
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
 from tests.exchange.world import plan, policy, subject_of
 from tests.fakes.lying_sts import LyingSts

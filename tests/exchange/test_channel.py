@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.channel import failure_of
 from sidecar.identity.endpoint import Trouble
 from sidecar.identity.ssl_object import HandshakeRefused

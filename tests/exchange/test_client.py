@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import plan_own
-from sidecar.delegation.verify import thumbprint_of
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.errors import Reason, SidecarError, Unavailable
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.plan import plan_own
+from delegation_core.verify import thumbprint_of
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import Fact
 from sidecar.identity.endpoint import Trouble

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
 from sidecar.exchange import static_credential
 from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings

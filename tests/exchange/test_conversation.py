@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.rfc8693 import TokenResponse
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.errors import Reason, SidecarError, Unavailable
+from delegation_core.rfc8693 import TokenResponse
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.exchange import conversation
 from sidecar.exchange.adapters.adapter import ClientAuth, Step, Steps
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings

@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from sidecar.delegation.checkpoint import Head, parse_head
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.checkpoint import Head, parse_head
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.keyset import VerificationKey
 from sidecar.exchange.countersigner import Countersigner
 from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.sts.keys import SigningKey

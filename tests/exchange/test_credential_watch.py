@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import Plan, plan_own
-from sidecar.delegation.policy import Policy
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.plan import Plan, plan_own
+from delegation_core.policy import Policy
 from sidecar.exchange import credential_watch
 from sidecar.exchange.adapters.adapter import Answer, ClientAuth, Step
 from sidecar.exchange.client_auth import ClientAuthSettings

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.exchange.cache import Issued
 from sidecar.identity.endpoint import Trouble
 from tests.exchange.world import World, plan, policy, reason_of, running, subject_of

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 
 import pytest
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.circuit import FIRST_PAUSE_S, FORGET_AFTER_S, OPEN_AFTER, Circuit
 from sidecar.exchange.failover import CANNOT_SERVE, AllOpen, Failover, Replica, Unsent
 from sidecar.identity.endpoint import EndpointAnswer

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sidecar.delegation.login import LoginPlan
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.login import LoginPlan
 from sidecar.exchange.adapters import agent_grant
 from sidecar.exchange.adapters.login import Beginning, Started, StillPending, UserFlow, WantedLogin
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings

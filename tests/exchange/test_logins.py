@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.login import plan_login
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.errors import Reason, SidecarError, Unavailable
+from delegation_core.login import plan_login
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.failover import Unsent

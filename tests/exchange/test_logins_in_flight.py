@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from sidecar.delegation.login import plan_login
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.login import plan_login
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.failover import Unsent
 from tests.exchange.test_logins import reason_of_login, world_of

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
 from sidecar.exchange.metadata import KEPT_S, MetadataSource, is_web_url, metadata_url, parse_metadata
 from sidecar.identity.endpoint import EndpointAnswer
 from tests.exchange.world import Clock

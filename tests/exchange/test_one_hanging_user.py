@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
 from sidecar.exchange.circuit import MAX_PAUSE_S, OPEN_AFTER
 from sidecar.exchange.failover import AllOpen, Failover, Replica
 from sidecar.identity.endpoint import EndpointAnswer

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.permit import IssuedPermit
 from sidecar.identity.endpoint import Trouble
 from tests.exchange.world import World, plan, policy, reason_of, running
 from tests.fakes.lies import claims

@@ -7,15 +7,15 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.profile import DEFAULT_ALGORITHMS
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.revocation_list import claims_of, said_by, unchanged_claims
-from sidecar.delegation.revocations_kept import Revocation, Revocations
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.keyset import VerificationKey
+from delegation_core.profile import DEFAULT_ALGORITHMS
+from delegation_core.revocation import Kind
+from delegation_core.revocation_list import claims_of, said_by, unchanged_claims
+from delegation_core.revocations_kept import Revocation, Revocations
+from delegation_core.steps import at_once
 from sidecar.exchange.revocations import RevocationList, RevocationLists, RevocationListSettings
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer
-from sidecar.steps import at_once
 from sidecar.sts.keys import SigningKey
 from tests.fakes.tokens import ISSUER, NOW
 

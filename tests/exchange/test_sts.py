@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import decide_entry
-from sidecar.delegation.login_issuer import LoginKind
-from sidecar.delegation.plan import Plan, plan_outbound
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.bearer import parse_bearer
+from delegation_core.decide import decide_entry
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.login_issuer import LoginKind
+from delegation_core.plan import Plan, plan_outbound
+from delegation_core.policy import Policy
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
 from sidecar.exchange import conversation
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.endpoint import EndpointError, Trouble

@@ -10,12 +10,12 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import decide_entry
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import Plan, plan_outbound, plan_own
-from sidecar.delegation.policy import Policy
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.bearer import parse_bearer
+from delegation_core.decide import decide_entry
+from delegation_core.errors import Reason, SidecarError, Unavailable
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.plan import Plan, plan_outbound, plan_own
+from delegation_core.policy import Policy
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.txn_service import TxnTokenService, TxnTokenSettings

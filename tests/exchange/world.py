@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.login_issuer import LoginKind, ScopeFrom, UserIssuer
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import Delegation, Plan, plan_outbound
-from sidecar.delegation.policy import Deny, Entry, Policy
-from sidecar.delegation.route import OutboundRoute, Upstream
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.login_issuer import LoginKind, ScopeFrom, UserIssuer
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.plan import Delegation, Plan, plan_outbound
+from delegation_core.policy import Deny, Entry, Policy
+from delegation_core.route import OutboundRoute, Upstream
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import VerifiedToken
 from sidecar.exchange.client import TokenExchange
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.sts import ExchangeSettings

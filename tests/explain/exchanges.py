@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar.audit.records import Record, record_of
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
+from delegation_core.records.reading import Record, record_of
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.sts.records import ExchangeRecord
 from tests.audit.evidence import record
 from tests.fakes.sts import FORM, Mesh, encoded

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from sidecar.audit.records import Record, record_of
+from delegation_core.records.reading import Record, record_of
 from tests.audit.evidence import record
-from tests.delegation.world import CRM, FRONT, PLANNER, STS, WRITER
+from tests.core.world import CRM, FRONT, PLANNER, STS, WRITER
 
 
 def inbound(**changes: Any) -> Record:

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.records import Record, record_of
-from sidecar.delegation.policy import Deny
-from sidecar.delegation.revocation import NO_NAMES, Use
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.policy import Deny
+from delegation_core.records.reading import Record, record_of
+from delegation_core.revocation import NO_NAMES, Use
 from sidecar.explain import judge_door, judge_exchange, judge_inbound, judge_outbound
 from sidecar.explain.explanation import NOT_IN_SETTINGS, explain
 from sidecar.explain.judgement import Check
 from sidecar.explain.recorded_token import token_of
 from tests.audit.evidence import record
-from tests.delegation.world import CRM, PLANNER, POLICY
+from tests.core.world import CRM, PLANNER, POLICY
 from tests.explain.judged import inbound, refused_outbound
 
 DENY_FILE = Path("/etc/sidecar/deny.json")

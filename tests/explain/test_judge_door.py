@@ -5,17 +5,17 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.audit.records import Record
-from sidecar.delegation.operation import Operations
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Policy
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.operation import Operations
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.policy import Policy
+from delegation_core.records.reading import Record
 from sidecar.explain.explanation import explain
 from sidecar.explain.judge_door import CHECKS, is_at_door, judge_door
 from sidecar.explain.judgement import OK, Outcome
 from sidecar.explain.recorded_token import CannotJudgeError
-from tests.delegation.test_door import WITH_DOOR
-from tests.delegation.world import IDP, POLICY, TO_CRM, WRITER
+from tests.core.test_door import WITH_DOOR
+from tests.core.world import IDP, POLICY, TO_CRM, WRITER
 from tests.explain.judged import outbound, refused_outbound
 
 SEARCH: Final = replace(TO_CRM, host=None, prefix="/crm", scopes=frozenset({"crm.read"}))

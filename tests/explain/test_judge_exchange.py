@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.revocation import Kind
+from delegation_core.rfc8693 import CLIENT_CREDENTIALS
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.explain.explanation import explain_exchange
 from sidecar.explain.recorded_exchange import subject_token
 from sidecar.explain.rule_names import rules_that_nearly_allow

@@ -3,16 +3,16 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.human import Human
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.operation import Operations
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.human import Human
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.operation import Operations
+from delegation_core.policy import Deny, Policy
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.explain.judge_inbound import CHECKS, judge_inbound
 from sidecar.explain.judgement import OK, Outcome
 from sidecar.explain.recorded_token import CannotJudgeError
-from tests.delegation.world import CRM, IDP, PLANNER, POLICY, SEARCH, STS, STS_TRUST
+from tests.core.world import CRM, IDP, PLANNER, POLICY, SEARCH, STS, STS_TRUST
 from tests.explain.judged import inbound
 
 OTHER = "spiffe://other.example/agent/planner"

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.records import Record
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Deny, Policy
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.policy import Deny, Policy
+from delegation_core.records.reading import Record
 from sidecar.explain.judge_observed import passes_observed
-from tests.delegation.world import NOW, PLANNER, POLICY, SEARCH, TO_CRM, WRITER
+from tests.core.world import NOW, PLANNER, POLICY, SEARCH, TO_CRM, WRITER
 from tests.explain.judged import inbound, outbound
 
 WITHOUT: dict[str, Any] = {"decision": "observed_deny", "subject": None, "verified": None}

@@ -3,17 +3,17 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.records import Record, is_own
-from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.login_issuer import ScopeFrom
-from sidecar.delegation.operation import Operations
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.errors import Reason
+from delegation_core.crossing import Crossing
+from delegation_core.errors import Reason
+from delegation_core.login_issuer import ScopeFrom
+from delegation_core.operation import Operations
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.policy import Deny, Policy
+from delegation_core.records.reading import Record, is_own
 from sidecar.explain.judge_outbound import CHECKS, judge_outbound
 from sidecar.explain.judgement import OK, Outcome
 from sidecar.explain.recorded_token import CannotJudgeError
-from tests.delegation.world import ENTRY, IDP, POLICY, TO_CRM, WRITER
+from tests.core.world import ENTRY, IDP, POLICY, TO_CRM, WRITER
 from tests.explain.judged import outbound, refused_outbound
 
 LOGIN: dict[str, Any] = {"subject_iss": IDP, "chain": None, "actor": None, "call_in": None, "scope": None, "txn": None}

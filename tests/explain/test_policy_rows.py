@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.explain.policy_rows import CROSSING, DELEGATED, ITSELF, LOGIN, Row, Way, covers, rows_of
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rules import EntryWorkload, Rule, SelfDelegation, SubjectMatch

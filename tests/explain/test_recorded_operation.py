@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.operation import Operations
-from sidecar.delegation.route import OutboundRoute
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.operation import Operations
+from delegation_core.route import OutboundRoute
 from sidecar.explain.recorded_operation import key_of, operation_seen
-from tests.delegation.world import TO_CRM
+from tests.core.world import TO_CRM
 from tests.explain.judged import outbound
 
 

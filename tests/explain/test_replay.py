@@ -3,13 +3,13 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.records import Record
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Deny, Policy
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.policy import Deny, Policy
+from delegation_core.records.reading import Record
 from sidecar.explain import replay as module
 from sidecar.explain.replay import Change, Replay
-from tests.delegation.world import FRONT, NOW, PLANNER, POLICY, SEARCH, STS, STS_TRUST, TO_CRM
+from tests.core.world import FRONT, NOW, PLANNER, POLICY, SEARCH, STS, STS_TRUST, TO_CRM
 from tests.explain.judged import inbound, outbound
 
 WITHOUT_TOKEN: dict[str, Any] = {

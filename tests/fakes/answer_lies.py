@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from tests.fakes.lying_sts import SECRET, Form, LyingSts, Reply, encode_reply
 from tests.fakes.tokens import ABSENT, changed, encode
 

@@ -14,17 +14,17 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.decide import decide_entry
-from sidecar.delegation.login_issuer import ScopeFrom
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import Delegation, Plan, plan_outbound, plan_own
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.profile import PRESETS, ActorForm
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_JWT
-from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.verify import VerifiedToken
+from delegation_core.bearer import parse_bearer
+from delegation_core.crossing import Crossing
+from delegation_core.decide import decide_entry
+from delegation_core.login_issuer import ScopeFrom
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.plan import Delegation, Plan, plan_outbound, plan_own
+from delegation_core.policy import Policy
+from delegation_core.profile import PRESETS, ActorForm
+from delegation_core.rfc8693 import TOKEN_TYPE_JWT
+from delegation_core.route import OutboundRoute
+from delegation_core.verify import VerifiedToken
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.adapters.id_jag_04 import ID_JAG
 from sidecar.exchange.client_auth import ClientAuthSettings

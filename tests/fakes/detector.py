@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from sidecar.audit.credentials.detector import Hit
+from delegation_audit.credentials.detector import Hit
 
 _OF_A_PAIR: Final = "betterleaks.aws-access-token"
 _FORMS: Final = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from tests.fakes.chained_sts import ChainedSts, First, granted, in_place
 from tests.fakes.lies import reply
 from tests.fakes.lying_sts import SECRET, Form, Reply

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.identity.svid import VerifiedPeer
-from tests.delegation.world import NOW, PLANNER
+from tests.core.world import NOW, PLANNER
 
 
 class FakeGuard:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from tests.fakes.lying_sts import SECRET, Behaviour, Form, LyingSts, Reply, Wire, honest
 from tests.fakes.tokens import ABSENT, NOW, PLANNER, WRITER, TokenMint, encode
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from sidecar.delegation.login import plan_login
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Entry, Policy
-from sidecar.delegation.route import OutboundRoute
+from delegation_core.login import plan_login
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.policy import Entry, Policy
+from delegation_core.route import OutboundRoute
 from sidecar.exchange.adapters.login import StillPending
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client_auth import ClientAuthSettings

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qs
 
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
 from sidecar.identity.endpoint import EndpointAnswer
 from tests.fakes.conversations import listening
 from tests.fakes.tokens import ABSENT, NOW, WRITER, TokenMint, changed, encode, from_base64url

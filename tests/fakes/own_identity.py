@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from sidecar.delegation.keyset import KeySet
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.keyset import KeySet
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import new_identity, parse_x509_svid, with_bundles
 from sidecar.identity.source import Identity, State, Subscriber, UpdateCounts

@@ -8,7 +8,7 @@ from typing import Any, Final
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
-from sidecar.delegation.protobuf import Kind, Schema
+from delegation_core.protobuf import Kind, Schema
 
 _numbers: Final = itertools.count()
 _PROTO: Final = descriptor_pb2.FieldDescriptorProto

@@ -6,10 +6,10 @@ import asyncio
 import time
 from dataclasses import dataclass, field, replace
 
-from sidecar.delegation.revocation import NAMED_BY_ISSUER, Kind
-from sidecar.delegation.revocation_list import TYP, UNCHANGED_TYP, claims_of, said_by, sign_list, unchanged_claims
-from sidecar.delegation.revocations_kept import Revocation, Revocations
-from sidecar.steps import at_once
+from delegation_core.revocation import NAMED_BY_ISSUER, Kind
+from delegation_core.revocation_list import TYP, UNCHANGED_TYP, claims_of, said_by, sign_list, unchanged_claims
+from delegation_core.revocations_kept import Revocation, Revocations
+from delegation_core.steps import at_once
 from tests.fakes.tokens import private_key, sign
 
 

@@ -12,15 +12,15 @@ from itertools import count
 from typing import Any, Final, Unpack
 from urllib.parse import urlencode
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.keyset import KeySet, VerificationKey
-from sidecar.delegation.login_issuer import ScopeFrom
-from sidecar.delegation.profile import PRESETS, TrustedIssuer
-from sidecar.delegation.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Denied, Reason
+from delegation_core.bearer import parse_bearer
+from delegation_core.errors import Denied, Reason
+from delegation_core.keyset import KeySet, VerificationKey
+from delegation_core.login_issuer import ScopeFrom
+from delegation_core.profile import PRESETS, TrustedIssuer
+from delegation_core.records.record import RecordFields
+from delegation_core.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import RecordFields
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts.mint import FreshNames
 from sidecar.sts.policy import StsPolicy

@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
-from sidecar.delegation.keyset import KeySet
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.keyset import KeySet
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.tls import client_context
 from sidecar.sts.rate import RateSettings
 from sidecar.sts.server import StsServer, StsSettings

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from tests.fakes.answer_lies import Lie, Row, Said
 from tests.fakes.tokens import ABSENT, TokenMint, base64url, changed, encode, from_base64url
 

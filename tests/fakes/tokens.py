@@ -12,12 +12,12 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
-from sidecar.delegation.bearer import Bearer, parse_bearer, parse_jwt_svid
-from sidecar.delegation.keyset import KeySet, VerificationKey, parse_jwks, parse_jwt_bundle
-from sidecar.delegation.profile import PRESETS, IssuerProfile, TrustedIssuer
-from sidecar.delegation.scope import ScopeSet
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.delegation.verify import VerifiedToken, verify_token
+from delegation_core.bearer import Bearer, parse_bearer, parse_jwt_svid
+from delegation_core.keyset import KeySet, VerificationKey, parse_jwks, parse_jwt_bundle
+from delegation_core.profile import PRESETS, IssuerProfile, TrustedIssuer
+from delegation_core.scope import ScopeSet
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.verify import VerifiedToken, verify_token
 
 NOW: Final = 1_790_000_000
 ISSUER: Final = "https://sts.acme.example"

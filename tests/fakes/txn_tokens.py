@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.delegation.txn_token import TxnSource
+from delegation_core.spiffe_id import TrustDomain
+from delegation_core.txn_token import TxnSource
 from tests.fakes.lying_sts import Behaviour, Form, LyingSts, Reply
 from tests.fakes.tokens import ISSUER, NOW, TokenMint, changed, encode, from_base64url
 

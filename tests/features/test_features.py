@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 import pytest
 
+from delegation_core.operation import RouteProtocol
 from sidecar.assembly.setup import features_of
-from sidecar.delegation.operation import RouteProtocol
 from sidecar.features import FEATURES, SESSION_KEY_BYTES, Features
 from sidecar.proxy.journeys.feature import InboundProtocol, OutboundProtocol
 from sidecar.proxy.journeys.journey import OnDemand
@@ -23,7 +23,7 @@ PROTOCOLS = ("mcp", "a2a", "grpc")
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(file.parent.name for file in (ROOT / "sidecar" / "features").glob("*/__init__.py"))
 # Each part of a feature, and the folder of its files; "" is the package itself.
-PARTS = {"Settings": "", "Decisions": "sidecar/delegation/", "Forwarding": "", "Page": "docs/"}
+PARTS = {"Settings": "", "Decisions": "core/delegation_core/", "Forwarding": "", "Page": "docs/"}
 # How files of decisions begin, where it is not with the name of their package.
 STEMS = {"logins": "login", "observing": "observe", "operations": "operation", "transaction_tokens": "txn_token"}
 

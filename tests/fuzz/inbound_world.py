@@ -1,7 +1,7 @@
 """The inbound side of a sidecar in memory: the real connection, journey, pump and upstream connections, no sockets.
 
 A peer's bytes go in at ``server``; behind it are agents that read with their own parser (h11) and answer by their
-script. Policy, token and keys are those of ``tests/delegation/world.py``: ``$TOKEN`` in a stream stands for a token
+script. Policy, token and keys are those of ``tests/core/world.py``: ``$TOKEN`` in a stream stands for a token
 that is valid for ``POST /search``, and for reading below ``/docs``.
 """
 
@@ -14,16 +14,16 @@ from functools import lru_cache
 from random import Random
 from typing import Any, Final
 
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.keyset import VerificationKey
+from delegation_core.records.record import Record
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.features import Features
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.entry import Entry, request_record
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import Record
 from sidecar.observe.tracing import new_id
 from sidecar.proxy.journeys.forward import Forwarder
 from sidecar.proxy.journeys.handles import Handles
@@ -37,8 +37,8 @@ from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.stream import Stream
-from tests.delegation import world
-from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, SEARCH, signed, verification_key
+from tests.core import world
+from tests.core.world import INBOUND_CLAIMS, NOW, PLANNER, SEARCH, signed, verification_key
 from tests.fuzz.agent import Agents, Arrived
 from tests.wire.bench import Clock, RecordingTransport
 

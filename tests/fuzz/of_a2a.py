@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sidecar.delegation.a2a_grpc import METHODS, GrpcAnswerReader, message_of
-from sidecar.delegation.a2a_grpc_lists import cut_tasks
-from sidecar.delegation.a2a_tasks import AnswerReader, Shown
-from sidecar.delegation.agent_card import read_card
-from sidecar.delegation.agent_card_grpc import rewritten
-from sidecar.delegation.grpc_messages import one_message, written
-from sidecar.delegation.protobuf import Field, Kind, Schema
-from sidecar.delegation.push_urls import PushUrl, check_push_urls, parse_push_url
-from sidecar.errors import Denied, Reason
+from delegation_core.a2a_grpc import METHODS, GrpcAnswerReader, message_of
+from delegation_core.a2a_grpc_lists import cut_tasks
+from delegation_core.a2a_tasks import AnswerReader, Shown
+from delegation_core.agent_card import read_card
+from delegation_core.agent_card_grpc import rewritten
+from delegation_core.errors import Denied, Reason
+from delegation_core.grpc_messages import one_message, written
+from delegation_core.protobuf import Field, Kind, Schema
+from delegation_core.push_urls import PushUrl, check_push_urls, parse_push_url
 from tests.fakes.protobuf_schema import message_class, read_by_library, without_empty
 from tests.fuzz.properties import quiet
 

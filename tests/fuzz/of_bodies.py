@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.framing import MAX_CHUNK_LINE, Body, ChunkedBody, MessageWriter
 from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.limits import ClientLimits

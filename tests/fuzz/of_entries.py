@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 
-from sidecar.audit.output import visible
-from sidecar.audit.selectors import fixes
-from sidecar.audit.selectors.agents import Agents
-from sidecar.audit.selectors.documents import read_documents
-from sidecar.audit.selectors.entries import Entry
-from sidecar.audit.selectors.entry_checks import MAX_SHOWN, Setting
-from sidecar.audit.selectors.examination import judge
-from sidecar.audit.selectors.grades import grades_of
-from sidecar.audit.selectors.members import ShapeError
-from sidecar.audit.selectors.shapes import entry_of, is_entry
+from delegation_audit.selectors import fixes
+from delegation_audit.selectors.agents import Agents
+from delegation_audit.selectors.documents import read_documents
+from delegation_audit.selectors.entries import Entry
+from delegation_audit.selectors.entry_checks import MAX_SHOWN, Setting
+from delegation_audit.selectors.examination import judge
+from delegation_audit.selectors.grades import grades_of
+from delegation_audit.selectors.members import ShapeError
+from delegation_audit.selectors.shapes import entry_of, is_entry
+from delegation_core.console.output import visible
 from tests.fuzz.properties import printable, quiet
 
 _SETTING = Setting(agents=Agents(), now=1_900_000_000)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from h2.events import RequestReceived, ResponseReceived, TrailersReceived
 from h2.utilities import HeaderValidationFlags, validate_headers
 
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
 from sidecar.wire.h2_frames import PREFACE, FrameReader
 from sidecar.wire.h2_head import request_again, request_of, response_again, response_of, trailers_of
 from sidecar.wire.h2_session import Session

@@ -8,8 +8,8 @@ from random import Random
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
-from sidecar.delegation.target import CanonicalTarget, read_target
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.target import CanonicalTarget, read_target
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.journeys.headers import MAX_VALUE_BYTES, call_id, encode_value, passes_outside, passes_to_mesh
 from sidecar.wire.h1_fields import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from itertools import count
 
-from sidecar.errors import Denied, SidecarError
+from delegation_core.errors import Denied, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_fields import edited, encode_request
 from sidecar.wire.h1_head import RequestGrammar

@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from google.protobuf.message import DecodeError
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.bundle import BundleError, parse_bundle, with_ambiguous_names
 from sidecar.identity.der import MAX_PIECES, DerError, split_der
 from sidecar.identity.file_update import read_file_update

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from sidecar.delegation.jwk import algorithms_of
-from sidecar.delegation.jws import ALGORITHMS
-from sidecar.delegation.keyset import KeySet, KeySetError, VerificationKey, parse_jwks, parse_jwt_bundle
+from delegation_core.jwk import algorithms_of
+from delegation_core.jws import ALGORITHMS
+from delegation_core.keyset import KeySet, KeySetError, VerificationKey, parse_jwks, parse_jwt_bundle
 from sidecar.identity.issuer import JwksSettings, refresh_delay
 from tests.fakes.tokens import encode
 from tests.fuzz.properties import quiet

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from sidecar.delegation.authorization_response import MAX_BYTES, code_of
-from sidecar.errors import Denied, Reason
+from delegation_core.authorization_response import MAX_BYTES, code_of
+from delegation_core.errors import Denied, Reason
 from sidecar.exchange.metadata import parse_metadata
 from tests.fuzz.properties import quiet
 

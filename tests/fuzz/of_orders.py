@@ -12,7 +12,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
 from sidecar.wire.h1_client import ClientConnection, State
 from sidecar.wire.h1_server import ServerConnection
 from tests.fuzz.agent import Agent

@@ -9,7 +9,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Final
 
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
 from sidecar.wire.framing import UntilClose
 from sidecar.wire.h1_reader import AnswerReader, RequestReader
 from sidecar.wire.limits import ServerLimits

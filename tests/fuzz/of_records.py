@@ -8,18 +8,18 @@ from typing import Final
 
 import orjson
 
-from sidecar.audit.attribution.elements import Document, entries_of
-from sidecar.audit.attribution.mapping_files import load_shipped
-from sidecar.audit.attribution.readings import Fields, Reader, same_party
-from sidecar.audit.attribution.recognition import Recogniser
-from sidecar.audit.attribution.roster import parse
-from sidecar.audit.attribution.splitting import names_somebody
-from sidecar.audit.attribution.tally import Tally
-from sidecar.audit.attribution.verdicts import Kind, judge
-from sidecar.audit.records import RecordError, parse_record, record_of
-from sidecar.delegation.strict_json import parse_object
-from sidecar.observe.record import EVENTS, FIELDS
-from sidecar.observe.record_text import MAX_TEXT, encode, escape
+from delegation_audit.attribution.elements import Document, entries_of
+from delegation_audit.attribution.mapping_files import load_shipped
+from delegation_audit.attribution.readings import Fields, Reader, same_party
+from delegation_audit.attribution.recognition import Recogniser
+from delegation_audit.attribution.roster import parse
+from delegation_audit.attribution.splitting import names_somebody
+from delegation_audit.attribution.tally import Tally
+from delegation_audit.attribution.verdicts import Kind, judge
+from delegation_core.records.reading import RecordError, parse_record, record_of
+from delegation_core.records.record import EVENTS, FIELDS
+from delegation_core.records.record_text import MAX_TEXT, encode, escape
+from delegation_core.strict_json import parse_object
 from tests.fuzz.properties import printable, quiet
 
 _READERS: Final = [Reader(mapping, Fields(user=("who",), actor=("by.agent",))) for mapping in load_shipped()]

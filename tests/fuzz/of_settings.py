@@ -9,12 +9,12 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.addresses import parse_address, parse_origin
 from sidecar.config.document import MAX_DEPTH, DocumentError, override, parse_document
 from sidecar.config.platform_file import load_platform
 from sidecar.config.sidecar_file import load_sidecar
 from sidecar.config.sts_file import load_sts
-from sidecar.errors import ConfigError, Problem
 from tests.fuzz.properties import printable
 
 

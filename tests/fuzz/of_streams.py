@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import h11
 
-from sidecar.delegation.target import canonical_target
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
+from delegation_core.target import canonical_target
 from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.message import Request
 from tests.fuzz.agent import Arrived

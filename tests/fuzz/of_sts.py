@@ -9,7 +9,8 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from sidecar.delegation.rfc8693 import (
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
     ClientCredentialsRequest,
     ExchangeRequest,
@@ -18,7 +19,6 @@ from sidecar.delegation.rfc8693 import (
     parse_response,
     parse_token_request,
 )
-from sidecar.errors import Denied, Reason, SidecarError
 from tests.fuzz.properties import quiet
 
 _FORM: Final = "application/x-www-form-urlencoded"

@@ -11,14 +11,14 @@ from typing import Any, Final
 import jwt
 import orjson
 
-from sidecar.delegation.act import MAX_ACT_DEPTH, ActChain, parse_act
-from sidecar.delegation.bearer import Bearer, bearer_of, parse_bearer, parse_jwt_svid, parse_txn_token
-from sidecar.delegation.claims import audience_claim, is_name, name_claim, time_claim
-from sidecar.delegation.jws import ALGORITHMS, HEADER_MEMBERS, MAX_TOKEN_BYTES
-from sidecar.delegation.scope import ScopeError, format_scope, parse_scope, parse_scope_claim
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
-from sidecar.delegation.strict_json import MAX_DEPTH, StrictJsonError, nesting_of, parse_object
-from sidecar.errors import Denied, Reason
+from delegation_core.act import MAX_ACT_DEPTH, ActChain, parse_act
+from delegation_core.bearer import Bearer, bearer_of, parse_bearer, parse_jwt_svid, parse_txn_token
+from delegation_core.claims import audience_claim, is_name, name_claim, time_claim
+from delegation_core.errors import Denied, Reason
+from delegation_core.jws import ALGORITHMS, HEADER_MEMBERS, MAX_TOKEN_BYTES
+from delegation_core.scope import ScopeError, format_scope, parse_scope, parse_scope_claim
+from delegation_core.spiffe_id import SpiffeId, SpiffeIdError
+from delegation_core.strict_json import MAX_DEPTH, StrictJsonError, nesting_of, parse_object
 from sidecar.proxy.journeys.credentials import credential_of
 from tests.fuzz.properties import quiet
 from tests.wire.written import request_with

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass, field
 from random import Random
 
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection, Pause
 from sidecar.wire.h1_reader import AnswerReader

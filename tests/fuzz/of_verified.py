@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from sidecar.delegation.bearer import Bearer, parse_bearer
-from sidecar.delegation.decide import accept_issued, decide_entry, decide_verified
-from sidecar.delegation.verify import verify_token
-from sidecar.errors import Denied, Reason
-from tests.delegation.world import (
+from delegation_core.bearer import Bearer, parse_bearer
+from delegation_core.decide import accept_issued, decide_entry, decide_verified
+from delegation_core.errors import Denied, Reason
+from delegation_core.verify import verify_token
+from tests.core.world import (
     CRM,
     NOW,
     PLANNER,

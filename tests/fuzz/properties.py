@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from random import Random
 from typing import Final
 from zlib import crc32
 
-import sidecar
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
 from sidecar.wire import framing, websocket
+from tests.sources import python_files
 
 MAX_DETAIL: Final = 400
 
@@ -75,8 +74,7 @@ class _Words:
     def __init__(self) -> None:
         self.sentences: set[str] = set()
         self.open: list[re.Pattern[str]] = []
-        root = Path(sidecar.__file__).parent
-        for path in root.rglob("*.py"):
+        for path in python_files():
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     self.sentences.add(node.value)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-import sidecar
+from tests.sources import PACKAGES, PRODUCT
 
 Way = tuple[str, int, int]  # a file, and two of its lines that ran in sequence
 
-_PRODUCT: Final = str(Path(sidecar.__file__).parent)
+_PRODUCT: Final = tuple(str(PACKAGES[name]) for name in PRODUCT)
 
 
 def reduced(check: Callable[[bytes], None], inputs: Iterable[bytes], *, known: Iterable[bytes] = ()) -> list[bytes]:

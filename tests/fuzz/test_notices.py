@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation import a2a_grpc_lists, agent_card_grpc, decide, target
-from sidecar.delegation.protobuf import Fields
+from delegation_core import a2a_grpc_lists, agent_card_grpc, decide, target
+from delegation_core.protobuf import Fields
 from sidecar.observe.entry import Entry
 from sidecar.wire import h1_fields, h1_head
 from sidecar.wire.framing import ChunkedBody, LengthBody

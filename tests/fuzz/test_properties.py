@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeIdError
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import SpiffeIdError
 from tests.fuzz import inputs, of_heads
 from tests.fuzz.inputs import add_regression, read_inputs, unpack, write_corpus
 from tests.fuzz.mutate import Mutator

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from delegation_core.errors import Reason
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.admission import ADMIT, WAIT
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.handshake_queue import MOST_CONNECTIONS, HandshakeQueue
 from sidecar.identity.tls import client_context, server_context

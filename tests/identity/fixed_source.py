@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from sidecar.delegation.keyset import KeySet
-from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.keyset import KeySet
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import new_identity, parse_x509_svid
 from sidecar.identity.source import Identity, State, Subscriber, UpdateCounts

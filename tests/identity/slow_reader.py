@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.identity.records import CLIENT_HELLO, MAX_HELLO_EXTENSIONS, MAX_KEY_SHARES, SERVER_HELLO
 
 

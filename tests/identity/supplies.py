@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from cryptography.hazmat.primitives import serialization
 from grpclib.const import Status
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import workload_pb
 from sidecar.identity.base_source import BaseSource
 from sidecar.identity.files import FileSettings, FileSource

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Unavailable
+from delegation_core.errors import Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.base_source import BaseSource
 from sidecar.identity.bundle import X509Bundle, parse_bundle
 from sidecar.identity.generation import new_identity, parse_x509_svid

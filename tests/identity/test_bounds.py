@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.identity import bounds
 from sidecar.identity.bounds import check_chain, outline_of
 from sidecar.identity.der import element_at

@@ -9,7 +9,7 @@ from cryptography.x509.verification import VerificationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.delegation.spiffe_id import TrustDomain
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.identity import bundle
 from sidecar.identity.bounds import Outline
 from sidecar.identity.bundle import BundleError, parse_bundle, paths, with_ambiguous_names

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
 from sidecar.identity.call import Call
 from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.wire.connections import Connections

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.identity import certificate_screen
 from sidecar.identity.bounds import MAX_CHAIN_BYTES
 from sidecar.identity.certificate_screen import MAX_MESSAGE_BYTES, MAX_RECORDS, Screen

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.endpoint import Endpoint
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.tokens import TRUST_DOMAIN

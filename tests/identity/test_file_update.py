@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import file_update
 from sidecar.identity.file_update import read_file_update, read_jwt_bundle_file
 from sidecar.identity.update import UpdateError, WithdrawnError, X509Update

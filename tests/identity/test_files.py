@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Unavailable
+from delegation_core.errors import Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.files import LAYOUTS, FileSettings, FileSource
 from sidecar.identity.source import State
 from tests.identity.pem_cells import CELLS, OURS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from sidecar.delegation.spiffe_id import TrustDomain
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.identity import generation
 from sidecar.identity.bundle import X509Bundle, parse_bundle
 from sidecar.identity.generation import IdentityError, _file_in_memory, new_identity, parse_x509_svid, present

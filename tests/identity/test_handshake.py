@@ -11,8 +11,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import handshake, tls
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import _file_in_memory, bare_context, with_bundles

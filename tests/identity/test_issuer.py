@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity import issuer
 from sidecar.identity.endpoint import EndpointError, Trouble
 from sidecar.identity.issuer import Issuer, JwksSettings, refresh_delay, retry_delay

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import jwt
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import jwt_svids
 from sidecar.identity.jwt_svids import RETRY_S, JwtSvids
 from sidecar_dev.pki import TrustDomainAuthority

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import thumbprint_of
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import thumbprint_of
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.pinned_origin import Address, Pin, PinnedOrigins, leaf_of, life_s, still_trusted
 from sidecar.identity.tls import client_context

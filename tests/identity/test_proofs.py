@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.bounded import ENTRY_BYTES
-from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import Denied, Reason
+from delegation_core.bounded import ENTRY_BYTES
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.identity.bundle import X509Bundle, parse_bundle
 from sidecar.identity.proofs import MAX_CHAIN_BYTES, PROOF_BYTES, Proofs
 from sidecar.identity.svid import verify_chain

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
 from sidecar.identity.public_tls import PublicCertificate, PublicContext, PublicTlsSettings
 from tests.integration.door_world import WebCertificates
 

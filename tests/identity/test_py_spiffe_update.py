@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from cryptography.x509 import load_der_x509_certificate
 from spiffe.workloadapi.x509_context import X509Context
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.py_spiffe_update import read_context, read_jwt_bundle_set, read_svids
 from sidecar.identity.update import UpdateError, WithdrawnError
 from tests.identity.fixed_source import identity_of

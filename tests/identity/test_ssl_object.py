@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity import tls
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.generation import bare_context

@@ -11,8 +11,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.identity import bundle
 from sidecar.identity.bounds import MAX_CERTIFICATES
 from sidecar.identity.bundle import X509Bundle, parse_bundle

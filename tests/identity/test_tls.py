@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.tls import guard_of
 from tests.fakes.guard import FakeGuard

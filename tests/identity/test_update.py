@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.update import UpdateError, WithdrawnError, choose, known_or_parsed
 from tests.identity.shapes import authority
 

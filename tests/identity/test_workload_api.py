@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import workload_api, workload_pb, workload_update
 from sidecar.identity.workload_api import WorkloadApiSource
 from sidecar.identity.workload_client import IdentityDeniedError, WorkloadApiError

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import workload_pb, workload_update
 from sidecar.identity.update import UpdateError, WithdrawnError
 from sidecar.identity.workload_update import read_jwt_bundles, read_x509_update

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.injector.pods import RENDERED, review
 from tests.integration.world import free_port

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
 from sidecar.injector.certificates import ServingCertificate
 from tests.injector.serving import write_pair
 

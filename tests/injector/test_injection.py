@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
 from sidecar.injector.injection import parse_injection
 from tests.injector.pods import RENDERED, classic, injection
 

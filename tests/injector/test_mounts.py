@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
 from sidecar.injector.inject import RefusedError, inject
 from sidecar.injector.injection import Injection, parse_injection
 from sidecar.injector.rules import Refusal

@@ -12,13 +12,13 @@ from aiohttp import StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 
+from delegation_core.records.record_schema import record_schema
 from sidecar.injector.metrics import UNRECORDED, InjectorMetrics
 from sidecar.injector.review import MAX_BYTES, ReviewError
 from sidecar.injector.webhook import LARGE, Webhook
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record_rate import RecordRate
-from sidecar.observe.record_schema import record_schema
 from tests.fakes.sink import FakeSink
 from tests.injector.pods import bare, injection, patched, review
 from tests.observe.schema import violations

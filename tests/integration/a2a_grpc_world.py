@@ -13,8 +13,8 @@ from typing import Any, Final
 import grpc
 import pytest
 
-from sidecar.delegation.protobuf import length_field as field
-from sidecar.delegation.protobuf import number_field as number
+from delegation_core.protobuf import length_field as field
+from delegation_core.protobuf import number_field as number
 from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.mesh_files import Settings
 from tests.integration.world import PATIENCE_S

@@ -10,8 +10,8 @@ from typing import Final
 import pytest
 import uvloop
 
+from delegation_core.records.record import Record
 from sidecar.observe.access_log import AccessLog, Entry
-from sidecar.observe.record import Record
 from tests.integration.hops import Hops, open_hops
 from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.world import World, open_world

@@ -18,8 +18,8 @@ from urllib.parse import urlencode
 
 import yaml
 
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config import load_sts
-from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts_app import run_token_service
 from sidecar_dev.login import LoginSettings, UserIssuer

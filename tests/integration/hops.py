@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.tls import server_context
 from tests.fakes.lying_sts import LyingSts, Server, serving
 from tests.fakes.tokens import TokenMint

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from tests.integration.world import PATIENCE_S, START_S, WRITER, Record, World, free_port, until
 
 

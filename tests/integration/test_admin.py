@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
 from sidecar.one_process import run_sidecar
 from sidecar.proxy.listening.status import SettingsState, chains_of, status_of
 from sidecar.reload import Reload

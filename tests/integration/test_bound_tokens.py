@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.verify import thumbprint_of
+from delegation_core.bearer import parse_bearer
+from delegation_core.verify import thumbprint_of
 from sidecar.identity.tls import server_context
 from tests.fakes.lies import claims
 from tests.fakes.lying_sts import Form, LyingSts, Reply

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.handshake_queue import HandshakeQueue
 from sidecar.identity.tls import client_context, server_context

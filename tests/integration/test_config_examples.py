@@ -17,8 +17,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config import load_sts
-from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts_app import run_token_service
 from tests.config.documents import EXAMPLES, example

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.verify.command import examine
-from sidecar.audit.verify.verdicts import Verdict
+from delegation_audit.verify.command import examine
+from delegation_audit.verify.verdicts import Verdict
 from tests.integration import mesh_files
 from tests.integration.mesh import Mesh
 from tests.integration.world import CRM, PATIENCE_S, STS, Sidecar, calling, free_port, until, whole_lines

@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
+from delegation_core.errors import ConfigError
 from sidecar.cli import main
 from sidecar.config.loader import SettingsFiles
-from sidecar.errors import ConfigError
 from sidecar.file_watch import FileWatcher
 from sidecar.proxy.listening.status import SettingsState, status_of
 from sidecar.reload import Reload

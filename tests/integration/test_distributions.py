@@ -1,4 +1,4 @@
-"""The product's wheel is the product alone; tools for development and the library for agents are others."""
+"""Each distribution's wheel has its own files alone; the product's has no tool for development."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from typing import Final
 import pytest
 
 import delegation_agent
+import delegation_audit
+import delegation_core
 import sidecar
 import sidecar_dev
 
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.integration
 
 ROOT: Final = Path(__file__).parents[2]
 TOOLS: Final = re.compile(r"attack|careless|demo|sidecar_dev|user_issuer|workload_server", re.IGNORECASE)
+OTHERS: Final = {"sidecar", "delegation_audit", "asyncio", "aiohttp", "pydantic", "yaml", "rich", "jinja2", "duckdb"}
 MENTIONS: Final = {"cli.py"}  # names the way to install them
 
 
@@ -41,7 +44,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copy the sources, so that a build leaves nothing in the working copy."""
     copy = tmp_path_factory.mktemp("sources")
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
-    for part in ("sidecar", "dev", "agent"):
+    for part in ("core", "audit", "sidecar", "dev", "agent"):
         shutil.copytree(ROOT / part, copy / part, ignore=skip)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -60,7 +63,45 @@ def test_the_product_s_wheel_has_no_tool_for_development(sources: Path, tmp_path
         assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"sidecar"}
         assert [name for name in names if TOOLS.search(name)] == []
         needed = Parser().parsestr(metadata(built, "METADATA")).get_all("Requires-Dist") or []
-        assert [one for one in needed if re.match(r"rich|sidecar", one) and "extra ==" not in one] == []
+        assert [
+            one for one in needed if re.match(r"rich|sidecar|delegation-audit", one) and "extra ==" not in one
+        ] == []
+        assert f"delegation-core=={sidecar.__version__}" in needed
+
+
+def test_the_core_is_a_wheel_that_needs_three_libraries(sources: Path, tmp_path: Path) -> None:
+    with wheel(sources / "core", tmp_path) as built:
+        names = built.namelist()
+        assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"delegation_core"}
+        assert {"delegation_core/decide.py", "delegation_core/records/record.py", "delegation_core/py.typed"} <= set(
+            names
+        )
+        needed = Parser().parsestr(metadata(built, "METADATA")).get_all("Requires-Dist") or []
+        assert sorted(re.match(r"[\w-]+", one)[0] for one in needed) == ["PyJWT", "cryptography", "orjson"]  # type: ignore[index]
+
+
+def test_the_audit_is_a_wheel_with_a_command_of_its_own(sources: Path, tmp_path: Path) -> None:
+    with wheel(sources / "audit", tmp_path) as built:
+        names = built.namelist()
+        assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"delegation_audit"}
+        assert {"delegation_audit/report/report.html", "delegation_audit/chains/command.py"} <= set(names)
+        told = metadata(built, "entry_points.txt")
+        assert "delegation-audit = delegation_audit.command:main" in told
+        assert "[sidecar.commands]\naudit = delegation_audit.command:add_commands" in told
+        needed = Parser().parsestr(metadata(built, "METADATA")).get_all("Requires-Dist") or []
+        assert [one for one in needed if re.match(r"sidecar|delegation-sidecar|aiohttp|pydantic", one)] == []
+
+
+def test_the_core_imports_alone() -> None:
+    """It loads its three libraries, what these need, and nothing else."""
+    code = (
+        "import sys, importlib, pkgutil, delegation_core;"
+        "found = pkgutil.walk_packages(delegation_core.__path__, 'delegation_core.');"
+        "[importlib.import_module(one.name) for one in found];"
+        f"print(*sorted({{name.partition('.')[0] for name in sys.modules}} & {OTHERS!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
 
 
 def test_the_tools_are_a_wheel_that_adds_two_commands(sources: Path, tmp_path: Path) -> None:
@@ -98,13 +139,14 @@ def test_the_library_for_agents_knows_nothing_of_the_product() -> None:
 
 
 def test_nothing_of_the_product_names_the_tools() -> None:
-    for file in (ROOT / "sidecar").rglob("*.py"):
+    for file in (one for part in ("core", "audit", "sidecar") for one in (ROOT / part).rglob("*.py")):
         if file.name not in MENTIONS:
             assert not re.search(r"sidecar[_-]dev|careless", file.read_text(encoding="utf-8")), file
 
 
 def test_all_have_one_version() -> None:
-    assert sidecar_dev.__version__ == delegation_agent.__version__ == sidecar.__version__
+    others = (delegation_agent, delegation_audit, delegation_core, sidecar_dev)
+    assert {one.__version__ for one in others} == {sidecar.__version__}
     assert json.loads((ROOT / "agent-node" / "package.json").read_text())["version"] == sidecar.__version__
     project = tomllib.loads((ROOT / "dev" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"delegation-sidecar[audit]=={sidecar.__version__}" in project["dependencies"]
+    assert {f"delegation-{name}=={sidecar.__version__}" for name in ("audit", "sidecar")} <= {*project["dependencies"]}

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import aiohttp
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
+from delegation_core.bearer import parse_bearer
 from sidecar.file_watch import FileWatcher
 from sidecar.proxy.listening.status import SettingsState, status_of
 from sidecar.reload import Reload

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from sidecar.audit.records import parse_record
+from delegation_core.records.reading import parse_record
 from sidecar.cli import main
 from sidecar.config import load_sidecar
 from sidecar.explain.explanation import Explanation, explain

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
+from delegation_core.bearer import parse_bearer
 from tests.fakes.tokens import TokenMint
 from tests.integration.entry_world import CUSTOMERS, STAFF, EntryWorld, open_entry_world
 from tests.integration.world import FRONT, PLANNER, Answer, bearer, until

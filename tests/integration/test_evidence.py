@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from delegation_core.errors import Reason
 from sidecar.assembly.server import assemble
 from sidecar.config.settings import SidecarSettings
-from sidecar.errors import Reason
 from sidecar.proxy.journeys.handles import Handles
 from sidecar.proxy.journeys.inbound import Inbound
 from sidecar.proxy.journeys.outbound import Outbound

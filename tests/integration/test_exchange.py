@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.tls import server_context
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.exchange.world import STS, World, authority, plan, policy, reason_of, running

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.spiffe_id import TrustDomain
+from delegation_core.spiffe_id import TrustDomain
 from tests.integration.world import (
     ISSUER,
     PARTNER,

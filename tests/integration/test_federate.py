@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import fingerprint_of
-from sidecar.delegation.outside import FederatedKey
-from sidecar.errors import Unavailable
+from delegation_core.bearer import fingerprint_of
+from delegation_core.errors import Unavailable
+from delegation_core.outside import FederatedKey
 from sidecar.exchange.federation import tokens
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.config.documents import written

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from tests.integration.crowd import Kind, crowd_at, written
 from tests.integration.test_descriptors import call, command
 from tests.integration.world import (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
+from delegation_core.bearer import parse_bearer
 from sidecar.identity.tls import server_context
 from tests.fakes.grant_servers import ID_JAG, TYPE, Granting, Taking, serving
 from tests.fakes.tokens import TokenMint

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from tests.fakes.tokens import base64url
 from tests.integration.world import (
     CRM,

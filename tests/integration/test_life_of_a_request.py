@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from delegation_core.revocation import Kind
 from sidecar.config.handover import decode, encode
 from sidecar.config.loader import Loaded, SettingsFiles, load_again
-from sidecar.delegation.revocation import Kind
 from sidecar.file_watch import FileWatcher
 from sidecar.proxy.journeys.watch import Watch
 from sidecar.reload import Reload

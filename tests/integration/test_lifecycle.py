@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.tls import server_context
 from sidecar_dev.registry import Registry
 from tests.integration.hops import Hops

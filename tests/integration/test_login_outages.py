@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sidecar.delegation.login import plan_login
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.login import plan_login
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.failover import Unsent
 from tests.exchange.world import STS, World, running

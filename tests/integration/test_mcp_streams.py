@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from sidecar.delegation.mcp_session import Holder, Session, SessionIds
+from delegation_core.mcp_session import Holder, Session, SessionIds
 from tests.integration.hops import Hops, open_hops
 from tests.integration.test_event_streams import Feed, hear
 from tests.integration.test_operations import SEARCH, Peer, mcp_settings, peer_of

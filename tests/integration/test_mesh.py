@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
+from delegation_core.bearer import parse_bearer
 from tests.fakes.tokens import base64url, encode
 from tests.integration.mesh import Mesh, passed
 from tests.integration.world import CRM, FRONT, PLANNER, WRITER, Record, bearer, ok, until

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
 from sidecar.observe.scrape import render
 from tests.config.documents import written
 from tests.integration.hops import Hops, open_hops

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.proxy.listening.status import SettingsState, status_of
 from sidecar.status.troubles import troubles
 from sidecar_dev.pki import IssuedSvid, TrustDomainAuthority

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.bearer import parse_bearer
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.tls import server_context
 from tests.fakes.tokens import TokenMint, from_base64url
 from tests.integration.hops import Headers, Held, Hops

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
+from delegation_core.bearer import parse_bearer
 from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.mesh_files import Settings
 from tests.integration.world import CRM, PLANNER, WRITER, until

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.tls import server_context
 from sidecar.observe.metrics import Metrics
 from sidecar.wire.h1_client import ClientConnection

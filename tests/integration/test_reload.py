@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from delegation_core.errors import ConfigError
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.assembly.server import assemble
 from sidecar.config.loader import Loaded, SettingsFiles, load_again
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError
 from sidecar.identity.files import FileSettings
 from sidecar.proxy.listening.memory_pressure import Memory
 from sidecar.proxy.listening.server import Server

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.revocation import Kind
+from delegation_core.revocation import Kind
 from sidecar.exchange.revocations import RevocationLists
 from tests.fakes.revocation_list import ListServer
 from tests.integration.test_authority import begin, both_go_on

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from delegation_core.revocation import Kind
 from sidecar.cli import main
-from sidecar.delegation.revocation import Kind
 from tests.fakes.sts_server import STS, RunningSts, running_sts, token_request
 from tests.integration.sts.test_revocation_endpoint import ANN, BOB, EVE, mesh_with_register
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
 from sidecar.exchange.circuit import FIRST_PAUSE_S
 from sidecar.identity.tls import server_context
 from sidecar.observe.scrape import render

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
+from delegation_core.bearer import parse_bearer
 from sidecar.sts.key_files import file_name
 from sidecar.sts.keygen import add_key
 from tests.integration.entry_world import CUSTOMERS, STAFF, EntryWorld, open_entry_world

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from tests.config.documents import ABSENT, changed, example
 from tests.fakes.tokens import private_key, public_jwk
 from tests.integration.world import CRM, ISSUER, PLANNER, WRITER, Answer, Sidecar, World, bearer, calling, mint, ok

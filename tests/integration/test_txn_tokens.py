@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer, parse_txn_token
+from delegation_core.bearer import parse_bearer, parse_txn_token
 from tests.fakes.lies import refusal
 from tests.fakes.lying_sts import Server, serving
 from tests.fakes.txn_tokens import TTS, Tts, honest_txn, txn_answer, txn_token

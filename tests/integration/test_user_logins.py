@@ -16,8 +16,8 @@ import jwt
 import pytest
 from aiohttp import web
 
+from delegation_core.bearer import parse_bearer
 from sidecar.cli import main
-from sidecar.delegation.bearer import parse_bearer
 from sidecar.proxy.listening.status import SettingsState, status_of
 from tests.config.documents import written
 from tests.fakes.tokens import TokenMint

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.engine import native_module
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.injector.pods import RENDERED
@@ -39,11 +39,12 @@ RECORDER: Final = """
 import atexit, json, os, sys
 
 out, own, importers = sys.argv.pop(1), os.getpid(), {}
+OURS = {"sidecar", "delegation_core", "delegation_audit"}
 
 class Recorder:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] == "sidecar":
+        if name.partition(".")[0] in OURS:
             frame = sys._getframe(1)
             while frame and frame.f_globals.get("__name__", "").partition(".")[0] == "importlib":
                 frame = frame.f_back
@@ -51,7 +52,7 @@ class Recorder:
 
 def write():
     if os.getpid() == own:
-        held = {name: importers.get(name, "") for name in sys.modules if name.partition(".")[0] == "sidecar"}
+        held = {name: importers.get(name, "") for name in sys.modules if name.partition(".")[0] in OURS}
         with open(out, "w") as file:
             json.dump(held, file)
 

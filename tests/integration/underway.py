@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.tls import server_context
 from tests.fakes.tokens import private_key, public_jwk
 from tests.integration.hops import MAIL, Hops, open_hops

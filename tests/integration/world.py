@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import yaml
 
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.assembly.server import assemble
 from sidecar.config import load_sidecar
 from sidecar.config.loader import Loaded, SettingsFiles
 from sidecar.config.settings import SidecarSettings
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import client_context
 from sidecar.identity.workload_api import WorkloadApiSource

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.attack import Answer, call, showing
 from sidecar_dev.certificates import certificate_pem, key_pem
 from sidecar_dev.confinement import confinement

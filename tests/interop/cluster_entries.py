@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.pki import IssuedSvid, TrustDomainAuthority
 from tests.interop.cluster_identities import (
     PARTNER,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.attestation import Peer
 from sidecar_dev.certificates import new_key, svid_certificate
 from sidecar_dev.entries import Entry, Selectors

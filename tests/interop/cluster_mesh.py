@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import yaml
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.interop import cluster_spire, helm, kube
 from tests.interop.cluster_entries import SPACE, SpireIdentities

@@ -207,7 +207,7 @@ def fakes(own: Object) -> dict[str, Object]:
         },
         "a device": {"resources": {"limits": {"gpu.example/large": "1"}}},
         "a terminal": {"stdin": True, "tty": True},
-        "a file over its code": {"terminationMessagePath": "/opt/sidecar/app/sidecar/errors.py"},
+        "a file over its code": {"terminationMessagePath": "/opt/sidecar/app/core/delegation_core/errors.py"},
         "a profile of AppArmor": rights_with(appArmorProfile={"type": "Unconfined"}),
         "a type of SELinux": rights_with(seLinuxOptions={"type": "spc_t"}),
         "a user of Windows": rights_with(windowsOptions={"runAsUserName": "x"}),

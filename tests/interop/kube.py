@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import yaml
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.integration.world import free_port
 

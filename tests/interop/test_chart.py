@@ -17,15 +17,15 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from delegation_core.deny_list import parse_deny_list
+from delegation_core.policy import Deny
+from delegation_core.steps import at_once
 from sidecar.config import load_sidecar, load_sts
 from sidecar.config.sts_model import KeysSection
 from sidecar.config.sts_settings import TokenServiceSettings
-from sidecar.delegation.deny_list import parse_deny_list
-from sidecar.delegation.policy import Deny
 from sidecar.injector.inject import inject
 from sidecar.injector.injection import parse_injection
 from sidecar.injector.sizes import ANNOTATIONS
-from sidecar.steps import at_once
 from sidecar.sts.schedule import KeyLags
 from tests.injector.pods import RENDERED, bare, patched
 from tests.interop.engine import require

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from sidecar.audit.selectors.examination import Result, examine
+from delegation_audit.selectors.examination import Result, examine
 from tests.interop.cluster_entries import registrations
 from tests.interop.cluster_identities import Workload, entries, workload_in
 from tests.interop.engine import ROOT, require

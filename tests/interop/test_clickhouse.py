@@ -12,15 +12,15 @@ from typing import Any, Final
 import pytest
 
 from benchmarks.labelled import write
-from sidecar.audit.chains.choice import Choice
-from sidecar.audit.chains.clickhouse import open_engine
-from sidecar.audit.chains.command import document
-from sidecar.audit.chains.database import Block, open_database
-from sidecar.audit.chains.engine import Engine
-from sidecar.audit.chains.examination import examine
-from sidecar.audit.chains.lines import READ
+from delegation_audit.chains.choice import Choice
+from delegation_audit.chains.clickhouse import open_engine
+from delegation_audit.chains.command import document
+from delegation_audit.chains.database import Block, open_database
+from delegation_audit.chains.engine import Engine
+from delegation_audit.chains.examination import examine
+from delegation_audit.chains.lines import READ
+from delegation_core.records.record import FIELDS, KEYS
 from sidecar.cli import main
-from sidecar.observe.record import FIELDS, KEYS
 from tests.audit.chains.evidence import marked, read
 from tests.audit.evidence import Evidence, lawful
 from tests.integration.audit.chains import test_continuity, test_verdicts, test_witnesses

@@ -166,7 +166,7 @@ print(json.dumps([said["expires_in"] > 0, call(**shown), call(), os.path.exists(
 """
 KEY_OF_SIDECAR: Final = """
 import time
-from sidecar.errors import Unavailable
+from delegation_core.errors import Unavailable
 from sidecar.features.outside.static_keys import StaticKeys
 keys = StaticKeys()
 for _ in range(100):  # a thread reads the file

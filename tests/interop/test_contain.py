@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import pytest
 
+from delegation_core.revocation import Kind
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.cli import main
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.sts.logout_endpoint import EventSettings
 from sidecar.sts.revocations import Register, RevocationSettings
 from sidecar.sts.server import StsServer, StsSettings

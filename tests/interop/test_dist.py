@@ -29,11 +29,17 @@ from tests.interop.helm import missing as missing_helm
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 ROOT: Final = Path(__file__).parents[2]
-BILLS: Final = ("delegation-sidecar", "sidecar-dev", "delegation-agent-pypi", "delegation-agent-npm")
+BILLS: Final = (
+    "delegation-core",
+    "delegation-audit",
+    "delegation-sidecar",
+    "sidecar-dev",
+    "delegation-agent-pypi",
+    "delegation-agent-npm",
+)
+WHEELS: Final = ("delegation_core", "delegation_audit", "delegation_sidecar", "sidecar_dev", "delegation_agent")
 BUILT: Final = {
-    *(f"delegation_sidecar-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
-    *(f"sidecar_dev-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
-    *(f"delegation_agent-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
+    *(f"{name}-{__version__}{end}" for name in WHEELS for end in ("-py3-none-any.whl", ".tar.gz")),
     *(f"{chart}-{__version__}.tgz" for chart in ("sidecar", "sidecar-lib")),
     f"delegation-agent-{__version__}.tgz",
     *(f"{name}-{__version__}.cdx.json" for name in BILLS),
@@ -41,6 +47,7 @@ BUILT: Final = {
     *(f"{kind}.schema.json" for kind in ("sidecar", "sts", "platform")),
     "SHA256SUMS",
 }
+CORE: Final = ("delegation-core", __version__)
 NATIVE_BILL: Final = f"delegation-sidecar-native-{__version__}.cdx.json"
 
 
@@ -176,7 +183,7 @@ def test_the_checksums_are_those_of_the_files(release: Path) -> None:
 
 
 def test_the_source_archive_builds_the_same_wheel_and_has_no_tests(release: Path, tmp_path: Path) -> None:
-    for name in ("delegation_sidecar", "sidecar_dev", "delegation_agent"):
+    for name in WHEELS:
         with tarfile.open(release / f"{name}-{__version__}.tar.gz") as tar:
             assert [one for one in tar.getnames() if "/tests/" in one] == []
             tar.extractall(tmp_path, filter="data")
@@ -200,32 +207,40 @@ def bill_of(release: Path) -> dict[str, Any]:
 
 def test_the_bill_of_materials_is_of_the_locked_dependencies_and_has_no_time_of_day(release: Path) -> None:
     bill = bill_of(release)
-    names = ("audit", "pretty", "clickhouse", "otel")
-    run, extras = locked("run.txt"), {extra: locked(f"{extra}.txt") for extra in names}
-    assert {(one["name"], one["version"]) for one in bill["components"]} == run.union(*extras.values())
-    assert {(one["name"], one["version"]) for one in bill["components"] if one["scope"] == "required"} == run
+    run, extras = locked("run.txt"), {extra: locked(f"{extra}.txt") for extra in ("pretty", "otel")}
+    assert {(one["name"], one["version"]) for one in bill["components"]} == {CORE}.union(run, *extras.values())
+    required = {(one["name"], one["version"]) for one in bill["components"] if one["scope"] == "required"}
+    assert required == run | {CORE}
     for extra, packages in extras.items():
-        needs = {"name": "delegation-sidecar:extra", "value": extra}
+        needs = {"name": "delegation:extra", "value": extra}
         told = {(one["name"], one["version"]) for one in bill["components"] if needs in one.get("properties", ())}
         assert told == packages - run
-    assert {"duckdb", "kingfisher-secret-scanner"} <= {name for name, _ in extras["audit"]}
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     assert bill["metadata"]["component"]["purl"] == f"pkg:pypi/delegation-sidecar@{__version__}"
     assert "serialNumber" not in bill
     committed = said("git", "log", "-1", "--format=%ct", cwd=ROOT)
     assert datetime.fromisoformat(bill["metadata"]["timestamp"]).timestamp() == int(committed)
-    assert all(one["externalReferences"][0]["hashes"] for one in bill["components"])
+    others = [one for one in bill["components"] if (one["name"], one["version"]) != CORE]
+    assert all(one["externalReferences"][0]["hashes"] for one in others)
 
 
 def test_each_other_distribution_has_a_bill_of_what_it_brings(release: Path) -> None:
     found = {name: json.loads((release / f"{name}-{__version__}.cdx.json").read_text()) for name in BILLS}
     assert {one["metadata"]["component"]["purl"] for one in found.values()} == {
-        f"pkg:pypi/delegation-sidecar@{__version__}", f"pkg:pypi/sidecar-dev@{__version__}",
+        *(f"pkg:pypi/{name}@{__version__}" for name in BILLS[:4]),
         f"pkg:pypi/delegation-agent@{__version__}", f"pkg:npm/delegation-agent@{__version__}",
     }  # fmt: skip
-    dev = {(one["name"], one["version"]) for one in found["sidecar-dev"]["components"]}
-    assert dev == locked("run.txt") | locked("audit.txt") | locked("pretty.txt") | {("delegation-sidecar", __version__)}
-    assert [found[name]["components"] for name in BILLS[2:]] == [[], []]
+    listed = {name: {(one["name"], one["version"]) for one in bill["components"]} for name, bill in found.items()}
+    own = {(name, __version__) for name in BILLS[:3]}
+    assert listed["sidecar-dev"] == locked("run.txt") | locked("audit.txt") | locked("pretty.txt") | own
+    assert {name for name, _ in listed["delegation-core"]} == {"cffi", "cryptography", "orjson", "pycparser", "pyjwt"}
+    assert listed["delegation-audit"] == listed["delegation-core"] | {CORE}.union(
+        *(locked(f"{extra}.txt") for extra in ("audit", "pretty", "clickhouse"))
+    )
+    optional = {one["name"] for one in found["delegation-audit"]["components"] if one["scope"] == "optional"}
+    assert "ibis-framework" in optional
+    assert {"duckdb", "kingfisher-secret-scanner"} & optional == set()
+    assert [found[name]["components"] for name in BILLS[4:]] == [[], []]
 
 
 def test_one_command_makes_the_release_and_says_what_it_skipped(release: Path, tmp_path: Path) -> None:
@@ -344,41 +359,63 @@ def works(program: Path, folder: Path) -> None:
     assert (refused.returncode, "sidecar-dev" in refused.stderr) == (2, True)
 
 
-def wheel_of(release: Path) -> Path:
-    return release / f"delegation_sidecar-{__version__}-py3-none-any.whl"
+def wheels_of(release: Path, *names: str) -> list[Path]:
+    return [release / f"{name}-{__version__}-py3-none-any.whl" for name in names]
 
 
 def test_pip_installs_it_in_a_fresh_environment(release: Path, tmp_path: Path) -> None:
     said(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
-    said(python, "-m", "pip", "install", "-q", "--no-cache-dir", wheel_of(release), cwd=tmp_path)
+    product = wheels_of(release, *WHEELS[:3])
+    said(python, "-m", "pip", "install", "-q", "--no-cache-dir", *product, cwd=tmp_path)
     said(python, "-m", "pip", "check", cwd=tmp_path)
     works(tmp_path / "venv" / "bin" / "sidecar", tmp_path)
     assert said(python, "-m", "sidecar", "--version", cwd=tmp_path) == f"sidecar {__version__}\n"
-
-    said(python, "-m", "pip", "install", "-q", f"{wheel_of(release)}[audit,pretty]", cwd=tmp_path)
     listed = json.loads(said(python, "-m", "pip", "list", "--format=json", cwd=tmp_path))
     installed = {re.sub(r"[-_.]+", "-", one["name"]).lower() for one in listed}
-    assert installed - {"pip", "setuptools", "delegation-sidecar"} <= {
-        one["name"] for one in bill_of(release)["components"]
-    }
+    bills = [json.loads((release / f"{name}-{__version__}.cdx.json").read_text()) for name in BILLS[:3]]
+    named = {one["name"] for bill in bills for one in bill["components"]}
+    assert installed - {"pip", "setuptools", *BILLS[:3]} <= named
 
-    dev = release / f"sidecar_dev-{__version__}-py3-none-any.whl"
-    said(python, "-m", "pip", "install", "-q", dev, cwd=tmp_path)
+    said(python, "-m", "pip", "install", "-q", *product, *wheels_of(release, "sidecar_dev"), cwd=tmp_path)
     assert "--keep" in said(tmp_path / "venv" / "bin" / "sidecar", "demo", "--help", cwd=tmp_path)
 
 
-def test_pipx_installs_it(release: Path, tmp_path: Path) -> None:
+def test_a_sidecar_without_the_audit_names_the_way_to_it(release: Path, tmp_path: Path) -> None:
+    said(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    wheels = wheels_of(release, "delegation_core", "delegation_sidecar")
+    said(python, "-m", "pip", "install", "-q", *wheels, cwd=tmp_path)
+    words = (tmp_path / "venv" / "bin" / "sidecar", "audit", "chains", "records/")
+    refused = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (refused.returncode, "pip install ./core ./audit" in refused.stderr) == (2, True)
+    assert "duckdb" not in said(python, "-m", "pip", "list", cwd=tmp_path)
+
+
+def audits(program: Path, folder: Path) -> None:
+    """Use the audit's own command, without a sidecar."""
+    log = folder / "access.log"
+    log.write_text('{"method": "GET", "path": "/customers/42", "sub": "alice"}\n')
+    assert said(program, "--version", cwd=folder) == f"delegation-audit {__version__}\n"
+    done = subprocess.run([program, "attribution", "--json", log], capture_output=True, text=True, check=False)
+    assert (done.returncode in {0, 1}, done.stderr) == (True, "")
+    done = subprocess.run([program, "replay", log], capture_output=True, text=True, check=False)
+    assert (done.returncode, "needs the distribution delegation-sidecar" in done.stderr) == (2, True)
+
+
+def test_pipx_installs_the_audit_alone(release: Path, tmp_path: Path) -> None:
     require(None if find_spec("pipx") else "pipx is missing: make interop-dist")
     environ = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
-    said(sys.executable, "-m", "pipx", "install", f"{wheel_of(release)}[audit]", cwd=tmp_path, **environ)
-    works(tmp_path / "bin" / "sidecar", tmp_path)
+    core, audit = wheels_of(release, "delegation_core", "delegation_audit")
+    said(sys.executable, "-m", "pipx", "install", "--preinstall", core, audit, cwd=tmp_path, **environ)
+    audits(tmp_path / "bin" / "delegation-audit", tmp_path)
 
 
-def test_uv_installs_it_as_a_tool(release: Path, tmp_path: Path) -> None:
+def test_uv_installs_the_audit_alone(release: Path, tmp_path: Path) -> None:
     require(None if find_spec("uv") else "uv is missing: make interop-dist")
     folders = {"UV_TOOL_DIR": "tools", "UV_TOOL_BIN_DIR": "bin", "UV_CACHE_DIR": "cache"}
     environ = {name: str(tmp_path / folder) for name, folder in folders.items()}
-    words = ("-m", "uv", "tool", "install", "--python", sys.executable)
-    said(sys.executable, *words, f"{wheel_of(release)}[audit]", cwd=tmp_path, UV_PYTHON_DOWNLOADS="never", **environ)
-    works(tmp_path / "bin" / "sidecar", tmp_path)
+    core, audit = wheels_of(release, "delegation_core", "delegation_audit")
+    words = ("-m", "uv", "tool", "install", "--python", sys.executable, audit, "--with", core)
+    said(sys.executable, *words, cwd=tmp_path, UV_PYTHON_DOWNLOADS="never", **environ)
+    audits(tmp_path / "bin" / "delegation-audit", tmp_path)

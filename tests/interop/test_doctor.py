@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
+from delegation_core.bearer import parse_bearer
 from tests.fakes.conversations import listening
 from tests.fakes.tokens import SvidMint
 from tests.integration.world import ok

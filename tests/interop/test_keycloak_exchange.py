@@ -19,9 +19,9 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.bearer import parse_bearer
+from delegation_core.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.conversations import listening
 from tests.integration.mesh import Mesh, open_mesh

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from sidecar.delegation.bearer import parse_bearer
+from delegation_core.bearer import parse_bearer
 from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.world import FRONT, PLANNER, WRITER
 from tests.interop.browser import visit

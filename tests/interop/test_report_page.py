@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from sidecar.audit.report.build import names_in, stories_of
-from sidecar.audit.report.page import page
-from sidecar.audit.report.story import Evidence
+from delegation_audit.report.build import names_in, stories_of
+from delegation_audit.report.page import page
+from delegation_audit.report.story import Evidence
 from tests.audit.report.evidence import AGENT, document, finding, hop, report
 from tests.audit.report.test_page import HOSTILE
 from tests.interop.browser import LANDSCAPE, SHOTS, beyond, shoot, stops, tree, violations, visit, walk

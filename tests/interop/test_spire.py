@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
+from delegation_core.bearer import parse_jwt_svid
+from delegation_core.jwt_svid import verify_jwt_svid
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.assembly.server import assemble
 from sidecar.config import load_sidecar
-from sidecar.delegation.bearer import parse_jwt_svid
-from sidecar.delegation.jwt_svid import verify_jwt_svid
-from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.identity.source import IdentitySource, State
 from sidecar.identity.workload_api import WorkloadApiSource
 from sidecar.identity.workload_settings import WorkloadApiSettings

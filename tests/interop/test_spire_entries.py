@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.selectors.examination import Result, examine
+from delegation_audit.selectors.examination import Result, examine
 from tests.interop.spire import Spire, missing
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.selectors.examination import examine
+from delegation_audit.selectors.examination import examine
 from tests.interop.engine import require
 from tests.interop.spire import SHIPPED, Spire, missing
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sidecar.delegation.rfc8693 import (
+from delegation_core.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
     TOKEN_TYPE_ID_TOKEN,
     ClientCredentialsRequest,

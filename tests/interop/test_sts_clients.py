@@ -12,10 +12,10 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason
+from delegation_core.bearer import parse_bearer
+from delegation_core.errors import Reason
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
+from delegation_core.spiffe_id import SpiffeId
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.sts import FRONT, Mesh, small_policy
 from tests.fakes.sts_server import STS, RunningSts, running_sts

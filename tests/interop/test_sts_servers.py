@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
+from delegation_core.bearer import parse_bearer
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
 from tests.interop.sts_servers.launch_keycloak import KeycloakServer
 from tests.interop.sts_servers.launchers import LAUNCHERS, Foreign
 from tests.interop.sts_servers.server import CRM, PLANNER, WRITER, Client, Server

@@ -107,7 +107,7 @@ def shell() -> Iterator[Shell]:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "clone").mkdir()
-        for source in ("sidecar", "config", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        for source in ("core", "audit", "sidecar", "config", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
             copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
             copy(ROOT / source, folder / "clone" / source)
         for path in (folder / "clone" / "config" / "three-hops").iterdir():

@@ -8,10 +8,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.records.record_schema import record_schema
 from sidecar.observe.access_log import LASTS_S, MAX_BYTES, TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record_schema import record_schema
 from sidecar.observe.writer import AT_ONCE
 from tests.fakes.sink import FakeSink
 from tests.observe.schema import violations

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import fingerprint_of
-from sidecar.delegation.decide import accept_issued, decide_inbound
+from delegation_core.bearer import fingerprint_of
+from delegation_core.decide import accept_issued, decide_inbound
+from delegation_core.records.record import MAX_ITEMS, RecordFields
+from delegation_core.records.record_text import INSTEAD
 from sidecar.observe.attribution import claims_of, facts_of, facts_of_issued, facts_of_token
-from sidecar.observe.record import MAX_ITEMS, RecordFields
-from sidecar.observe.record_text import INSTEAD
-from tests.delegation.world import (
+from tests.core.world import (
     CRM,
     FRONT,
     IDP,

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.delegation.checkpoint import Checkpoint, Head, parse_checkpoint
-from sidecar.errors import Reason, Unavailable
+from delegation_core.checkpoint import Checkpoint, Head, parse_checkpoint
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.records.hash_chain import line_hash
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.countersigning import Countersigning
-from sidecar.observe.hash_chain import line_hash
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.scrape import render
 from sidecar.sts.keys import SigningKey

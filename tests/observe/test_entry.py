@@ -2,14 +2,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.delegation.decide import accept_issued, decide_inbound
-from sidecar.delegation.permit import IssuedPermit, Permit
-from sidecar.delegation.plan import Plan
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.decide import accept_issued, decide_inbound
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.permit import IssuedPermit, Permit
+from delegation_core.plan import Plan
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.attribution import facts_of_issued
 from sidecar.observe.metrics import Metrics
-from tests.delegation.world import (
+from tests.core.world import (
     CRM,
     FRONT,
     IDP,

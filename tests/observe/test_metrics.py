@@ -3,8 +3,8 @@ from collections.abc import Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from delegation_core.errors import Reason
 from sidecar import __version__
-from sidecar.errors import Reason
 from sidecar.observe.exposition import CONTENT_TYPE
 from sidecar.observe.metrics import MAX_DECLARED, Metrics
 from sidecar.observe.scrape import render

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from delegation_core.errors import Reason
 from sidecar import __version__
-from sidecar.errors import Reason
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.metrics_merge import Families, counts_only, families_of, merged, of_silent, text_of
 from sidecar.observe.scrape import render, scrape

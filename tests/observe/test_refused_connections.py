@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.records.record_schema import record_schema
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
-from sidecar.observe.record_schema import record_schema
 from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.observe.scrape import render
 from tests.fakes.sink import FakeSink

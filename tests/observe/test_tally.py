@@ -4,9 +4,9 @@ from typing import get_args
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.records.record import OK, Direction, Record
 from sidecar.observe.entry import request_record
-from sidecar.observe.record import OK, Direction, Record
 from sidecar.observe.tally import AT_ONCE, OTHER, Finished, Histogram, Tally
 
 LABELS = {None: "none", "search": "search"}

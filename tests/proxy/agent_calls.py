@@ -15,14 +15,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-from sidecar.delegation.decide import accept_issued
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.decide import accept_issued
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.keyset import VerificationKey
+from delegation_core.permit import IssuedPermit
+from delegation_core.plan import Plan
+from delegation_core.policy import Policy
+from delegation_core.route import OutboundRoute
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
@@ -40,7 +40,7 @@ from sidecar.wire.connections import Connections
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
-from tests.delegation.world import (
+from tests.core.world import (
     ENTRY_CLAIMS,
     ISSUED_CLAIMS,
     NOW,

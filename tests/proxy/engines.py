@@ -15,14 +15,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
-from sidecar.delegation.a2a_rules import A2aRules
-from sidecar.delegation.decide import accept_issued
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.operation import Operations
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.plan import Delegation, plan_outbound
-from sidecar.delegation.route import OutboundRoute
+from delegation_core.a2a_rules import A2aRules
+from delegation_core.decide import accept_issued
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.operation import Operations
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.permit import IssuedPermit
+from delegation_core.plan import Delegation, plan_outbound
+from delegation_core.route import OutboundRoute
 from sidecar.engine import Engine, native_writes, require_native
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, key_of
@@ -56,7 +56,7 @@ from sidecar.wire.origin_pool import OriginPool
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Phase
-from tests.delegation.world import (
+from tests.core.world import (
     ENTRY_CLAIMS,
     ISSUED_CLAIMS,
     NOW,
@@ -71,7 +71,7 @@ from tests.delegation.world import (
     signed,
     verification_key,
 )
-from tests.delegation.world import POLICY as WORLD_POLICY
+from tests.core.world import POLICY as WORLD_POLICY
 from tests.fuzz.inbound_world import DOCS, _Keys, token
 from tests.proxy.warm import ANSWER, _Nobody
 from tests.wire.bench import Clock, RecordingTransport

@@ -16,14 +16,14 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived
 
-from sidecar.delegation.connect import ConnectRoute
-from sidecar.delegation.decide import accept_issued
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.revocation import InForce, Kind
-from sidecar.delegation.revocations_kept import Revocation, Revocations
+from delegation_core.connect import ConnectRoute
+from delegation_core.decide import accept_issued
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.plan import Plan
+from delegation_core.policy import Deny, Policy
+from delegation_core.revocation import InForce, Kind
+from delegation_core.revocations_kept import Revocation, Revocations
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
@@ -48,7 +48,7 @@ from sidecar.wire.h2_server import H2ServerConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.raw_tunnel import RawEnd
-from tests.delegation.world import (
+from tests.core.world import (
     IDP,
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,

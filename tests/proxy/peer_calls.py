@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.policy import Policy
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.policy import Policy
 from sidecar.proxy.journeys.snapshot import Snapshot
-from tests.delegation.world import NOW, POLICY, SEARCH
+from tests.core.world import NOW, POLICY, SEARCH
 from tests.proxy.warm import ANSWER, Warm
 
 OBSERVED_UNTIL = NOW + 86_400

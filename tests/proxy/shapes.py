@@ -13,8 +13,8 @@ from functools import cache
 from random import Random
 from typing import Any, Final, TypeVar
 
-from sidecar.delegation.mcp_session import Holder, Session, SessionIds
-from tests.delegation.world import INBOUND_CLAIMS, PLANNER, STS, signed
+from delegation_core.mcp_session import Holder, Session, SessionIds
+from tests.core.world import INBOUND_CLAIMS, PLANNER, STS, signed
 from tests.fuzz.inbound_world import token
 from tests.fuzz.mutate import names_in_values
 from tests.proxy.engines import HANDLE

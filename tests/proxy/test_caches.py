@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.bounded import BoundedCache
-from sidecar.delegation.bearer import Bearer
-from sidecar.delegation.decide import accept_issued, decide_inbound, delegate
-from sidecar.delegation.permit import IssuedPermit, Permit
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.verify import verify_token
+from delegation_core.bearer import Bearer
+from delegation_core.bounded import BoundedCache
+from delegation_core.decide import accept_issued, decide_inbound, delegate
+from delegation_core.permit import IssuedPermit, Permit
+from delegation_core.plan import Plan
+from delegation_core.verify import verify_token
 from sidecar.engine import PLANNED_BYTES, PREPARED_BYTES, PREPARED_CALL_BYTES
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
 from sidecar.exchange.client import key_of
@@ -34,7 +34,7 @@ from sidecar.proxy.journeys.verdicts import Call, Permits, Verdicts
 from sidecar.proxy.listening.trim import AFTER_BYTES, Trim
 from sidecar.proxy.native.warm import prepare
 from sidecar.wire.dialer import Origin
-from tests.delegation.world import (
+from tests.core.world import (
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
     NOW,

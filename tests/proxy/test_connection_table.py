@@ -10,7 +10,7 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.errors import Reason, SidecarError, Unavailable
 from sidecar.proxy.listening import connection_table
 from sidecar.proxy.listening.connection_limits import ConnectionLimits
 from sidecar.proxy.listening.connection_table import ConnectionTable

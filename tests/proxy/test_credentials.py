@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.proxy.journeys.credentials import Credential, credential_of
 from sidecar.proxy.journeys.stray_credentials import stray_handles
 from sidecar.wire.message import Field

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.proxy.journeys.deadlines import Wheel, end_of
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.deny_list import MAX_DENY_BYTES, DenyListError
+from delegation_core.deny_list import MAX_DENY_BYTES, DenyListError
 from sidecar.proxy.listening.deny_file import DenyFile, fingerprint_of
 
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import fingerprint_of
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.outside import FederatedKey
-from sidecar.delegation.spiffe_id import TrustDomain
+from delegation_core.bearer import fingerprint_of
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.outside import FederatedKey
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.federation.trade import Ask
 from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.proxy.journeys.workload_handle import WorkloadHandle
 from sidecar_dev.pki import TrustDomainAuthority
-from tests.delegation.test_outside import MODEL, OPEN
-from tests.delegation.world import POLICY, TO_CRM, delegation
+from tests.core.test_outside import MODEL, OPEN
+from tests.core.world import POLICY, TO_CRM, delegation
 from tests.fakes.own_identity import OwnIdentity
 from tests.proxy.agent_calls import OWN, AgentCalls, Answer, Fields, bearer
 

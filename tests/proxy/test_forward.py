@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.decide import accept_issued, decide_verified, delegate
-from sidecar.delegation.human import Human
-from sidecar.errors import Denied, Reason
+from delegation_core.decide import accept_issued, decide_verified, delegate
+from delegation_core.errors import Denied, Reason
+from delegation_core.human import Human
 from sidecar.proxy.journeys.forward import Forwarder, Forwarding
 from sidecar.proxy.journeys.headers import FROM_AGENT
 from sidecar.proxy.journeys.snapshot import Snapshots
@@ -17,7 +17,7 @@ from sidecar.proxy.journeys.watch import Watch
 from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
-from tests.delegation.world import (
+from tests.core.world import (
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
     NOW,

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from sidecar.delegation.protobuf import Field, Kind, Schema
-from sidecar.errors import DeadlinePassed, Denied, Reason
+from delegation_core.errors import DeadlinePassed, Denied, Reason
+from delegation_core.protobuf import Field, Kind, Schema
 from sidecar.features.a2a.operation import A2aOperation
 from sidecar.proxy.journeys.grpc_refusal import grpc_refusal, grpc_trailers
 from sidecar.wire.stream import refuses_by_grpc

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.bounded import ENTRY_BYTES
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.bounded import ENTRY_BYTES
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.proxy.journeys.handles import HELD_BYTES, OPEN_BYTES, Handles, ServedRequest
-from tests.delegation.world import LOGIN_CLAIMS, NOW, PLANNER, WRITER, login
+from tests.core.world import LOGIN_CLAIMS, NOW, PLANNER, WRITER, login
 from tests.fakes.guard import FakeGuard
 
 REST_S: Final = 540

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.delegation.decide import accept_issued, decide_verified
-from sidecar.delegation.permit import IssuedPermit, Permit
-from sidecar.delegation.route import Upstream
-from sidecar.errors import Denied, Reason
+from delegation_core.decide import accept_issued, decide_verified
+from delegation_core.errors import Denied, Reason
+from delegation_core.permit import IssuedPermit, Permit
+from delegation_core.route import Upstream
 from sidecar.exchange.cache import Issued
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.journeys.headers import (
@@ -32,7 +32,7 @@ from sidecar.proxy.journeys.headers import (
 )
 from sidecar.wire.h1_fields import edited
 from sidecar.wire.message import NOT_PASSED, Field
-from tests.delegation.world import (
+from tests.core.world import (
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
     NOW,

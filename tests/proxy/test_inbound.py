@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
+from delegation_core.policy import Deny, Policy
 from sidecar.proxy.journeys.snapshot import Snapshot
-from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, verified
+from tests.core.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, verified
 from tests.proxy.warm import ANSWER, Warm
 
 TOKEN = verified(INBOUND_CLAIMS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.proxy.journeys.journey import Async, BodyUpTo, Drive, Journey, Tasks, Wait, Waiter
 from sidecar.wire.message import Edits, Response
 from sidecar.wire.pool import Origin

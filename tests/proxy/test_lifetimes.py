@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.wire.lifetimes import RULES, Kind
 from tests.proxy.lasting import HOUR, Lasting
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sidecar.bounded import ENTRY_BYTES
+from delegation_core.bounded import ENTRY_BYTES
 from sidecar.proxy.journeys.linger_cache import _MAX_GUARDS, LingerCache
 from tests.fakes.guard import FakeGuard
 

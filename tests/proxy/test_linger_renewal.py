@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
-from tests.delegation.world import FRONT, INBOUND_CLAIMS, NOW, SEARCH, delegation
+from tests.core.world import FRONT, INBOUND_CLAIMS, NOW, SEARCH, delegation
 from tests.fakes.guard import FakeGuard
 
 LINGER_S = 30.0
@@ -125,7 +125,7 @@ def test_a_request_that_comes_too_late_does_not_bring_a_handle_back() -> None:
 
 
 def test_however_many_have_ended_none_is_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecar.bounded.SWEPT_AT_ONCE", 1)
+    monkeypatch.setattr("delegation_core.bounded.SWEPT_AT_ONCE", 1)
     agent = Agent()
     ended = [agent.asked() for _ in range(3)]
     agent.clock.now += LINGER_S

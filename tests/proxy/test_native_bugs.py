@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import pytest
 
+from delegation_core.records.record import Record
 from sidecar.observe.entry import request_record
 from sidecar.observe.operations import OneLine
-from sidecar.observe.record import Record
 from sidecar.proxy.native.warm import WarmSide, prepare
 from sidecar.wire.h1_server import Warm
 from tests.native import module, needs_native

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.revocation import InForce, Kind
-from sidecar.delegation.revocations_kept import Revocation, Revocations
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.policy import Deny, Policy
+from delegation_core.revocation import InForce, Kind
+from delegation_core.revocations_kept import Revocation, Revocations
 from sidecar.observe.secret_names import secret_fingerprint
 from sidecar.proxy.journeys.workload_handle import WorkloadHandle
-from tests.delegation.test_outside import HOOK, KEY, MODEL
-from tests.delegation.world import (
+from tests.core.test_outside import HOOK, KEY, MODEL
+from tests.core.world import (
     CRM,
     IDP,
     INBOUND_CLAIMS,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
 from sidecar.proxy.journeys.handles import ServedRequest
 from sidecar.proxy.journeys.one_subject import OneSubject
-from tests.delegation.world import INBOUND_CLAIMS, NOW, delegation
+from tests.core.world import INBOUND_CLAIMS, NOW, delegation
 
 
 class Clock:

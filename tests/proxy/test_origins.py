@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.delegation.route import OutboundRoute, Upstream
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.route import OutboundRoute, Upstream
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.proofs import Proofs
 from sidecar.proxy.journeys.origins import Origins
 from sidecar_dev.pki import TrustDomainAuthority
-from tests.delegation.world import TO_CRM, WRITER
+from tests.core.world import TO_CRM, WRITER
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import TRUST_DOMAIN
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Deny
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.policy import Deny
 from sidecar.proxy.journeys.remote_handles import RemoteRequest
-from tests.delegation.world import INBOUND_CLAIMS, LOGIN_CLAIMS, POLICY, delegation, signed
+from tests.core.world import INBOUND_CLAIMS, LOGIN_CLAIMS, POLICY, delegation, signed
 from tests.proxy.agent_calls import OWN, AgentCalls, Fields, bearer
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Deny
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.policy import Deny
 from sidecar.observe.secret_names import secret_fingerprint
 from sidecar.proxy.journeys.workload_handle import OVERLAP_S, WorkloadHandle
-from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN
-from tests.delegation.world import POLICY, TO_CRM, WRITER
+from tests.core.test_outside import HOOK, KEY, MODEL, OPEN
+from tests.core.world import POLICY, TO_CRM, WRITER
 from tests.proxy.agent_calls import OWN, AgentCalls, Fields, bearer
 
 SECRET = "sk-secret-of-the-sidecar"

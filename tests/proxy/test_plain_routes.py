@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar.proxy.native import warm_inbound, warm_outbound
-from tests.delegation.world import SEARCH, TO_CRM
+from tests.core.world import SEARCH, TO_CRM
 
 
 @pytest.mark.parametrize(

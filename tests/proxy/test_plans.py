@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.delegation.plan import Delegation, Plan
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import OutboundRoute
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.plan import Delegation, Plan
+from delegation_core.policy import Deny, Policy
+from delegation_core.route import OutboundRoute
 from sidecar.proxy.journeys.plans import MAX_OF_SECOND, Plans
-from tests.delegation.world import NOW, POLICY, TO_CRM, delegation, login
+from tests.core.world import NOW, POLICY, TO_CRM, delegation, login
 
 MIB = 1024 * 1024
 LATER = replace(POLICY, number=POLICY.number + 1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from delegation_core.records.record import Record
 from sidecar.observe.entry import request_record
-from sidecar.observe.record import Record
 from sidecar.proxy.native.warm import VARYING, prepare
 
 NATIVE: Any = SimpleNamespace(Prepared=lambda **parts: parts)

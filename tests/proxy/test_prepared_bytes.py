@@ -9,11 +9,11 @@ from typing import Final
 
 import pytest
 
+from delegation_core.records.record import Record
+from delegation_core.records.record_text import MAX_TEXT
 from sidecar.engine import PREPARED_BYTES
 from sidecar.libc_memory import allocated_bytes
 from sidecar.observe.entry import request_record
-from sidecar.observe.record import Record
-from sidecar.observe.record_text import MAX_TEXT
 from sidecar.proxy.journeys.headers import IDENTITY
 from sidecar.proxy.native.warm import VARYING, _pieces_of, prepare
 from sidecar.wire.message import Field

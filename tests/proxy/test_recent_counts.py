@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.listening.recent_counts import SAMPLE_S, WINDOW_S, RecentCounts, refused
 

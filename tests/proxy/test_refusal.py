@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from sidecar.delegation.human import Human
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.human import Human
 from sidecar.features.a2a.operation import A2aOperation
 from sidecar.features.mcp.operation import McpOperation
 from sidecar.features.operations.operation import Operation

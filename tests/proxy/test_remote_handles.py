@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.proxy.journeys.handles import MARKS, Handles, ServedRequest
 from sidecar.proxy.journeys.remote_handles import MAX_WAITING_BYTES, Inbox, RemoteHandles, new_inbox
-from tests.delegation.world import INBOUND_CLAIMS, NOW, SEARCH, delegation
+from tests.core.world import INBOUND_CLAIMS, NOW, SEARCH, delegation
 from tests.fakes.guard import FakeGuard
 from tests.proxy.test_handles import REST_S, Clock, served
 

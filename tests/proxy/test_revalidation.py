@@ -5,17 +5,17 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.delegation.decide import accept_issued, decide_inbound, delegate
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.plan import Delegation
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.decide import accept_issued, decide_inbound, delegate
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.plan import Delegation
+from delegation_core.policy import Deny, Policy
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.proxy.journeys.revalidation import Guard, judge_call, judge_peer, judge_request, judge_served
 from sidecar.proxy.journeys.snapshot import Snapshot
-from tests.delegation.test_reevaluate import KEY, Keys, with_inbound
-from tests.delegation.world import (
+from tests.core.test_reevaluate import KEY, Keys, with_inbound
+from tests.core.world import (
     FRONT,
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,

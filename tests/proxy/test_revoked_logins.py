@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.revocation import InForce, Kind
-from sidecar.delegation.revocations_kept import Revocation, Revocations
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.revocation import InForce, Kind
+from delegation_core.revocations_kept import Revocation, Revocations
 from sidecar.proxy.journeys.caches import Caches
 from sidecar.proxy.journeys.snapshot import Setup, Snapshots
-from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN
-from tests.delegation.world import ENTRY, IDP, LOGIN_CLAIMS, NOW, POLICY, STS, TO_CRM, signed
+from tests.core.test_outside import HOOK, KEY, MODEL, OPEN
+from tests.core.world import ENTRY, IDP, LOGIN_CLAIMS, NOW, POLICY, STS, TO_CRM, signed
 from tests.proxy.agent_calls import OWN, AgentCalls, bearer
 
 TARGETS: Final = {"inject": {"target": "/model/v1/messages"}, "passthrough": {"target": "/hook/v1/messages"}}

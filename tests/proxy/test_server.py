@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 
 import pytest
 
+from delegation_core.errors import ConfigError, Denied, Reason, Unavailable
+from delegation_core.policy import Policy
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.background import PartEndedError
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError, Denied, Reason, Unavailable
 from sidecar.exchange.client import TokenExchange
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.sts import ExchangeSettings
@@ -35,7 +35,7 @@ from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.stream import Stream
 from sidecar_dev.pki import TrustDomainAuthority
-from tests.delegation.world import POLICY
+from tests.core.world import POLICY
 from tests.fakes.jwks import JwksPublisher
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sink import FakeSink

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.policy import Policy
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.proxy.journeys.snapshot import Setup, Snapshots
 from sidecar.wire.dialer import Origin
-from tests.delegation.world import POLICY, WRITER
+from tests.core.world import POLICY, WRITER
 from tests.identity.fixed_source import FixedSource
 
 OTHER = SpiffeId("spiffe://acme.example/agent/other")

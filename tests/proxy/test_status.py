@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.proxy.listening.status import SettingsState, chains_of, status_of
 from sidecar.proxy.listening.status_merge import MAX_CHAINS
 from sidecar_dev.pki import TrustDomainAuthority

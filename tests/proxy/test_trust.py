@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.proxy.journeys.trust import TrustWatch
-from tests.delegation.world import NOW
+from tests.core.world import NOW
 from tests.fakes.guard import FakeGuard
 from tests.wire.bench import RecordingTransport
 

@@ -17,7 +17,7 @@ import pytest
 
 from sidecar.wire.h1_fields import _names_that_pass, request_layouts
 from sidecar.wire.h1_shape import answer_shapes, request_shapes
-from tests.delegation.world import INBOUND_CLAIMS, signed
+from tests.core.world import INBOUND_CLAIMS, signed
 from tests.fuzz.inbound_world import token
 from tests.proxy.test_warm_cost import TIMES, Cost
 from tests.proxy.warm import ANSWER, Warm, WarmOutbound

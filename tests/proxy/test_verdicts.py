@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import pytest
 
-from sidecar.bounded import ENTRY_BYTES
-from sidecar.delegation.decide import decide_verified, delegate
-from sidecar.delegation.permit import Permit
+from delegation_core.bounded import ENTRY_BYTES
+from delegation_core.decide import decide_verified, delegate
+from delegation_core.permit import Permit
 from sidecar.observe.attribution import facts_of
 from sidecar.proxy.journeys.verdicts import Call, Epoch, Permits, Verdicts
-from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, SEARCH, WRITER, verified
+from tests.core.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, SEARCH, WRITER, verified
 
 TOKEN = verified(INBOUND_CLAIMS)
 OTHER = verified(INBOUND_CLAIMS | {"jti": "another"})

@@ -13,17 +13,17 @@ from typing import Any, Final, cast
 
 import pytest
 
-from sidecar.delegation.policy import Deny
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.policy import Deny
 from sidecar.engine import Engine
-from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.proxy.journeys import watch
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.proxy.listening.listener import ShedHandler
 from sidecar.proxy.native.ghosts import GhostEntry, GhostForwarding, GhostRequest, GhostStream
 from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar
 from sidecar.wire.origin_pool import Waiter
+from tests.core.world import NOW, PLANNER
 from tests.corpus import Words, cases
-from tests.delegation.world import NOW, PLANNER
 from tests.fuzz.inbound_world import token
 from tests.fuzz.mutate import Mutator
 from tests.native import module, needs_native

@@ -17,6 +17,7 @@ from typing import Final
 
 import pytest
 
+import delegation_core
 import sidecar
 from tests.proxy.warm import Warm, WarmOutbound
 from tests.proxy.warm_h2 import AT_ONCE, WarmAgain, WarmGrpc, WarmGrpcAgain, WarmHttp2
@@ -28,6 +29,7 @@ MOST_BYTECODES: Final = {Warm: 2_473, WarmOutbound: 2_675}
 MOST_BYTECODES_OF_HTTP2: Final = {WarmHttp2: 6_400, WarmAgain: 4_090, WarmGrpc: 11_660, WarmGrpcAgain: 9_200}
 _LIBRARIES: Final = frozenset({"h2", "hpack", "hyperframe"})
 ROOT: Final = Path(sidecar.__file__).parent
+CORE: Final = Path(delegation_core.__file__).parent
 
 
 class Cost:
@@ -50,7 +52,9 @@ class Cost:
         rooms: dict[str, tuple[float, float]] = {}
         for code, count in self.bytecodes.items():
             path = Path(code.co_filename)
-            if path.is_relative_to(ROOT):
+            if path.is_relative_to(CORE):
+                room = "core"
+            elif path.is_relative_to(ROOT):
                 room = path.relative_to(ROOT).parts[0]
             elif path.parent.name in _LIBRARIES:
                 room = path.parent.name

@@ -15,14 +15,14 @@ from weakref import ref
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.verify import thumbprint_of
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.permit import IssuedPermit
+from delegation_core.verify import thumbprint_of
 from sidecar.engine import Engine
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import key_of
 from sidecar.exchange.exchanges import Exchanges
-from tests.delegation.world import NOW, PLANNER, STS, TO_CRM, WRITER
+from tests.core.world import NOW, PLANNER, STS, TO_CRM, WRITER
 from tests.native import needs_native
 from tests.proxy.engines import EngineWorld, LoginWorld, OutboundWorld, Outcome, warm_call
 

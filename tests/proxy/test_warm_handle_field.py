@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
-from tests.delegation.world import NOW, delegation
+from tests.core.world import NOW, delegation
 from tests.native import needs_native
 from tests.proxy.engines import HANDLE, EngineWorld, OutboundWorld
 from tests.proxy.test_warm import Event, nothing

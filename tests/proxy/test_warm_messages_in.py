@@ -11,15 +11,15 @@ from typing import Any, Final, cast
 
 import pytest
 
-from sidecar.bounded import BoundedCache
-from sidecar.delegation.mcp_session import Holder, Session, SessionIds
+from delegation_core.bounded import BoundedCache
+from delegation_core.mcp_session import Holder, Session, SessionIds
 from sidecar.engine import Engine
 from sidecar.features.a2a.task_bindings import Principal
 from sidecar.features.a2a.warm import GhostTaskForwarding
 from sidecar.features.mcp.warm import GhostMcpForwarding
 from sidecar.proxy.journeys.inbound import Inbound
 from sidecar.proxy.native.ghosts import GhostForwarding
-from tests.delegation.world import PLANNER, STS
+from tests.core.world import PLANNER, STS
 from tests.fuzz.inbound_world import token
 from tests.fuzz.mutate import Mutator
 from tests.native import needs_native

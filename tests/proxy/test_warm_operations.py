@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
 from sidecar.features.mcp.operation import McpOperation
 from sidecar.proxy.native.warm_operations import (
     MAX_READ,

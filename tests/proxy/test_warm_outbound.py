@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.policy import Deny
+from delegation_core.errors import Denied, Reason
+from delegation_core.policy import Deny
 from sidecar.engine import Engine
-from sidecar.errors import Denied, Reason
 from tests.corpus import Words, cases
 from tests.fuzz.mutate import Mutator
 from tests.native import needs_native

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.proxy.listening.listener import ShedHandler
 from sidecar.wire import h1_server
 from tests.fuzz.mutate import Mutator

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.resource_metadata import ProtectedResource
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.resource_metadata import ProtectedResource
 from sidecar.engine import Engine
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.origin_pool import OriginPool
-from tests.delegation.world import SEARCH, STS
+from tests.core.world import SEARCH, STS
 from tests.native import needs_native
 from tests.proxy.engines import HANDLE, POLICY, EngineWorld, OutboundWorld, Outcome, warm_request
 from tests.proxy.test_warm import Event, _is_distrusted, nothing

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sidecar.proxy.native.ghosts import GhostRequest
-from tests.delegation.world import INBOUND_CLAIMS, signed
+from tests.core.world import INBOUND_CLAIMS, signed
 from tests.fuzz.inbound_world import token
 from tests.native import needs_native
 from tests.proxy.engines import EngineWorld, warm_request

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.records.record import Direction
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.source import State
-from sidecar.observe.record import Direction
 from sidecar.proxy.journeys.deadlines import TICK_S
 from sidecar.proxy.journeys.snapshot import Snapshots
 from sidecar.proxy.journeys.watch import DENIED_S, IDENTITY_GRACE_S, TURN_S, Watch
-from tests.delegation.world import WRITER
+from tests.core.world import WRITER
 from tests.proxy.test_snapshot import setup
 
 OTHER = SpiffeId("spiffe://acme.example/agent/other")

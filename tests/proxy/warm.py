@@ -8,8 +8,8 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, Final
 
-from sidecar.delegation.decide import accept_issued
-from sidecar.delegation.permit import IssuedPermit
+from delegation_core.decide import accept_issued
+from delegation_core.permit import IssuedPermit
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.exchange.exchanges import Exchanges
@@ -32,7 +32,7 @@ from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
-from tests.delegation.world import ISSUED_CLAIMS, NOW, POLICY, STS, WRITER, delegation, plan, signed, verification_key
+from tests.core.world import ISSUED_CLAIMS, NOW, POLICY, STS, WRITER, delegation, plan, signed, verification_key
 from tests.fuzz.inbound_world import InboundWorld, _Snapshots, token
 from tests.wire.bench import RecordingTransport
 

@@ -32,7 +32,7 @@ from sidecar.wire.h2_server import H2ServerConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.upstream import Upstream
-from tests.delegation.world import NOW
+from tests.core.world import NOW
 from tests.fuzz.inbound_world import InboundWorld, _Snapshots, token
 from tests.proxy.warm import ANSWER
 from tests.wire.bench import RecordingTransport

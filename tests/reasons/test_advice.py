@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.reasons.advice import GUIDANCE, Stage, seen
 from sidecar.reasons.inbound import INBOUND
 from sidecar.reasons.outbound import OUTBOUND

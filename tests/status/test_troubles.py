@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.identity.source import State
 from sidecar.status.troubles import span, troubles
 from tests.status.documents import FAILS, ISSUER, NOW, WORKS, status

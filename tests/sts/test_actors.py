@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from sidecar.delegation.keyset import KeySet
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.keyset import KeySet
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.sts.actors import ActorTokens
 from tests.fakes.tokens import ISSUER, NOW, PLANNER, TRUST_DOMAIN, WRITER, SvidMint
 

@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.act import ActChain, Actor
-from sidecar.delegation.login_issuer import LoginKind
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import Denied, Reason
+from delegation_core.act import ActChain, Actor
+from delegation_core.errors import Denied, Reason
+from delegation_core.login_issuer import LoginKind
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import VerifiedToken
 from sidecar.sts.authority import authority_of, login_issuer_for
 from sidecar.sts.rules import SelfDelegation
 from tests.fakes.sts import CRM_URL, FRONT, LOGIN, OTHER_LOGIN, scopes, small_policy

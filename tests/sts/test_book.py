@@ -9,11 +9,11 @@ from typing import Final
 import orjson
 import pytest
 
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.revocation_list import MAX_LIST_BYTES, said_by
-from sidecar.delegation.revocations_kept import MAX_AHEAD, MAX_REVOCATIONS, MAX_SEQ, NONE, Listed, RevocationsError
-from sidecar.errors import Denied
-from sidecar.steps import at_once
+from delegation_core.errors import Denied
+from delegation_core.revocation import Kind
+from delegation_core.revocation_list import MAX_LIST_BYTES, said_by
+from delegation_core.revocations_kept import MAX_AHEAD, MAX_REVOCATIONS, MAX_SEQ, NONE, Listed, RevocationsError
+from delegation_core.steps import at_once
 from sidecar.sts.book import (
     MAX_JUMP,
     MAX_STEP,

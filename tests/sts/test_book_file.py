@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.steps import at_once
+from delegation_core.steps import at_once
 from sidecar.sts.book import parse_book
 from sidecar.sts.book_file import pieces_of, rows_of, write_atomically
 from tests.sts.test_revocations import book

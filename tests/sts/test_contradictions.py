@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
 from sidecar.sts.contradictions import is_issuer_url
 from sidecar.sts.rules import ANYONE, EntryWorkload, Rule, SelfDelegation, SelfRule, SubjectMatch, Target
 from tests.fakes.sts import ALL_USERS, FRONT, LOGIN, OTHER_LOGIN, login_issuer, scopes, small_policy

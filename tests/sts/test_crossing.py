@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.act import ActChain, Actor
-from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import ConfigError, Denied, Reason, SidecarError
+from delegation_core.act import ActChain, Actor
+from delegation_core.crossing import Crossing
+from delegation_core.errors import ConfigError, Denied, Reason, SidecarError
+from delegation_core.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
+from delegation_core.revocation import Kind
+from delegation_core.rfc8693 import TOKEN_TYPE_ID_TOKEN
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.sts.authority import authority_of
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import ExchangeRecord

@@ -13,9 +13,9 @@ from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 
-from sidecar.delegation.checkpoint import head_form
-from sidecar.delegation.rfc8693 import MAX_REQUEST_BYTES
-from sidecar.errors import Denied, Reason
+from delegation_core.checkpoint import head_form
+from delegation_core.errors import Denied, Reason
+from delegation_core.rfc8693 import MAX_REQUEST_BYTES
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.sts import endpoints
 from sidecar.sts.endpoints import TokenEndpoint

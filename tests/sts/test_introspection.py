@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.sts.introspection import parse_introspection, presented
 from sidecar.sts.keys import SigningKey
 from tests.fakes.sts import LOGIN, Mesh

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
-from sidecar.errors import ConfigError
+from delegation_core.errors import ConfigError
 from sidecar.sts.contradictions import MAX_DELEGATION_LIFE_S
 from sidecar.sts.key_files import MAX_KEYS, exposure, file_name, key_times, load_schedule, look, time_of
 from sidecar.sts.keys import SigningKey

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError
 from sidecar.cli import main
-from sidecar.errors import ConfigError
 from sidecar.sts.key_files import file_name, load_schedule, time_of
 from sidecar.sts.keygen import DEFAULT_LEAD_S, _write_new, add_key
 from sidecar.sts.schedule import ANNOUNCE_S

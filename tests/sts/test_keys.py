@@ -5,9 +5,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.keyset import parse_jwks
-from sidecar.delegation.verify import verify_signature
+from delegation_core.bearer import parse_bearer
+from delegation_core.keyset import parse_jwks
+from delegation_core.verify import verify_signature
 from sidecar.sts.keys import KeyRefusedError, KeyRing, SigningKey
 
 CLAIMS = {"iss": "https://sts.acme.example", "sub": "ålice"}

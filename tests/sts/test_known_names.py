@@ -7,11 +7,11 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.profile import PRESETS
-from sidecar.delegation.revocation import NO_NAMES, Kind, Use
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
+from delegation_core.profile import PRESETS
+from delegation_core.revocation import NO_NAMES, Kind, Use
 from sidecar.sts.known_names import LEAST_S, MAX_SEEN, SeenNames, known_names
-from tests.delegation.world import INBOUND_CLAIMS, WRITER, verified
+from tests.core.world import INBOUND_CLAIMS, WRITER, verified
 from tests.fakes.sts import FRONT, LOGIN, Mesh, login_issuer, small_policy, trusted
 from tests.fakes.tokens import ISSUER, NOW, PLANNER
 from tests.sts.test_crossing import policy as with_foreign

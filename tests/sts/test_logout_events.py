@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.revocation import Kind
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.revocation import Kind
 from sidecar.sts.logout_events import BACK_CHANNEL_LOGOUT, SESSION_REVOKED, LogoutFeed, issuer_of, order_of
 from sidecar.sts.orders import Order
 from tests.fakes.sts import LOGIN, trusted

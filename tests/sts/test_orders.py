@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.revocations_kept import NONE, Revocation
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Denied, Reason
-from sidecar.steps import at_once
+from delegation_core.errors import Denied, Reason
+from delegation_core.revocation import Kind
+from delegation_core.revocations_kept import NONE, Revocation
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.steps import at_once
 from sidecar.sts.book import Book, parse_book
 from sidecar.sts.book_file import pieces_of
 from sidecar.sts.orders import TYP, Action, Order, order_of_row, sign_order, verify_order

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.sts.rules import ANYONE, EntryWorkload, SubjectMatch
 from tests.fakes.sts import CRM_URL, FRONT, LOGIN, OTHER_LOGIN, PARTNER, scopes, small_policy
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER

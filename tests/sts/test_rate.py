@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.bounded import ENTRY_BYTES
-from sidecar.errors import Reason, Unavailable
+from delegation_core.bounded import ENTRY_BYTES
+from delegation_core.errors import Reason, Unavailable
 from sidecar.sts.rate import KEY_BYTES, ExchangeRate, RateSettings
 
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.delegation.bearer import fingerprint_of
-from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS
-from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.observe.record import FIELDS
+from delegation_core.bearer import fingerprint_of
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.records.record import FIELDS
+from delegation_core.rfc8693 import CLIENT_CREDENTIALS
 from sidecar.sts.records import ExchangeRecord
 from tests.fakes.sts import FORM, FRONT, LOGIN, Mesh, encoded
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from sidecar.delegation.revocation import Kind
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.revocation import Kind
 from sidecar.sts.revocation_endpoint import RevocationEndpoint
 from tests.fakes.sts import Mesh
 from tests.fakes.sts_server import STS

@@ -9,14 +9,15 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.keyset import parse_jwks
-from sidecar.delegation.profile import DEFAULT_ALGORITHMS
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.revocation_list import parse_list, verify_list
-from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.steps import IN_A_STEP, at_once, in_steps
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.keyset import parse_jwks
+from delegation_core.profile import DEFAULT_ALGORITHMS
+from delegation_core.revocation import Kind
+from delegation_core.revocation_list import parse_list, verify_list
+from delegation_core.rfc8693 import CLIENT_CREDENTIALS
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.steps import IN_A_STEP, at_once
+from sidecar.steps import in_steps
 from sidecar.sts.book import Book, parse_book
 from sidecar.sts.known_names import known_names
 from sidecar.sts.orders import Action, Order
@@ -147,7 +148,7 @@ async def test_a_clock_that_fell_brings_back_no_more_than_any_reader_takes(monke
     mesh.now += 3600
     await known.expire()
     mesh.now -= 3600
-    monkeypatch.setattr("sidecar.delegation.revocations_kept.MAX_LISTED", 0)
+    monkeypatch.setattr("delegation_core.revocations_kept.MAX_LISTED", 0)
     await known.expire()
     with pytest.raises(Unavailable) as refused:
         known.revocations(POLICY)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.errors import Reason, Unavailable
+from delegation_core.bearer import parse_bearer
+from delegation_core.errors import Reason, Unavailable
 from sidecar.sts.keys import KeyRefusedError, SigningKey
 from sidecar.sts.schedule import (
     ANNOUNCE_S,

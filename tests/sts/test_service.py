@@ -8,17 +8,17 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.bearer import MAX_TOKEN_BYTES, parse_bearer
-from sidecar.delegation.checkpoint import Head, head_form
-from sidecar.delegation.rfc8693 import (
+from delegation_core.bearer import MAX_TOKEN_BYTES, parse_bearer
+from delegation_core.checkpoint import Head, head_form
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.rfc8693 import (
     CLIENT_CREDENTIALS,
     TOKEN_TYPE_ACCESS_TOKEN,
     TOKEN_TYPE_ID_TOKEN,
     TOKEN_TYPE_JWT,
     TOKEN_TYPE_REFRESH_TOKEN,
 )
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.sts import service
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts.mint import ClientCertificate

@@ -5,10 +5,10 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.profile import DEFAULT_ALGORITHMS
-from sidecar.delegation.revocation_list import parse_list, parse_unchanged, verify_list, verify_unchanged
-from sidecar.delegation.revocations_kept import NONE, Knowledge
-from sidecar.steps import at_once
+from delegation_core.profile import DEFAULT_ALGORITHMS
+from delegation_core.revocation_list import parse_list, parse_unchanged, verify_list, verify_unchanged
+from delegation_core.revocations_kept import NONE, Knowledge
+from delegation_core.steps import at_once
 from sidecar.sts.keys import SigningKey
 from sidecar.sts.signed_list import SignedList
 from tests.fakes.tokens import ISSUER, NOW

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Denied, Reason
+from delegation_core.bearer import parse_bearer
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.sts.tokens import check_subject, verify_actor, verify_subject
 from tests.fakes.sts import FRONT, Mesh
 from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, PLANNER, TRUST_DOMAIN, WRITER, SvidMint

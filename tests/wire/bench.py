@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits

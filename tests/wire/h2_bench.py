@@ -20,7 +20,7 @@ from h2.events import (
     TrailersReceived,
 )
 
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h2_frames import FrameReader, Kind
 from sidecar.wire.h2_server import H2ServerConnection

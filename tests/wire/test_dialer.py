@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.ssl_object import HandshakeRefused
 from sidecar.wire import dialer
 from sidecar.wire.dialer import Dialer, Origin

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire import framing
 from sidecar.wire.framing import MAX_LINES, ChunkedBody, LengthBody, UntilClose
 from sidecar.wire.h1_reader import HeadBuffer

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.grpc import is_grpc, timeout_of
 from tests.wire.h2_bench import POSTS, H2Served
 from tests.wire.test_h2_requests import Source

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.framing import MAX_LINES
 from sidecar.wire.h1_client import ClientConnection, Pause, State

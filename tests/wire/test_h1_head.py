@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h1_fields import H1Layout
 from sidecar.wire.h1_head import parse_authority
 from sidecar.wire.message import Request, Response

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.framing import ChunkedBody, LengthBody
 from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.limits import ServerLimits

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
 from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.limits import ClientLimits
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.framing import MAX_LINES
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
 from sidecar.wire.h1_reader import AnswerReader, RequestReader
 from sidecar.wire.h1_shape import HeadShape, HeadShapes, answer_shapes, request_shapes
 from sidecar.wire.limits import ClientLimits, ServerLimits

@@ -8,7 +8,7 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.wire.h2_frames import MAX_RESETS
 from sidecar.wire.h2_session import CONNECTION_WINDOW
 from sidecar.wire.stream import Stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h2_answer import Answer
 from sidecar.wire.message import Response
 from tests.wire.test_h2_client import Sink

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h2_body import RequestBody
 from tests.wire.bench import Body
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from h2.errors import ErrorCodes
 
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.h2_client import MAX_EXCHANGES

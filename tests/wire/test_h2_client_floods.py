@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.wire.connections import Connections
 from sidecar.wire.h2_client import MAX_EXCHANGES, H2ClientConnection
 from sidecar.wire.h2_exchange import H2Exchange

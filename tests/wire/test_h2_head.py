@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h1_fields import edited, encode_fields
 from sidecar.wire.h2_head import fields_of, request_again, request_of, response_again, response_of, size_of, trailers_of
 from sidecar.wire.h2_names import Fields

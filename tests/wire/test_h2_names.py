@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h1_fields import request_layouts
 from sidecar.wire.h2_head import request_of
 from sidecar.wire.h2_names import HeadNames, KnownNames, of_requests

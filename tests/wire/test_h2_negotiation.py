@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.wire.connections import Connections
 from sidecar.wire.h2_negotiation import VersionChoice
 from sidecar.wire.h2_server import H2ServerConnection

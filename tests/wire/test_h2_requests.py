@@ -6,7 +6,7 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.wire.h2_session import STREAM_WINDOW
 from sidecar.wire.message import Edits, Response
 from sidecar.wire.stream import Stream

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from h2.errors import ErrorCodes
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.wire.h2_frames import MAX_CONTROL, MAX_HEADER_FRAMES, MAX_RESETS
 from sidecar.wire.h2_requests import MAX_STREAMS
 from sidecar.wire.h2_session import CONNECTION_WINDOW

@@ -9,7 +9,7 @@ import pytest
 from h2.settings import SettingCodes
 from hpack.hpack import decode_integer
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.features.outside.fields import _KEY_FIELDS
 from sidecar.wire.h2_compression import TABLE_BYTES
 from sidecar.wire.h2_frames import PREFACE, FrameReader, H2Error

@@ -6,7 +6,7 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from tests.wire.bench import Served, answer_ok
 
 GET = b"GET /a HTTP/1.1\r\nHost: agent\r\n\r\n"

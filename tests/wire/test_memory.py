@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
 from sidecar.wire.framing import ChunkedBody
 from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.limits import ServerLimits

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.message import Field, Layout, is_event_stream
 from tests.wire.written import answer_with
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.kernel import receive_buffer

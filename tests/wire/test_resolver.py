@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.wire.resolver import MAX_ADDRESSES, Lookup, Resolver, ResolverSettings, is_address, look_up, new_counts
 from tests.wire.bench import Clock
 from tests.wire.loopback import WAIT_S

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 from websockets.frames import Close, Frame, Opcode
 
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
 from sidecar.wire import h1_server, tunnel
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Response

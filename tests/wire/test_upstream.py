@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.wire.upstream_errors import StaleConnection, closed_unanswered
 
 

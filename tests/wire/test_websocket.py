@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.message import Response
 from sidecar.wire.websocket import Handshake, check_upgrade, handshake_of
 from tests.wire.written import parse_request_head, parse_response_head

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.wire.h1_fields import H1Layout, connection_options
 from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar
 from sidecar.wire.message import NOT_PASSED, Edits, Field, Request, Response

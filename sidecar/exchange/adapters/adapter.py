@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
-from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.plan import Plan
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
+from delegation_core.verify import VerifiedToken
 from sidecar.exchange.adapters.step import BEARER as BEARER
 from sidecar.exchange.adapters.step import TOKEN as TOKEN
 from sidecar.exchange.adapters.step import Answer as Answer

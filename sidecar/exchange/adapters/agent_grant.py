@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth, Step
 from sidecar.exchange.adapters.login import Beginning, Completion, Started, StillPending, UserFlow, WantedLogin
 

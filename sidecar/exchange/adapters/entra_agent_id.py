@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, TOKEN_TYPE_ACCESS_TOKEN, TokenResponse
-from sidecar.delegation.scope import ScopeSet, format_scope
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.rfc8693 import CLIENT_CREDENTIALS, TOKEN_TYPE_ACCESS_TOKEN, TokenResponse
+from delegation_core.scope import ScopeSet, format_scope
 from sidecar.exchange.adapters.adapter import Adapter, Answer, Capabilities, ClientAuth, Step, Steps, Wanted
 
 _EXCHANGE_SCOPE: Final = "api://AzureADTokenExchange/.default"

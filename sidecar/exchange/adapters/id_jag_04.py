@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN, ExchangeRequest, exchange_form
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.rfc8693 import TOKEN_TYPE_ID_TOKEN, ExchangeRequest, exchange_form
 from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth, Step, Steps, Wanted
 from sidecar.exchange.adapters.jwt_grant import NO_ACCESS_TOKEN, check_scope, parse_grant, present
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_JWT, ExchangeRequest, exchange_form
-from sidecar.delegation.scope import format_scope
+from delegation_core.rfc8693 import TOKEN_TYPE_JWT, ExchangeRequest, exchange_form
+from delegation_core.scope import format_scope
 from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth, Step, Steps, Wanted
 from sidecar.exchange.adapters.jwt_grant import NO_ACCESS_TOKEN, check_scope, parse_grant, present
 

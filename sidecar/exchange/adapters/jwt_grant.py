@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.delegation.bearer import Bearer, parse_bearer
-from sidecar.delegation.claims import audience_claim
-from sidecar.delegation.issued import sts_error
-from sidecar.delegation.scope import ScopeError, ScopeSet, parse_scope_claim
-from sidecar.errors import Denied, Reason
+from delegation_core.bearer import Bearer, parse_bearer
+from delegation_core.claims import audience_claim
+from delegation_core.errors import Denied, Reason
+from delegation_core.issued import sts_error
+from delegation_core.scope import ScopeError, ScopeSet, parse_scope_claim
 from sidecar.exchange.adapters.adapter import Step
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, ExchangeRequest, exchange_form
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, ExchangeRequest, exchange_form
 from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth, Step, Steps, Wanted
 
 

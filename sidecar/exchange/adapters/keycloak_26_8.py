@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.rfc8693 import (
+from delegation_core.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
     ClientCredentialsRequest,
     ExchangeRequest,

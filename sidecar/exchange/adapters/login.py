@@ -12,8 +12,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from sidecar.delegation.login import LoginPlan
-from sidecar.delegation.rfc8693 import TokenResponse
+from delegation_core.login import LoginPlan
+from delegation_core.rfc8693 import TokenResponse
 from sidecar.exchange.adapters.step import Answer, Step
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.rfc8693 import (
+from delegation_core.plan import Plan
+from delegation_core.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
     TOKEN_TYPE_JWT,
     ClientCredentialsRequest,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.delegation.rfc8693 import TokenResponse, parse_token_answer
-from sidecar.delegation.scope import ScopeSet
-from sidecar.delegation.token_response import AnswerMembers, error_among, parse_answer
+from delegation_core.rfc8693 import TokenResponse, parse_token_answer
+from delegation_core.scope import ScopeSet
+from delegation_core.token_response import AnswerMembers, error_among, parse_answer
 
 BEARER: Final = "Bearer"  # RFC 6750
 TOKEN: Final = "token"  # noqa: S105 - the name of the endpoint that every token service has

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.scope import format_scope
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.scope import format_scope
 from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth, Step, Steps, Wanted
 from sidecar.exchange.adapters.jwt_grant import JWT_BEARER
 

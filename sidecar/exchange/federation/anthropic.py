@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.outside import FederatedKey
+from delegation_core.outside import FederatedKey
 from sidecar.exchange.federation.trade import Steps, document, oauth_token
 
 _BETA: Final = "oauth-2025-04-20,oidc-federation-2026-04-01"

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Final
 from urllib.parse import quote, urlencode
 
-from sidecar.delegation.outside import FederatedKey
+from delegation_core.outside import FederatedKey
 from sidecar.exchange.federation.trade import Steps, form, refused, seconds_to, traded
 
 _HOST: Final = "bedrock.amazonaws.com"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.outside import FederatedKey
+from delegation_core.outside import FederatedKey
 from sidecar.exchange.federation.trade import Steps, form, oauth_token
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.outside import FederatedKey
+from delegation_core.outside import FederatedKey
 from sidecar.exchange.federation.trade import (
     TOKEN_EXCHANGE,
     TOKEN_TYPE_JWT,

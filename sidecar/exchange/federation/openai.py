@@ -6,7 +6,7 @@ workload-identity-federation) and the official Python client, as read in Novembe
 
 from __future__ import annotations
 
-from sidecar.delegation.outside import FederatedKey
+from delegation_core.outside import FederatedKey
 from sidecar.exchange.federation.trade import TOKEN_EXCHANGE, TOKEN_TYPE_JWT, Steps, document, oauth_token
 
 

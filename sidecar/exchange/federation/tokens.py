@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
-from sidecar.delegation.outside import FederatedKey, Provider
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.errors import Reason, SidecarError, Unavailable
+from delegation_core.outside import FederatedKey, Provider
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.exchange.federation import anthropic, aws, azure, google, openai
 from sidecar.exchange.federation.trade import MAX_ANSWER_BYTES, Adapter, Ask, Traded, refused
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError

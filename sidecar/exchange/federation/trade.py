@@ -13,9 +13,9 @@ from datetime import datetime
 from typing import Final, TypeAlias
 from urllib.parse import urlencode
 
-from sidecar.delegation.outside import FederatedKey
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.outside import FederatedKey
+from delegation_core.strict_json import StrictJsonError, parse_object
 
 MAX_ANSWER_BYTES: Final = 65_536
 MAX_LIFE_S: Final = 43_200  # the longest that a provider here documents; more is no short-lived token

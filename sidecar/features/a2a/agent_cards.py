@@ -19,18 +19,18 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from sidecar.delegation.a2a_grpc import path_of
-from sidecar.delegation.a2a_rules import CARD, CARD_METHODS, CARD_PATHS
-from sidecar.delegation.agent_card import MAX_CARD_BYTES, AgentCard, read_card
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.target import CanonicalTarget
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.a2a_grpc import path_of
+from delegation_core.a2a_rules import CARD, CARD_METHODS, CARD_PATHS
+from delegation_core.agent_card import MAX_CARD_BYTES, AgentCard, read_card
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.policy import Policy
+from delegation_core.records.record import OK
+from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.target import CanonicalTarget
 from sidecar.identity.call import Call, fields_for
 from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.observe.access_log import Entry
-from sidecar.observe.record import OK
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks
 from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Field, Request

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import orjson
 
-from sidecar.delegation.a2a_grpc import GrpcAnswerReader
-from sidecar.delegation.a2a_tasks import AnswerReader, Shown
-from sidecar.delegation.agent_card import MAX_CARD_BYTES, AgentCard, card_of
-from sidecar.delegation.agent_card_grpc import Rewrite
-from sidecar.delegation.agent_card_grpc import rewritten as rewritten_by_grpc
-from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.a2a_grpc import GrpcAnswerReader
+from delegation_core.a2a_tasks import AnswerReader, Shown
+from delegation_core.agent_card import MAX_CARD_BYTES, AgentCard, card_of
+from delegation_core.agent_card_grpc import Rewrite
+from delegation_core.agent_card_grpc import rewritten as rewritten_by_grpc
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.strict_json import StrictJsonError, parse_message_object
 from sidecar.features.a2a.agent_cards import note_signature
 from sidecar.features.a2a.held_forwarding import GRPC_CODING, HeldForwarding
 from sidecar.features.a2a.operation import A2aOperation

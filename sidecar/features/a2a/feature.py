@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sidecar.delegation.a2a_rules import CARD_METHODS
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.target import CanonicalTarget
+from delegation_core.a2a_rules import CARD_METHODS
+from delegation_core.permit import IssuedPermit
+from delegation_core.policy import Policy
+from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.target import CanonicalTarget
 from sidecar.features.a2a.agent_cards import AgentCards, is_card_of_next_hop, rewrite_for_agent
 from sidecar.features.a2a.answers import EXTENDED_CARD, CardForwarding, note_refusal
 from sidecar.features.a2a.forwarding import forwarding_of

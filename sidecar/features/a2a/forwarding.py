@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sidecar.delegation.a2a_grpc_lists import cut_tasks as cut_tasks_by_grpc
-from sidecar.delegation.a2a_lists import cut_tasks
-from sidecar.delegation.a2a_tasks import LISTS
-from sidecar.delegation.permit import ObservedPermit, Permit
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import InboundRoute
-from sidecar.errors import Denied
+from delegation_core.a2a_grpc_lists import cut_tasks as cut_tasks_by_grpc
+from delegation_core.a2a_lists import cut_tasks
+from delegation_core.a2a_tasks import LISTS
+from delegation_core.errors import Denied
+from delegation_core.permit import ObservedPermit, Permit
+from delegation_core.policy import Policy
+from delegation_core.route import InboundRoute
 from sidecar.features.a2a.agent_cards import rewrite_for_peer
 from sidecar.features.a2a.answers import (
     EXTENDED_CARD,

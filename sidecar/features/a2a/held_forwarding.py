@@ -6,8 +6,8 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import Final
 
-from sidecar.delegation.grpc_messages import GrpcMessageError, one_plain_message
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.grpc_messages import GrpcMessageError, one_plain_message
 from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.headers import without
 from sidecar.wire.message import Edits, Response, new_edits

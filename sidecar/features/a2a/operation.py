@@ -9,16 +9,16 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from sidecar.delegation import a2a, a2a_grpc
-from sidecar.delegation.a2a_tasks import NOTHING_NAMED, Named, tasks_named
-from sidecar.delegation.grpc_messages import HEAD
-from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, parse_plain_body
-from sidecar.delegation.operation import RouteProtocol
-from sidecar.delegation.protobuf import length_field, number_field
-from sidecar.delegation.push_urls import check_push_urls
-from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.delegation.target import CanonicalTarget
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core import a2a, a2a_grpc
+from delegation_core.a2a_tasks import NOTHING_NAMED, Named, tasks_named
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.grpc_messages import HEAD
+from delegation_core.json_rpc import MessageRefused, RpcMessage, parse_plain_body
+from delegation_core.operation import RouteProtocol
+from delegation_core.protobuf import length_field, number_field
+from delegation_core.push_urls import check_push_urls
+from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.target import CanonicalTarget
 from sidecar.features.a2a.errors import DOMAIN, ERROR_INFO, A2aError, a2a_error
 from sidecar.features.operations.operation import RPC_REFUSED, Operation, refuse_body, text_of
 from sidecar.proxy.journeys.journey import BodyUpTo, Journey

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import Final, NamedTuple, TypeAlias
 
-from sidecar.delegation.a2a_tasks import Named, Shown
-from sidecar.errors import Denied, Reason
+from delegation_core.a2a_tasks import Named, Shown
+from delegation_core.errors import Denied, Reason
 
 _Key: TypeAlias = bytes
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.delegation.a2a_tasks import LISTS, AnswerReader
-from sidecar.delegation.permit import Permit
-from sidecar.delegation.target import CanonicalTarget
+from delegation_core.a2a_tasks import LISTS, AnswerReader
+from delegation_core.permit import Permit
+from delegation_core.target import CanonicalTarget
 from sidecar.features.a2a.agent_cards import is_card_of_next_hop
 from sidecar.features.a2a.answers import EXTENDED_CARD, NOT_ASKED_FOR, TaskForwarding
 from sidecar.features.a2a.forwarding import principal_of

@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any, Final
 
-from sidecar.delegation.bearer import bearer_of
-from sidecar.delegation.door import METADATA_METHODS, METHODS, Door
-from sidecar.delegation.mcp_session import Holder
-from sidecar.delegation.operation import OTHER
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.plan import Delegation
-from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.target import canonical_target
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.bearer import bearer_of
+from delegation_core.door import METADATA_METHODS, METHODS, Door
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.mcp_session import Holder
+from delegation_core.operation import OTHER
+from delegation_core.permit import IssuedPermit
+from delegation_core.plan import Delegation
+from delegation_core.route import OutboundRoute
+from delegation_core.target import canonical_target
 from sidecar.features.door.forwarding import DoorForwarding, cors
 from sidecar.features.logins.logins import Logins
 from sidecar.features.mcp.operation import McpOperation

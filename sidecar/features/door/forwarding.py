@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from sidecar.delegation.door import Door
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.errors import Denied, Reason
+from delegation_core.door import Door
+from delegation_core.errors import Denied, Reason
+from delegation_core.permit import IssuedPermit
 from sidecar.features.mcp.forwarding import McpForwarding
 from sidecar.features.mcp.sessions import RequestSession
 from sidecar.proxy.journeys.forward import Way

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
-from sidecar.delegation.bearer import bearer_of, parse_bearer
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import InboundRoute
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.target import CanonicalTarget
-from sidecar.errors import Denied
+from delegation_core.bearer import bearer_of, parse_bearer
+from delegation_core.errors import Denied
+from delegation_core.policy import Policy
+from delegation_core.route import InboundRoute
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.target import CanonicalTarget
 from sidecar.features.operations.operation import Operation
 from sidecar.features.operations.sides import InboundSide
 from sidecar.observe.access_log import Entry

@@ -9,17 +9,17 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from delegation_core.door import Door
+from delegation_core.door_url import is_origin, is_resource
+from delegation_core.errors import Problem
+from delegation_core.login_issuer import LoginKind, UserIssuer
+from delegation_core.resource_metadata import ProtectedResource, is_plain_url
 from sidecar.config.addresses import parse_address
 from sidecar.config.field_types import AddressText, FileText, Line, RouteName, UrlText
 from sidecar.config.limits import ConnectionLimitsSection, ServerLimitsSection
 from sidecar.config.profiles import kind_of
 from sidecar.config.sections import Section
 from sidecar.config.settings import DoorSettings
-from sidecar.delegation.door import Door
-from sidecar.delegation.door_url import is_origin, is_resource
-from sidecar.delegation.login_issuer import LoginKind, UserIssuer
-from sidecar.delegation.resource_metadata import ProtectedResource, is_plain_url
-from sidecar.errors import Problem
 from sidecar.identity.public_tls import PublicTlsSettings
 from sidecar.proxy.listening.connection_limits import ConnectionLimits
 from sidecar.wire.limits import ServerLimits

@@ -2,7 +2,7 @@
 
 Settings: ``sidecar/config/operation_model.py``, ``sidecar/config/operation_checks.py``,
     ``sidecar/config/operation_words.py``
-Decisions: ``sidecar/delegation/grpc.py``, ``sidecar/delegation/grpc_messages.py``
+Decisions: ``core/delegation_core/grpc.py``, ``core/delegation_core/grpc_messages.py``
 Forwarding: ``feature.py``
 Page: ``docs/http2.md``
 """

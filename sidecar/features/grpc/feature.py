@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sidecar.delegation.grpc import key_of_path, label_of
-from sidecar.delegation.operation import RouteProtocol
-from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.delegation.target import CanonicalTarget
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.grpc import key_of_path, label_of
+from delegation_core.operation import RouteProtocol
+from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.target import CanonicalTarget
 from sidecar.features.operations.operation import Operation
 from sidecar.features.operations.sides import InboundSide, OutboundSide
 from sidecar.proxy.journeys.journey import Journey

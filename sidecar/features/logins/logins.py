@@ -13,14 +13,14 @@ from typing import Final
 
 import orjson
 
-from sidecar.bounded import BoundedCache
-from sidecar.delegation.bearer import bearer_of, parse_bearer
-from sidecar.delegation.decide import decide_entry, user_issuer
-from sidecar.delegation.plan import Delegation
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.target import CanonicalTarget
-from sidecar.delegation.validity import check_times
-from sidecar.errors import Denied, Reason
+from delegation_core.bearer import bearer_of, parse_bearer
+from delegation_core.bounded import BoundedCache
+from delegation_core.decide import decide_entry, user_issuer
+from delegation_core.errors import Denied, Reason
+from delegation_core.plan import Delegation
+from delegation_core.policy import Policy
+from delegation_core.target import CanonicalTarget
+from delegation_core.validity import check_times
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks

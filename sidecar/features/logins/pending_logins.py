@@ -15,8 +15,8 @@ from hashlib import sha256
 from math import ceil
 from typing import Final
 
-from sidecar.delegation.login import LoginPlan
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.login import LoginPlan
 from sidecar.exchange.login_conversation import MAX_STARTED_BYTES, Begun, started_bytes
 from sidecar.exchange.sts_settings import ExchangeSettings
 from sidecar.proxy.journeys.random_text import random_258

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from delegation_core.errors import Problem
+from delegation_core.login_issuer import LoginKind, UserIssuer
+from delegation_core.policy import Entry
+from delegation_core.profile import ACTOR_PROFILE
+from delegation_core.validity import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S
 from sidecar.config.field_types import Line, RouteName, UrlText
 from sidecar.config.issuers import login_issuer, scope_from
 from sidecar.config.profiles import kind_of, kind_problems, preset_of, profile_of, with_usable_profile
 from sidecar.config.sections import ProfileSection, Section, UserIssuerSection
 from sidecar.config.validation import repetitions
-from sidecar.delegation.login_issuer import LoginKind, UserIssuer
-from sidecar.delegation.policy import Entry
-from sidecar.delegation.profile import ACTOR_PROFILE
-from sidecar.delegation.validity import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S
-from sidecar.errors import Problem
 from sidecar.exchange.metadata import is_web_url
 from sidecar.features.door.settings import DoorSection, door_of
 

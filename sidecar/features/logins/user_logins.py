@@ -15,13 +15,14 @@ from typing import Final
 
 import orjson
 
-from sidecar.delegation.authorization_response import code_of
-from sidecar.delegation.form import media_type
-from sidecar.delegation.login import LoginPlan, plan_login
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.delegation.target import CanonicalTarget
-from sidecar.errors import Denied, Reason
+from delegation_core.authorization_response import code_of
+from delegation_core.errors import Denied, Reason
+from delegation_core.form import media_type
+from delegation_core.login import LoginPlan, plan_login
+from delegation_core.policy import Policy
+from delegation_core.records.record import OK
+from delegation_core.strict_json import StrictJsonError, parse_object
+from delegation_core.target import CanonicalTarget
 from sidecar.exchange.adapters.login import StillPending
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.failover import Unsent
@@ -29,7 +30,6 @@ from sidecar.features import Features
 from sidecar.features.logins.pending_logins import PendingLogin, PendingLogins, Phase
 from sidecar.observe.access_log import Entry
 from sidecar.observe.entry import LOGIN
-from sidecar.observe.record import OK
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.journey import Async, BodyUpTo, Journey, Tasks
 from sidecar.proxy.journeys.outbound import LOGINS_PATH, Outbound

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from sidecar.delegation.mcp_session import BOUND_BEFORE, MAX_ID
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.mcp_session import BOUND_BEFORE, MAX_ID
 
 MAX_AT_ONCE: Final = 2048  # ids in one read of 64 KB, each costs a MAC; every message of MCP is longer than 32 bytes
 

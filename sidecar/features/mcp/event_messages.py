@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 
 _END: Final = re.compile(rb"(?:\A|\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n|\Z))")  # of an event: an empty line
 _LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\n|\r)")

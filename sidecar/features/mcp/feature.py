@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sidecar.delegation.mcp_session import SessionIds
-from sidecar.delegation.permit import ObservedPermit, Permit
-from sidecar.delegation.policy import Policy
+from delegation_core.mcp_session import SessionIds
+from delegation_core.permit import ObservedPermit, Permit
+from delegation_core.policy import Policy
 from sidecar.features.mcp.forwarding import McpForwarding
 from sidecar.features.mcp.list_forwarding import forwarding_of
 from sidecar.features.mcp.operation import McpOperation

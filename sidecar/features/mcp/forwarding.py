@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sidecar.delegation import mcp
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.route import InboundRoute
-from sidecar.errors import Denied
+from delegation_core import mcp
+from delegation_core.errors import Denied
+from delegation_core.permit import IssuedPermit
+from delegation_core.route import InboundRoute
 from sidecar.features.mcp.event_ids import EventIds
 from sidecar.features.mcp.sessions import RequestSession
 from sidecar.proxy.journeys.forward import Forwarding, Way

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from sidecar.delegation import mcp
-from sidecar.delegation.callable import may_call
-from sidecar.delegation.mcp_lists import FILTERED, cut_lists
-from sidecar.delegation.permit import ObservedPermit, Permit
-from sidecar.delegation.route import InboundRoute
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core import mcp
+from delegation_core.callable import may_call
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.mcp_lists import FILTERED, cut_lists
+from delegation_core.permit import ObservedPermit, Permit
+from delegation_core.route import InboundRoute
 from sidecar.features.mcp.event_messages import EventMessages
 from sidecar.features.mcp.forwarding import McpForwarding
 from sidecar.features.mcp.operation import McpOperation

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import ClassVar, Final
 
-from sidecar.delegation import mcp
-from sidecar.delegation.json_rpc import METHOD_NOT_FOUND
-from sidecar.delegation.operation import RouteProtocol
-from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.delegation.target import CanonicalTarget
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core import mcp
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.json_rpc import METHOD_NOT_FOUND
+from delegation_core.operation import RouteProtocol
+from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.target import CanonicalTarget
 from sidecar.features.operations.operation import Operation, refuse_body, text_field
 from sidecar.proxy.journeys.journey import Journey
 from sidecar.wire.message import Request

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from sidecar.delegation import mcp
-from sidecar.delegation.mcp_session import Holder, Session, SessionIds, usable
-from sidecar.delegation.permit import ObservedPermit, Permit
-from sidecar.errors import Denied, Reason
+from delegation_core import mcp
+from delegation_core.errors import Denied, Reason
+from delegation_core.mcp_session import Holder, Session, SessionIds, usable
+from delegation_core.permit import ObservedPermit, Permit
 from sidecar.features.mcp.event_ids import EventIds
 from sidecar.features.mcp.operation import SESSION_FIELD, McpOperation
 from sidecar.proxy.journeys.headers import without

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.delegation.mcp_session import SessionIds
-from sidecar.delegation.permit import Permit
+from delegation_core.mcp_session import SessionIds
+from delegation_core.permit import Permit
 from sidecar.features.mcp.forwarding import McpForwarding
 from sidecar.features.mcp.list_forwarding import is_cut
 from sidecar.features.mcp.operation import SESSION_FIELD, McpOperation

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.delegation.bearer import Bearer, bearer_of
-from sidecar.delegation.decide import decide_observed, decide_observed_call, decide_plain, trusted_issuer
-from sidecar.delegation.observed import is_jwt, jwt_of, observed_bearer
-from sidecar.delegation.outside import OutsideRoute
-from sidecar.delegation.permit import ObservedPermit
-from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.delegation.verify import ANY_AUDIENCE, VerifiedToken, verify_token
-from sidecar.errors import Denied, Reason
+from delegation_core.bearer import Bearer, bearer_of
+from delegation_core.decide import decide_observed, decide_observed_call, decide_plain, trusted_issuer
+from delegation_core.errors import Denied, Reason
+from delegation_core.observed import is_jwt, jwt_of, observed_bearer
+from delegation_core.outside import OutsideRoute
+from delegation_core.permit import ObservedPermit
+from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.verify import ANY_AUDIENCE, VerifiedToken, verify_token
 from sidecar.features.observing.shown_credentials import ShownCredentials
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.access_log import Entry

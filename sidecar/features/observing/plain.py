@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.target import canonical_target
-from sidecar.errors import SidecarError
+from delegation_core.errors import SidecarError
+from delegation_core.policy import Policy
+from delegation_core.target import canonical_target
 from sidecar.features.observing.observing import Observing
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record_rate import UnprovenRecords

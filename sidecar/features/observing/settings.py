@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
+from delegation_core.errors import Problem
 from sidecar.config.addresses import parse_address
 from sidecar.config.field_types import AddressText, Day, start_of
 from sidecar.config.sections import Section
 from sidecar.config.settings import PlainSettings
 from sidecar.config.validation import forbidden
-from sidecar.errors import Problem
 
 if TYPE_CHECKING:
     from sidecar.config.platform_file import Platform

@@ -15,7 +15,7 @@ from hashlib import sha256
 from math import inf
 from typing import Final
 
-from sidecar.bounded import BoundedCache
+from delegation_core.bounded import BoundedCache
 from sidecar.observe.secret_names import MIN_BYTES, secret_fingerprint
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks
 from sidecar.proxy.journeys.stray_credentials import own_credentials

@@ -2,7 +2,7 @@
 
 Settings: ``sidecar/config/operation_model.py``, ``sidecar/config/operation_checks.py``,
     ``sidecar/config/operation_words.py``
-Decisions: ``sidecar/delegation/operation.py``, ``sidecar/delegation/callable.py``
+Decisions: ``core/delegation_core/operation.py``, ``core/delegation_core/callable.py``
 Forwarding: ``operation.py``, ``sides.py``, ``content.py``
 Page: ``docs/contributing/operation.md``
 """

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import orjson
 
-from sidecar.delegation.json_rpc import ID_WITHIN, MessageId, MessageRefused, RpcMessage, id_at_beginning, parse_rpc
-from sidecar.delegation.operation import OTHER, RouteProtocol
-from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.delegation.target import CanonicalTarget
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.json_rpc import ID_WITHIN, MessageId, MessageRefused, RpcMessage, id_at_beginning, parse_rpc
+from delegation_core.operation import OTHER, RouteProtocol
+from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.target import CanonicalTarget
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.journeys.journey import BodyUpTo, Journey
 from sidecar.wire.message import Field, Request

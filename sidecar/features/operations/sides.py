@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import Any
 
-from sidecar.delegation.permit import ObservedPermit, Permit
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import InboundRoute
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.target import CanonicalTarget
+from delegation_core.permit import ObservedPermit, Permit
+from delegation_core.policy import Policy
+from delegation_core.route import InboundRoute
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.target import CanonicalTarget
 from sidecar.features.operations.operation import Operation
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.journeys.forward import Forwarding, Way

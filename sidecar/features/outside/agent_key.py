@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.delegation.permit import Permit
+from delegation_core.permit import Permit
 from sidecar.features.outside.static_keys import StaticKeys
 from sidecar.proxy.journeys.headers import passes_to_mesh, to_agent
 from sidecar.wire.message import Edits, Request

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from sidecar.delegation.connect import ConnectRoute
-from sidecar.delegation.decide import decide_connect, decide_own
-from sidecar.delegation.outside import FederatedKey, InjectedKey, OutsideRoute
-from sidecar.delegation.target import CanonicalTarget
-from sidecar.errors import Denied, Reason
+from delegation_core.connect import ConnectRoute
+from delegation_core.decide import decide_connect, decide_own
+from delegation_core.errors import Denied, Reason
+from delegation_core.outside import FederatedKey, InjectedKey, OutsideRoute
+from delegation_core.records.record import MAX_ITEMS
+from delegation_core.target import CanonicalTarget
 from sidecar.exchange.federation.tokens import FederatedToken
 from sidecar.features.outside.fields import to_outside, to_outside_as_is
 from sidecar.features.outside.keyed_forwarding import KeyedForwarding
@@ -20,7 +21,6 @@ from sidecar.features.outside.tunnel_forwarding import TunnelForwarding
 from sidecar.observe.access_log import Entry
 from sidecar.observe.attribution import facts_of_own, facts_of_tunnel
 from sidecar.observe.entry import OWN
-from sidecar.observe.record import MAX_ITEMS
 from sidecar.proxy.journeys.call_authority import Authority, any_alive
 from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.journey import Async, Journey

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
+from delegation_core.errors import Problem
+from delegation_core.outside import PRESETS, FederatedKey, makes_credentials
 from sidecar.config.endpoints import mesh_names
 from sidecar.config.field_types import FileText, Line, ScopeText, UrlText
 from sidecar.config.sections import Section
-from sidecar.delegation.outside import PRESETS, FederatedKey, makes_credentials
-from sidecar.errors import Problem
 from sidecar.identity.files import FileSettings
 
 if TYPE_CHECKING:

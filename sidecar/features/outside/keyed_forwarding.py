@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.features.outside.key_spellings import spellings_of
 from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.wire.message import Field, Response

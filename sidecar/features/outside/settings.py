@@ -10,6 +10,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import Field
 
+from delegation_core.connect import ConnectRoute, reachable_by_name
+from delegation_core.errors import Problem
+from delegation_core.outside import (
+    PRESETS,
+    FederatedKey,
+    InjectedKey,
+    OutsideRoute,
+    client_fields,
+    credential_paths,
+    makes_credentials,
+)
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.endpoints import mesh_names
 from sidecar.config.field_types import (
@@ -31,17 +42,6 @@ from sidecar.config.field_types import (
 )
 from sidecar.config.sections import RECORDS_WHEN, OutboundMatch, RecordsWhen, Section, scalars
 from sidecar.config.validation import forbidden
-from sidecar.delegation.connect import ConnectRoute, reachable_by_name
-from sidecar.delegation.outside import (
-    PRESETS,
-    FederatedKey,
-    InjectedKey,
-    OutsideRoute,
-    client_fields,
-    credential_paths,
-    makes_credentials,
-)
-from sidecar.errors import Problem
 from sidecar.features.outside.agent_key import AgentKeySettings
 from sidecar.features.outside.federate_settings import (
     AnyFederateSection,

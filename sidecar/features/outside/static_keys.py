@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.identity.file_reader import Present, Seen, Watched, look_at
 from sidecar.observe.secret_names import UNNAMED, secret_fingerprint
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.permit import TunnelPermit
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.permit import TunnelPermit
+from delegation_core.records.record import Direction
 from sidecar.observe.access_log import Entry
-from sidecar.observe.record import Direction
 from sidecar.proxy.journeys.forward import Forwarder
 from sidecar.proxy.journeys.journey import Waiter
 from sidecar.proxy.journeys.revalidation import Served, judge_outside

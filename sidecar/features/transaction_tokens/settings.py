@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from delegation_core.errors import Problem
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.txn_token import TxnSource
 from sidecar.config.endpoints import client_auth_of, endpoint_of, renamed, static_problem
 from sidecar.config.exchange_model import ClientAuthSection
 from sidecar.config.field_types import Line, Seconds, TrustDomainText, UrlText
 from sidecar.config.sections import TlsSection
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.delegation.txn_token import TxnSource
-from sidecar.errors import Problem
 from sidecar.exchange.adapters.adapter import STATIC
 from sidecar.exchange.txn_service import TxnTokenSettings
 

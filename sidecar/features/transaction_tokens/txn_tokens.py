@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from sidecar.bounded import BoundedCache
-from sidecar.delegation.bearer import parse_txn_token
-from sidecar.delegation.permit import Permit
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.txn_token import TxnSource, TxnToken, verify_txn_token
-from sidecar.delegation.validity import check_times
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.bearer import parse_txn_token
+from delegation_core.bounded import BoundedCache
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.permit import Permit
+from delegation_core.plan import Plan
+from delegation_core.txn_token import TxnSource, TxnToken, verify_txn_token
+from delegation_core.validity import check_times
 from sidecar.exchange.cache import Issued
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.observe.access_log import Entry

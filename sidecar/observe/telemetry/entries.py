@@ -14,8 +14,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
+from delegation_core.records.record import Direction, Record
 from sidecar.observe.entry import Entry, EntryLog, Head, UnprovenEntry
-from sidecar.observe.record import Direction, Record
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.tracing import Parent, TraceContext, new_id, new_span_id, parent_of, state_of
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from sidecar.observe.record import Record
+from delegation_core.records.record import Record
 
 Kept = Record | tuple[str, bytes]
 

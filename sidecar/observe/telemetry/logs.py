@@ -11,8 +11,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
+from delegation_core.records.record import Record
 from sidecar import __version__
-from sidecar.observe.record import Record
 from sidecar.observe.telemetry.entries import SampledSpanId
 from sidecar.observe.telemetry.spans import nanoseconds
 

@@ -22,8 +22,8 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExportResult
 from opentelemetry.sdk.trace.export import SpanExportResult
 
+from delegation_core.records.record import Record
 from sidecar.observe.metrics import NOTHING_EXPORTED
-from sidecar.observe.record import Record
 from sidecar.observe.telemetry.entries import SampledSpanId
 from sidecar.observe.telemetry.kept import Kept, kept, record_of
 from sidecar.observe.telemetry.logs import log_record

@@ -18,11 +18,11 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.sdk.version import __version__ as _sdk_version
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from delegation_core.a2a import OPERATIONS
+from delegation_core.errors import Reason
+from delegation_core.mcp import DELETE, METHODS, RESPONSE, STREAM
+from delegation_core.records.record import OK, Record
 from sidecar import __version__
-from sidecar.delegation.a2a import OPERATIONS
-from sidecar.delegation.mcp import DELETE, METHODS, RESPONSE, STREAM
-from sidecar.errors import Reason
-from sidecar.observe.record import OK, Record
 from sidecar.observe.telemetry.entries import SampledSpanId
 from sidecar.observe.tracing import Parent, new_span_id
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import OF_HANDSHAKES, Reason, SidecarError, TrustEnded, Unavailable
+from delegation_core.errors import OF_HANDSHAKES, Reason, SidecarError, TrustEnded, Unavailable
+from delegation_core.records.record import Direction, RecordFields
+from delegation_core.records.record_text import refused_path
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
-from sidecar.observe.record import Direction, RecordFields
 from sidecar.observe.record_rate import UnprovenRecords
-from sidecar.observe.record_text import refused_path
 from sidecar.proxy.journeys.headers import source_of
 from sidecar.proxy.journeys.journey import Drive, Journey
 from sidecar.proxy.journeys.refusal import refusal
@@ -20,8 +20,8 @@ from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream, refuses_by_grpc
 
 if TYPE_CHECKING:
-    from sidecar.delegation.human import Human
-    from sidecar.delegation.resource_metadata import ProtectedResource
+    from delegation_core.human import Human
+    from delegation_core.resource_metadata import ProtectedResource
     from sidecar.proxy.journeys.operation import Operation
 
 _log: Final = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
-from sidecar.bounded import Bounded, BoundedCache
-from sidecar.delegation.verify import VerifiedToken
+from delegation_core.bounded import Bounded, BoundedCache
+from delegation_core.verify import VerifiedToken
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.proxy.journeys.snapshot import Renewal
 from sidecar.proxy.listening.trim import Trim

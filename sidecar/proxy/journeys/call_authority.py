@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sidecar.delegation.plan import Delegation
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.plan import Delegation
+from delegation_core.records.record import MAX_ITEMS
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.observe.access_log import Entry
 from sidecar.observe.entry import OWN
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import MAX_ITEMS
 from sidecar.proxy.journeys.credentials import credential_of, handles_of
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from sidecar.errors import DeadlinePassed, Denied, Reason, SidecarError
+from delegation_core.errors import DeadlinePassed, Denied, Reason, SidecarError
 
 TICK_S: Final = 0.25  # the wheel's step
 _NEVER: Final = float("inf")

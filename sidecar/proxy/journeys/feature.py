@@ -14,11 +14,11 @@ from sidecar.proxy.journeys.journey import Journey
 from sidecar.proxy.journeys.operation import Operation
 
 if TYPE_CHECKING:
-    from sidecar.delegation.permit import ObservedPermit, Permit
-    from sidecar.delegation.policy import Policy
-    from sidecar.delegation.route import InboundRoute
-    from sidecar.delegation.spiffe_id import SpiffeId
-    from sidecar.delegation.target import CanonicalTarget
+    from delegation_core.permit import ObservedPermit, Permit
+    from delegation_core.policy import Policy
+    from delegation_core.route import InboundRoute
+    from delegation_core.spiffe_id import SpiffeId
+    from delegation_core.target import CanonicalTarget
     from sidecar.observe.access_log import Entry
     from sidecar.proxy.journeys.snapshot import Snapshot
     from sidecar.wire.message import Request, Response

@@ -6,12 +6,12 @@ import asyncio
 import logging
 from typing import Final, NamedTuple, TypeAlias
 
-from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit
+from delegation_core.records.record import Direction
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
-from sidecar.observe.record import Direction
 from sidecar.proxy.journeys.journey import Waiter
 from sidecar.proxy.journeys.revalidation import (
     Served,

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from sidecar.errors import DeadlinePassed, Reason, SidecarError
+from delegation_core.errors import DeadlinePassed, Reason, SidecarError
 from sidecar.wire.message import Field, Message
 from sidecar.wire.upstream_errors import UpstreamCancelled
 

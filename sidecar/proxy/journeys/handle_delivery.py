@@ -19,7 +19,7 @@ from typing import Final, cast
 
 import orjson
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.proxy.journeys.workload_handle import WorkloadHandle

@@ -22,17 +22,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
-from sidecar.bounded import ENTRY_BYTES, BoundedCache
-from sidecar.delegation.plan import Delegation
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.bounded import ENTRY_BYTES, BoundedCache
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.plan import Delegation
+from delegation_core.records.record import RecordFields
 from sidecar.observe.attribution import facts_of_token
-from sidecar.observe.record import RecordFields
 from sidecar.proxy.journeys.linger_cache import Chain, LingerCache, Renewal, chain_of
 from sidecar.proxy.journeys.random_text import random_258
 from sidecar.proxy.journeys.revalidation import Guard
 
 if TYPE_CHECKING:
-    from sidecar.delegation.txn_token import TxnToken
+    from delegation_core.txn_token import TxnToken
     from sidecar.proxy.journeys.workload_handle import WorkloadHandle
 
 MAX_BYTES: Final = 64 * 1024 * 1024

@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
-from sidecar.delegation.permit import Permit
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.scope import format_scope
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.permit import Permit
+from delegation_core.plan import Plan
+from delegation_core.scope import format_scope
 from sidecar.exchange.cache import Issued
 from sidecar.observe.access_log import Entry
 from sidecar.observe.tracing import TraceContext

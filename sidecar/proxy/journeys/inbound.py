@@ -16,14 +16,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.delegation.bearer import bearer_of, parse_bearer
-from sidecar.delegation.decide import check_again, decide_verified, trusted_issuer
-from sidecar.delegation.permit import ObservedPermit, Permit
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import InboundRoute
-from sidecar.delegation.target import CanonicalTarget, canonical_target
-from sidecar.delegation.verify import VerifiedToken, verify_token
-from sidecar.errors import Denied, SidecarError, Unavailable
+from delegation_core.bearer import bearer_of, parse_bearer
+from delegation_core.decide import check_again, decide_verified, trusted_issuer
+from delegation_core.errors import Denied, SidecarError, Unavailable
+from delegation_core.permit import ObservedPermit, Permit
+from delegation_core.policy import Policy
+from delegation_core.route import InboundRoute
+from delegation_core.target import CanonicalTarget, canonical_target
+from delegation_core.verify import VerifiedToken, verify_token
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Generator
 from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, Final, Protocol, TypeVar
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.stream import Stream
 
 _log: Final = logging.getLogger("sidecar.journey")

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from sidecar.bounded import BoundedCache
-from sidecar.delegation.plan import Delegation
-from sidecar.delegation.route import RouteMark
+from delegation_core.bounded import BoundedCache
+from delegation_core.plan import Delegation
+from delegation_core.route import RouteMark
 from sidecar.proxy.journeys.revalidation import Guard
 
 _GUARD_BYTES: Final = 2048  # of a proof; its chain of certificates is extra

@@ -7,7 +7,7 @@ lingers. A subject is the pair (iss, sub).
 
 from __future__ import annotations
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 
 

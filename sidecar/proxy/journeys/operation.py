@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 from sidecar.proxy.journeys.journey import Journey
 
 if TYPE_CHECKING:
-    from sidecar.delegation.operation import RouteProtocol
-    from sidecar.delegation.route import InboundRoute, OutboundRoute
-    from sidecar.delegation.target import CanonicalTarget
-    from sidecar.errors import SidecarError
+    from delegation_core.errors import SidecarError
+    from delegation_core.operation import RouteProtocol
+    from delegation_core.route import InboundRoute, OutboundRoute
+    from delegation_core.target import CanonicalTarget
     from sidecar.observe.access_log import Entry
     from sidecar.wire.message import Field, Request
     from sidecar.wire.stream import Stream

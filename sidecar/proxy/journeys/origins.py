@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.route import OutboundRoute
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.file_trust import FileTrust, public_authorities
 from sidecar.identity.pinned_origin import Address, PinnedOrigins, Retire
 from sidecar.identity.source import IdentitySource
@@ -16,8 +16,8 @@ from sidecar.wire.dialer import Origin
 from sidecar.wire.stream import Stream
 
 if TYPE_CHECKING:
-    from sidecar.delegation.connect import ConnectRoute
-    from sidecar.delegation.outside import OutsideRoute
+    from delegation_core.connect import ConnectRoute
+    from delegation_core.outside import OutsideRoute
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Origins:
 
     def tunnel(self, route: ConnectRoute) -> Origin:
         """Return the far end of a tunnel, without TLS of ours. A host name must not resolve to a local address."""
-        from sidecar.delegation.connect import reachable_by_name
+        from delegation_core.connect import reachable_by_name
 
         host, port = route.address
         admits = None if route.is_literal else reachable_by_name

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.target import OWN_PATHS, CanonicalTarget, canonical_target
-from sidecar.errors import Denied, SidecarError
+from delegation_core.errors import Denied, SidecarError
+from delegation_core.permit import IssuedPermit
+from delegation_core.plan import Plan
+from delegation_core.route import OutboundRoute
+from delegation_core.target import OWN_PATHS, CanonicalTarget, canonical_target
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange
 from sidecar.observe.access_log import AccessLog, Entry

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.bounded import BoundedCache
-from sidecar.delegation.plan import Delegation, Plan, plan_outbound, plan_own
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import OutboundRoute
+from delegation_core.bounded import BoundedCache
+from delegation_core.plan import Delegation, Plan, plan_outbound, plan_own
+from delegation_core.policy import Policy
+from delegation_core.route import OutboundRoute
 
 PLAN_BYTES: Final = 768  # of an entry; the delegation's token is extra
 MAX_OF_SECOND: Final = 256  # plans of logins cached in one second

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
 
 if TYPE_CHECKING:
-    from sidecar.delegation.human import Human
-    from sidecar.delegation.resource_metadata import ProtectedResource
+    from delegation_core.human import Human
+    from delegation_core.resource_metadata import ProtectedResource
     from sidecar.proxy.journeys.operation import Operation
 
 Field = tuple[bytes, bytes]

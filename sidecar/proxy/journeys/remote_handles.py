@@ -23,8 +23,8 @@ from enum import Enum
 from functools import partial
 from typing import Final, NamedTuple
 
-from sidecar.delegation.plan import Delegation
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.plan import Delegation
 from sidecar.observe.attribution import facts_of_token
 from sidecar.proxy.journeys.handles import MARKED_CHARS, MARKS, Counting, Handles
 from sidecar.proxy.journeys.linger_cache import Chain

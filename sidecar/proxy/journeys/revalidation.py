@@ -1,6 +1,6 @@
 """Re-evaluates requests and calls in flight against the current snapshot: token, policy, keys, and trust in the peer.
 
-Expiry alone withdraws nothing: see ``sidecar.delegation.reevaluate``. The same holds for certificates: an expired SVID
+Expiry alone withdraws nothing: see ``delegation_core.reevaluate``. The same holds for certificates: an expired SVID
 is judged as of its last second.
 """
 
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sidecar.delegation.decide import delegate
-from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
-from sidecar.delegation.plan import Delegation
-from sidecar.delegation.reevaluate import inbound_again, outbound_again
-from sidecar.errors import Denied
+from delegation_core.decide import delegate
+from delegation_core.errors import Denied
+from delegation_core.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
+from delegation_core.plan import Delegation
+from delegation_core.reevaluate import inbound_again, outbound_again
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.proxy.journeys.snapshot import Snapshot
 
@@ -78,7 +78,7 @@ def judge_observed(
     Raises:
         SidecarError: as the inbound journey.
     """
-    from sidecar.delegation.reevaluate_exceptions import observed_again
+    from delegation_core.reevaluate_exceptions import observed_again
 
     if guard is not None:
         judge_peer(guard, now)
@@ -102,7 +102,7 @@ def judge_observed_call(permit: ObservedPermit, next_hop: Guard | None, snapshot
     """
     if next_hop is not None:
         judge_peer(next_hop, now)
-    from sidecar.delegation.reevaluate_exceptions import observed_call_again
+    from delegation_core.reevaluate_exceptions import observed_call_again
 
     observed_call_again(permit, policy=snapshot.policy, now=now)
 
@@ -164,7 +164,7 @@ def judge_outside(permit: OwnPermit | TunnelPermit, served: Served | None, snaps
     """
     if served is not None:
         judge_served(served, snapshot, now)
-    from sidecar.delegation.reevaluate_exceptions import own_again, tunnel_again
+    from delegation_core.reevaluate_exceptions import own_again, tunnel_again
 
     if isinstance(permit, TunnelPermit):
         tunnel_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)

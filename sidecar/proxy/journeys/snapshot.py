@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.revocation import NO_NAMES, NOTHING, InForce, Use
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import Denied, Problem, Reason, Unavailable
+from delegation_core.errors import Denied, Problem, Reason, Unavailable
+from delegation_core.policy import Deny, Policy
+from delegation_core.records.record import Direction
+from delegation_core.revocation import NO_NAMES, NOTHING, InForce, Use
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.verify import VerifiedToken
 from sidecar.exchange.client import TokenExchange
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.jwks import IssuerKeys
-from sidecar.observe.record import Direction
 from sidecar.proxy.journeys.bypass import ListenerRule
 from sidecar.wire.dialer import Origin
 

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from sidecar.delegation.observed import issuers_in
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.observed import issuers_in
 from sidecar.proxy.journeys.credentials import BEARER, HANDLE, RUN, decode_basic, handles_in, handles_of
 from sidecar.proxy.journeys.handles import HANDLE_CHARS
 from sidecar.wire.message import Message, Request

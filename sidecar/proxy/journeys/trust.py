@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from sidecar.errors import Denied, Unavailable
+from delegation_core.errors import Denied, Unavailable
 from sidecar.identity.tls import guard_of
 
 _AT_A_TIME: Final = 8  # connections per event-loop iteration: after a change of bundles each check costs 0.3 ms

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
-from sidecar.bounded import BoundedCache
-from sidecar.delegation.decide import delegate
-from sidecar.delegation.permit import Permit
-from sidecar.delegation.plan import Delegation
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken
+from delegation_core.bounded import BoundedCache
+from delegation_core.decide import delegate
+from delegation_core.permit import Permit
+from delegation_core.plan import Delegation
+from delegation_core.records.record import RecordFields
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import VerifiedToken
 from sidecar.observe.attribution import facts_of_call, facts_of_token
-from sidecar.observe.record import RecordFields
 from sidecar.proxy.journeys.headers import identity_values
 
 PERMIT_BYTES: Final = 1280  # beside its token, its scopes and the Authorization field: permit, delegation and facts

@@ -22,9 +22,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
-from sidecar.errors import Reason, SidecarError, Unavailable
+from delegation_core.errors import Reason, SidecarError, Unavailable
+from delegation_core.records.record import Direction
 from sidecar.identity.source import IdentitySource, State
-from sidecar.observe.record import Direction
 from sidecar.proxy.journeys.deadlines import TICK_S, Timed, Wheel, end_of
 from sidecar.proxy.journeys.snapshot import Snapshots
 

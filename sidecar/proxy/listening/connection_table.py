@@ -11,8 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
+from delegation_core.errors import Denied, Reason, Unavailable
 from sidecar.admission import Activity, Evict, EvictionRate, Shed, on_peer, tenure_of
-from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.handshake_queue import host_of
 from sidecar.identity.tls import peer_of
 from sidecar.proxy.listening.connection_limits import ConnectionLimits

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.delegation.policy import Deny
+from delegation_core.policy import Deny
 
 POLL_S: Final = 1.0
 
@@ -81,7 +81,7 @@ class DenyFile:
             return lambda: None
         if path is None:
             return self._follow_none
-        from sidecar.delegation.deny_list import parse_deny_list
+        from delegation_core.deny_list import parse_deny_list
         from sidecar.steps import in_steps
 
         seen, document = await self._read(path, None)
@@ -104,7 +104,7 @@ class DenyFile:
             path = self.path
             if path is None:
                 return
-            from sidecar.delegation.deny_list import DenyListError, parse_deny_list
+            from delegation_core.deny_list import DenyListError, parse_deny_list
             from sidecar.steps import in_steps
 
             deny: Deny | None = None
@@ -136,7 +136,7 @@ class DenyFile:
             return await asyncio.get_running_loop().run_in_executor(self._reader, _content_of, path, known)
         except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: cannot start a thread
             why = (isinstance(error, OSError) and error.strerror) or str(error) or "no memory is left"
-            from sidecar.delegation.deny_list import DenyListError
+            from delegation_core.deny_list import DenyListError
 
             raise DenyListError(f"it cannot be read: {why}") from error
 
@@ -182,7 +182,7 @@ def _content_of(path: Path, known: object) -> tuple[object, bytes | None]:
             raise OSError(0, "it is not a regular file")
         if (seen := fingerprint_of(found)) == known:
             return seen, None
-        from sidecar.delegation.deny_list import MAX_DENY_BYTES
+        from delegation_core.deny_list import MAX_DENY_BYTES
 
         content = bytearray()
         while len(content) <= MAX_DENY_BYTES and (piece := file.read(65_536)):

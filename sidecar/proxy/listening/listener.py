@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from delegation_core.errors import Reason, SidecarError, Unavailable
+from delegation_core.records.record import Direction
 from sidecar.admission import Admit, Candidates, Evict, Load, Shed, Wait, before_accept, on_accept
-from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.handshake_queue import HandshakeQueue, OnGivenUp, host_of
 from sidecar.identity.stages import Arrival
 from sidecar.observe.access_log import AccessLog
-from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.proxy.journeys.answers import refuse_unread
 from sidecar.proxy.listening.connection_limits import ConnectionLimits, reserve

@@ -6,8 +6,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from delegation_core.records.record import OK
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import OK
 
 WINDOW_S: Final = 600.0
 SAMPLE_S: Final = 60.0

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from delegation_core.errors import Reason
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.background import Parts as Background
-from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.engine import Engine
-from sidecar.errors import Reason
 from sidecar.exchange.credential_watch import CredentialWatch
 from sidecar.exchange.no_revocations import NoRevocations
 from sidecar.identity.source import Identity, IdentitySource

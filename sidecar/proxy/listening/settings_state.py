@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sidecar.errors import Problem
+from delegation_core.errors import Problem
 
 
 @dataclass(slots=True, kw_only=True)

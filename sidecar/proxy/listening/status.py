@@ -14,11 +14,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from delegation_core.deny_names import domains_of, unmatched
+from delegation_core.errors import Problem
+from delegation_core.records.record_text import escape
 from sidecar import __version__
-from sidecar.delegation.deny_names import domains_of, unmatched
-from sidecar.errors import Problem
 from sidecar.observe.placement import network_namespace
-from sidecar.observe.record_text import escape
 from sidecar.proxy.listening.recent_counts import refused
 from sidecar.proxy.listening.server import Parts, Server
 from sidecar.proxy.listening.settings_state import SettingsState as SettingsState

@@ -19,12 +19,12 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from delegation_core.errors import SidecarError
+from delegation_core.records.record import FIELDS, Direction, Record
+from delegation_core.records.record_text import MAX_TEXT
 from sidecar.engine import require_native
-from sidecar.errors import SidecarError
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.entry import Entry
-from sidecar.observe.record import FIELDS, Direction, Record
-from sidecar.observe.record_text import MAX_TEXT
 from sidecar.observe.tracing import TraceContext
 from sidecar.observe.writer import AT_ONCE as AT_ONCE_WRITTEN
 from sidecar.proxy.journeys.answers import close

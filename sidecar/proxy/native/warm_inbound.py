@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from sidecar.delegation.bearer import bearer_of
-from sidecar.delegation.permit import Permit
-from sidecar.delegation.route import InboundRoute
+from delegation_core.bearer import bearer_of
+from delegation_core.permit import Permit
+from delegation_core.route import InboundRoute
 from sidecar.engine import PREPARED_BYTES
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.tls import guard_of

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
-from sidecar.delegation.permit import Permit
-from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.delegation.target import CanonicalTarget
+from delegation_core.permit import Permit
+from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.target import CanonicalTarget
 from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.wire.h1_fields import request_layouts
 from sidecar.wire.message import Field, Request

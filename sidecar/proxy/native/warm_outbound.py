@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Container, Hashable
 from functools import partial
 
-from sidecar.bounded import BoundedCache
-from sidecar.delegation.outbound_routes import CallRoute
-from sidecar.delegation.plan import Delegation, Plan
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.target import CanonicalTarget
+from delegation_core.bounded import BoundedCache
+from delegation_core.outbound_routes import CallRoute
+from delegation_core.plan import Delegation, Plan
+from delegation_core.policy import Policy
+from delegation_core.records.record import RecordFields
+from delegation_core.route import OutboundRoute
+from delegation_core.target import CanonicalTarget
 from sidecar.engine import PLANNED_BYTES
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.observe.entry import request_record
-from sidecar.observe.record import RecordFields
 from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.journey import OnDemand
 from sidecar.proxy.journeys.outbound import Outbound

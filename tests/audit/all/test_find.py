@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit import folders
-from sidecar.audit.all.find import Found, find
+from delegation_audit.all.find import Found, find
+from delegation_core.records import folders
 from sidecar.sts.keys import KeyRing, SigningKey
 from tests.audit.ratio.evidence import record
 

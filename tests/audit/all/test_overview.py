@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.all.overview import Action, Number, Outcome, Overview, first_actions
+from delegation_audit.all.overview import Action, Number, Outcome, Overview, first_actions
 
 
 def action(of: str, urgency: int, text: str) -> Action:

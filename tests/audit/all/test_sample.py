@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.all.sample import write_sample
-from sidecar.audit.verify.command import examine
+from delegation_audit.all.sample import write_sample
+from delegation_audit.verify.command import examine
 from tests.audit.verify.evidence import chained_again
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sidecar.audit.attribution.mapping_files import load_shipped
-from sidecar.audit.attribution.readings import Fields, Reader, Reading
-from sidecar.audit.attribution.recognition import Recognised, Recogniser
-from sidecar.audit.attribution.roster import parse
-from sidecar.audit.attribution.verdicts import Judged, judge
+from delegation_audit.attribution.mapping_files import load_shipped
+from delegation_audit.attribution.readings import Fields, Reader, Reading
+from delegation_audit.attribution.recognition import Recognised, Recogniser
+from delegation_audit.attribution.roster import parse
+from delegation_audit.attribution.verdicts import Judged, judge
 from tests.audit.attribution.samples import AGENTS, text
 
 READERS = [Reader(mapping, Fields()) for mapping in load_shipped()]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit import folders
-from sidecar.audit.attribution.elements import Document, Element, read_elements
-from sidecar.audit.attribution.splitting import Ambiguous
+from delegation_audit.attribution.elements import Document, Element, read_elements
+from delegation_audit.attribution.splitting import Ambiguous
+from delegation_core.records import folders
 
 
 def read(tmp_path: Path, text: str | bytes, name: str = "log") -> list[Element]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.attribution.examination import Result, examine
-from sidecar.audit.attribution.mapping_files import MappingError
-from sidecar.audit.attribution.roster import RosterError
-from sidecar.audit.attribution.verdicts import Kind
+from delegation_audit.attribution.examination import Result, examine
+from delegation_audit.attribution.mapping_files import MappingError
+from delegation_audit.attribution.roster import RosterError
+from delegation_audit.attribution.verdicts import Kind
 from tests.audit.attribution.labelled import Labelled, delegates, impersonators
 
 SEED = 20261128

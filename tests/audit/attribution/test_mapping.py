@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.audit.attribution.mapping import FieldNames, LogFormat
+from delegation_audit.attribution.mapping import FieldNames, LogFormat
 
 CEF = LogFormat(name="cef", title="CEF", kind="cef")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.attribution.mapping import FieldNames, LogFormat
-from sidecar.audit.attribution.mapping_files import SHIPPED, MappingError, load, load_shipped
+from delegation_audit.attribution.mapping import FieldNames, LogFormat
+from delegation_audit.attribution.mapping_files import SHIPPED, MappingError, load, load_shipped
 
 PAGE = (Path(__file__).parents[3] / "docs" / "attribution.md").read_text()
 
@@ -30,7 +30,7 @@ def written(tmp_path: Path, text: str) -> str:
 
 
 def test_every_shipped_mapping_is_in_the_order_and_says_what_it_shows() -> None:
-    stored = {path.name for path in files("sidecar.audit.attribution").joinpath("formats").iterdir()}
+    stored = {path.name for path in files("delegation_audit.attribution").joinpath("formats").iterdir()}
     assert stored == {f"{name}.toml" for name in SHIPPED}
     for mapping in load_shipped():
         assert mapping.shows

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.attribution.mapping_files import load_shipped
-from sidecar.audit.attribution.readings import Fields, Party, Reader, Reading, same_party
-from sidecar.audit.attribution.recognition import Recogniser
+from delegation_audit.attribution.mapping_files import load_shipped
+from delegation_audit.attribution.readings import Fields, Party, Reader, Reading, same_party
+from delegation_audit.attribution.recognition import Recogniser
 from tests.audit.attribution.reading import read, recognised
 from tests.audit.attribution.samples import (
     GATEWAY,

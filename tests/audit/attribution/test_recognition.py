@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.audit.attribution.mapping_files import load
-from sidecar.audit.attribution.readings import Fields, Reader
-from sidecar.audit.attribution.recognition import Recogniser
+from delegation_audit.attribution.mapping_files import load
+from delegation_audit.attribution.readings import Fields, Reader
+from delegation_audit.attribution.recognition import Recogniser
 from tests.audit.attribution import samples
 from tests.audit.attribution.reading import READERS, read, recognised
 from tests.audit.attribution.samples import WRITER

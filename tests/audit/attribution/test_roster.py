@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.attribution.roster import Roster, RosterError, load, parse
+from delegation_audit.attribution.roster import Roster, RosterError, load, parse
 
 WRITER = "spiffe://example.org/agent/writer"
 

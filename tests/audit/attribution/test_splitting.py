@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.audit.attribution.splitting import (
+from delegation_audit.attribution.splitting import (
     MAX_FIELDS,
     SplitError,
     flatten,

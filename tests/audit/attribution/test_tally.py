@@ -1,8 +1,8 @@
 import pytest
 
-from sidecar.audit.attribution.tally import MAX_AGENTS, MAX_PLACES, OTHERS, Tally
-from sidecar.audit.attribution.verdicts import Judged, Kind
-from sidecar.audit.rules import Confidence
+from delegation_audit.attribution.tally import MAX_AGENTS, MAX_PLACES, OTHERS, Tally
+from delegation_audit.attribution.verdicts import Judged, Kind
+from delegation_audit.rules import Confidence
 
 REASON = {
     Kind.IMPERSONATES: "only the user is named",

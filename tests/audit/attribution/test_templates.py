@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.audit.attribution.templates import Template, TemplateError
+from delegation_audit.attribution.templates import Template, TemplateError
 
 
 @pytest.mark.parametrize(

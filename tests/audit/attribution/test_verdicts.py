@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.attribution.roster import parse
-from sidecar.audit.attribution.verdicts import Kind, judge
-from sidecar.audit.rules import Confidence
+from delegation_audit.attribution.roster import parse
+from delegation_audit.attribution.verdicts import Kind, judge
+from delegation_audit.rules import Confidence
 from tests.audit.attribution import samples
 from tests.audit.attribution.reading import judged, read
 from tests.audit.attribution.samples import GATEWAY, PLANNER, WRITER, assumed_role, cloudtrail, entra, kubernetes

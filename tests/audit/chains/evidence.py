@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sidecar.audit.chains.choice import EVERYTHING, Choice
-from sidecar.audit.chains.database import Block, open_database
-from sidecar.audit.chains.examination import Audit, examine
-from sidecar.audit.chains.findings import Finding
+from delegation_audit.chains.choice import EVERYTHING, Choice
+from delegation_audit.chains.database import Block, open_database
+from delegation_audit.chains.examination import Audit, examine
+from delegation_audit.chains.findings import Finding
 from tests.audit.evidence import Evidence
 
 _IDENTIFIERS = (

@@ -2,10 +2,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from sidecar.audit.chains import clickhouse
-from sidecar.audit.chains.clickhouse import EngineError, client_options, open_engine
-from sidecar.cli import main
-from sidecar.extras import needs
+from delegation_audit.chains import clickhouse
+from delegation_audit.chains.clickhouse import EngineError, client_options, open_engine
+from delegation_audit.command import main
+from delegation_core.console.extras import needs
 
 ENVIRONMENT = {"CLICKHOUSE_USER": "auditor", "CLICKHOUSE_PASSWORD": "hunter2", "SSL_CERT_FILE": "/ca.pem"}
 
@@ -53,7 +53,7 @@ def test_without_ibis_the_command_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(clickhouse, "find_spec", lambda name: None if name == "ibis" else find_spec(name))
-    assert main(["audit", "chains", "--engine", "chdb:", "--table", "records"]) == 2
+    assert main(["chains", "--engine", "chdb:", "--table", "records"]) == 2
     assert capsys.readouterr().err == (f"sidecar audit chains: --engine {needs('clickhouse')}\n")
 
 
@@ -70,5 +70,5 @@ def test_without_ibis_the_command_says_how_to_install_it(
     ],
 )
 def test_files_or_an_engine_are_asked(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["audit", "chains", *options]) == 2
+    assert main(["chains", *options]) == 2
     assert told in capsys.readouterr().err

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.audit.chains import joins, lines
-from sidecar.audit.chains.database import Block, Database, open_database
-from sidecar.audit.records import RecordError, parse_record
-from sidecar.observe.record import FIELDS, KEYS, MAX_ITEMS
-from sidecar.observe.record_text import encode
+from delegation_audit.chains import joins, lines
+from delegation_audit.chains.database import Block, Database, open_database
+from delegation_core.records.reading import RecordError, parse_record
+from delegation_core.records.record import FIELDS, KEYS, MAX_ITEMS
+from delegation_core.records.record_text import encode
 from tests.audit.evidence import lawful
 
 LINES: Final = [encode([{**one, "seq": n}])[0] for n, one in enumerate(lawful().values(), 1)]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.credentials import command, walk
-from sidecar.audit.credentials.detector import MISSING, DetectorError
-from sidecar.cli import main
-from sidecar.extras import needs
+from delegation_audit.command import main
+from delegation_audit.credentials import command, walk
+from delegation_audit.credentials.detector import MISSING, DetectorError
+from delegation_core.console.extras import needs
 from tests.audit.credentials.drawn import GITHUB, KEY, PASSWORD
 from tests.audit.credentials.labelled import text
 from tests.fakes.detector import FakeDetector
@@ -22,7 +22,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*words: str) -> int:
-    return main(["audit", "credentials", *words])
+    return main(["credentials", *words])
 
 
 @pytest.fixture

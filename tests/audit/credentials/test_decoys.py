@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.audit.credentials.decoys import entropy, is_decoy, is_digest, is_placeholder, is_public, is_reference
+from delegation_audit.credentials.decoys import entropy, is_decoy, is_digest, is_placeholder, is_public, is_reference
 from tests.audit.credentials.drawn import AWS_KEY, GITHUB, KEY, PASSWORD, PEM
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sidecar.audit.credentials.deployments import (
+from delegation_audit.credentials.deployments import (
     is_compose,
     is_pipeline,
     mcp_servers,
@@ -13,8 +13,8 @@ from sidecar.audit.credentials.deployments import (
     read_pipeline,
     read_settings,
 )
-from sidecar.audit.credentials.fields import Exposure, Read
-from sidecar.audit.credentials.tree import read_documents
+from delegation_audit.credentials.fields import Exposure, Read
+from delegation_audit.credentials.tree import read_documents
 
 
 def found(read: Read) -> dict[tuple[str, str], str | None]:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.credentials import fields, plain
-from sidecar.audit.credentials.detector import DetectorError
-from sidecar.audit.credentials.examine import UNJUDGED, Result, examine
-from sidecar.audit.credentials.fields import Exposure
-from sidecar.audit.credentials.kinds import Kind
-from sidecar.audit.credentials.secrecy import MASK, Fingerprints
-from sidecar.audit.rules import Severity
+from delegation_audit.credentials import fields, plain
+from delegation_audit.credentials.detector import DetectorError
+from delegation_audit.credentials.examine import UNJUDGED, Result, examine
+from delegation_audit.credentials.fields import Exposure
+from delegation_audit.credentials.kinds import Kind
+from delegation_audit.credentials.secrecy import MASK, Fingerprints
+from delegation_audit.rules import Severity
 from tests.audit.credentials.drawn import GITHUB, HUGGING_FACE, KEY, PASSWORD, PEM
 from tests.audit.credentials.test_recorded import RECORD
 from tests.fakes.detector import FakeDetector

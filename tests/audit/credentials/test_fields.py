@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.audit.credentials import fields
-from sidecar.audit.credentials.fields import Field, walk
-from sidecar.audit.credentials.tree import read_documents
+from delegation_audit.credentials import fields
+from delegation_audit.credentials.fields import Field, walk
+from delegation_audit.credentials.tree import read_documents
 
 TEMPLATE = Field(name="", value="", line=1, object="Thing a", owner="a")
 

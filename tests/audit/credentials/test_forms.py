@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from sidecar.audit.credentials.forms import LONG_LIFE_S, recognise
-from sidecar.audit.credentials.kinds import Kind
+from delegation_audit.credentials.forms import LONG_LIFE_S, recognise
+from delegation_audit.credentials.kinds import Kind
 from tests.audit.credentials.drawn import KEY, PASSWORD
 
 NOW = 1_790_000_000

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.audit.credentials import judge as module
-from sidecar.audit.credentials.fields import Exposure, Field
-from sidecar.audit.credentials.judge import judge
-from sidecar.audit.credentials.kinds import Kind
-from sidecar.audit.rules import Confidence
+from delegation_audit.credentials import judge as module
+from delegation_audit.credentials.fields import Exposure, Field
+from delegation_audit.credentials.judge import judge
+from delegation_audit.credentials.kinds import Kind
+from delegation_audit.rules import Confidence
 from tests.audit.credentials.drawn import AWS_ID, AWS_KEY, GITHUB, HUGGING_FACE, KEY, PASSWORD, PEM
 from tests.fakes.detector import FakeDetector
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.credentials.kinds import KINDS, RULES, Kind, find_kind
+from delegation_audit.credentials.kinds import KINDS, RULES, Kind, find_kind
 
 
 def test_every_kind_is_declared_with_a_reach() -> None:

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from sidecar.audit.credentials.fields import Exposure, Read
-from sidecar.audit.credentials.kinds import Kind
-from sidecar.audit.credentials.kubernetes import is_kubernetes, read_kubernetes
-from sidecar.audit.credentials.tree import read_documents
+from delegation_audit.credentials.fields import Exposure, Read
+from delegation_audit.credentials.kinds import Kind
+from delegation_audit.credentials.kubernetes import is_kubernetes, read_kubernetes
+from delegation_audit.credentials.tree import read_documents
 
 
 def read(text: str) -> Read:

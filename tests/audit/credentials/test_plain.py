@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.credentials import plain
-from sidecar.audit.credentials.fields import Exposure, Field
-from sidecar.audit.credentials.plain import MAX_LINE, is_lock, read_plain
+from delegation_audit.credentials import plain
+from delegation_audit.credentials.fields import Exposure, Field
+from delegation_audit.credentials.plain import MAX_LINE, is_lock, read_plain
 
 
 def fields(path: str, text: str) -> list[tuple[str, str, int]]:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from sidecar.audit.credentials.fields import Field
-from sidecar.audit.credentials.kinds import Kind
-from sidecar.audit.credentials.providers import (
+from delegation_audit.credentials.fields import Field
+from delegation_audit.credentials.kinds import Kind
+from delegation_audit.credentials.providers import (
     entra_applications,
     google_keys,
     keycloak_realms,
@@ -14,7 +14,7 @@ from sidecar.audit.credentials.providers import (
     read_google,
     read_keycloak,
 )
-from sidecar.audit.credentials.tree import Node, read_documents
+from delegation_audit.credentials.tree import Node, read_documents
 from tests.audit.credentials.drawn import KEY, PEM
 
 TODAY = "2026-09-21"

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.audit.credentials.fields import Exposure
-from sidecar.audit.credentials.kinds import Kind
-from sidecar.audit.credentials.rank import age_days, rank, severity_of
-from sidecar.audit.rules import Severity
+from delegation_audit.credentials.fields import Exposure
+from delegation_audit.credentials.kinds import Kind
+from delegation_audit.credentials.rank import age_days, rank, severity_of
+from delegation_audit.rules import Severity
 
 
 def of(

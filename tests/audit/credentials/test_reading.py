@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from sidecar.audit.credentials.fields import Exposure
-from sidecar.audit.credentials.reading import read_file
+from delegation_audit.credentials.fields import Exposure
+from delegation_audit.credentials.reading import read_file
 
 POD = json.dumps(
     {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"env": [{"name": "A", "value": "b"}]}}

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from sidecar.audit.credentials.fields import Field
-from sidecar.audit.credentials.kinds import Kind
-from sidecar.audit.credentials.recorded import is_records, read_recorded
-from sidecar.audit.log_lines import Line
+from delegation_audit.credentials.fields import Field
+from delegation_audit.credentials.kinds import Kind
+from delegation_audit.credentials.recorded import is_records, read_recorded
+from delegation_core.records.log_lines import Line
 
 RECORD: dict[str, object] = {
     "event": "request",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.credentials.repositories import LeadsOutError, repositories_of, require_inside
+from delegation_audit.credentials.repositories import LeadsOutError, repositories_of, require_inside
 
 
 def bare(place: Path) -> Path:

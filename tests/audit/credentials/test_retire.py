@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from sidecar.audit.credentials.kinds import KINDS, Kind
-from sidecar.audit.credentials.retire import settings_for
+from delegation_audit.credentials.kinds import KINDS, Kind
+from delegation_audit.credentials.retire import settings_for
+from delegation_core.errors import ConfigError
 from sidecar.config import load_sidecar
-from sidecar.errors import ConfigError
 from tests.audit.credentials.drawn import AWS_ID, AWS_KEY, GITHUB, PASSWORD, PEM
 from tests.audit.credentials.labelled import text
 from tests.audit.credentials.test_command import run

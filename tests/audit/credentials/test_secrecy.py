@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.credentials.secrecy import MASK, MIN_KEY_BYTES, Fingerprints, KeyFileError, Masker, read_key
+from delegation_audit.credentials.secrecy import MASK, MIN_KEY_BYTES, Fingerprints, KeyFileError, Masker, read_key
 from tests.audit.credentials.drawn import KEY, PASSWORD
 
 

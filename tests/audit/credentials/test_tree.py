@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.audit.credentials import tree
-from sidecar.audit.credentials.tree import TreeError, read_documents
-from sidecar.audit.yaml_events import MAX_DEPTH
+from delegation_audit.credentials import tree
+from delegation_audit.credentials.tree import TreeError, read_documents
+from delegation_audit.yaml_events import MAX_DEPTH
 
 
 def test_a_document_keeps_the_line_of_each_value() -> None:

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from sidecar.audit.credentials.fields import Field
-from sidecar.audit.credentials.kinds import Kind
-from sidecar.audit.credentials.plain import decode_key_file
-from sidecar.audit.credentials.tree import read_documents
-from sidecar.audit.credentials.values import registries, values
+from delegation_audit.credentials.fields import Field
+from delegation_audit.credentials.kinds import Kind
+from delegation_audit.credentials.plain import decode_key_file
+from delegation_audit.credentials.tree import read_documents
+from delegation_audit.credentials.values import registries, values
 from tests.audit.credentials.drawn import PEM
 
 

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sidecar.audit import folders
-from sidecar.audit.credentials import walk
-from sidecar.audit.credentials.walk import MAX_FILE_BYTES, text_files
-from sidecar.audit.folders import TooLargeError
+from delegation_audit.credentials import walk
+from delegation_audit.credentials.walk import MAX_FILE_BYTES, text_files
+from delegation_core.records import folders
+from delegation_core.records.folders import TooLargeError
 from tests.audit.credentials.test_recorded import RECORD
 
 if sys.version_info >= (3, 14):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sidecar.observe.record import FIELDS
+from delegation_core.records.record import FIELDS
 
 
 def members(event: str = "request", **fields: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from sidecar.cli import main
+from delegation_audit.command import main
 from tests.audit.export.evidence import members
 
 
@@ -21,7 +21,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("form", "key"), [("ecs", "@timestamp"), ("ocsf", "class_uid")])
 def test_each_record_is_one_line(file: Path, form: str, key: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    assert main(["audit", "export", "--as", form, str(file)]) == 0
+    assert main(["export", "--as", form, str(file)]) == 0
     events = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
     assert [key in event for event in events] == [True, True]
 
@@ -31,12 +31,12 @@ def test_what_is_no_record_is_left_out_and_told(
     file: Path, line: bytes, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     file.write_bytes(file.read_bytes() + line + b"\n")
-    code = main(["audit", "export", "--as", "ocsf", str(file)])
+    code = main(["export", "--as", "ocsf", str(file)])
     said = capfdbinary.readouterr()
     assert (code, len(said.out.splitlines())) == (1, 2)
     assert f"not records: 1, the first is {file}:3".encode() in said.err
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    assert main(["audit", "export", "--as", "ecs", str(tmp_path / "gone")]) == 2
+    assert main(["export", "--as", "ecs", str(tmp_path / "gone")]) == 2
     assert b"gone" in capfdbinary.readouterr().err

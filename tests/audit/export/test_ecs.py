@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.audit.export.ecs import ecs_event, milliseconds_of
-from sidecar.audit.records import record_of
-from sidecar.observe.record import EVENTS
+from delegation_audit.export.ecs import ecs_event, milliseconds_of
+from delegation_core.records.reading import record_of
+from delegation_core.records.record import EVENTS
 from tests.audit.export.evidence import members
 
 # Of the ECS reference: event.category, and the values of event.type that it expects beside each.

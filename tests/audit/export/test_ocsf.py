@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.audit.export.ocsf import ocsf_event
-from sidecar.audit.records import record_of
-from sidecar.observe.record import EVENTS
+from delegation_audit.export.ocsf import ocsf_event
+from delegation_core.records.reading import record_of
+from delegation_core.records.record import EVENTS
 from tests.audit.export.evidence import members
 
 # Of the OCSF schema 1.8: the required attributes of a class besides those of every class.

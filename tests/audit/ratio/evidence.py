@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sidecar.observe.record import FIELDS
+from delegation_core.records.record import FIELDS
 
 AGENT = "spiffe://acme.example/agent/"
 ISSUER = "https://login.acme.example"

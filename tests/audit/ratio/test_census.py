@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sidecar.audit.ratio import census as census_module
-from sidecar.audit.ratio.census import Census
-from sidecar.audit.records import record_of
+from delegation_audit.ratio import census as census_module
+from delegation_audit.ratio.census import Census
+from delegation_core.records.reading import record_of
 from tests.audit.ratio.evidence import AGENT, ISSUER, record
 
 

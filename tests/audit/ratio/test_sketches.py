@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.ratio.sketches import SketchError, Sketches, load, save
-from sidecar.observe.distinct import Distinct, estimate
+from delegation_audit.ratio.sketches import SketchError, Sketches, load, save
+from delegation_core.records.distinct import Distinct, estimate
 
 
 def sketches(machines: range, people: range) -> Sketches:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.ratio.sources import SourceError, keys_in, people_in
+from delegation_audit.ratio.sources import SourceError, keys_in, people_in
 from tests.audit.ratio.evidence import credentials
 
 

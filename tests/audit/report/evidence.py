@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sidecar.audit.report.build import stories_of
-from sidecar.audit.report.story import Evidence, Report
+from delegation_audit.report.build import stories_of
+from delegation_audit.report.story import Evidence, Report
 
 AGENT = "spiffe://acme.example/agent/"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from sidecar.audit.log_lines import Line
-from sidecar.audit.report.build import evidence_in, names_in, stories_of
+from delegation_audit.report.build import evidence_in, names_in, stories_of
+from delegation_core.records.log_lines import Line
 from tests.audit.report.evidence import AGENT, document, finding, hop
 
 

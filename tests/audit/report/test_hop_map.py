@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sidecar.audit.report.build import stories_of
-from sidecar.audit.report.hop_map import BOX_WIDTH, MOST_ARROWS, draw, short
+from delegation_audit.report.build import stories_of
+from delegation_audit.report.hop_map import BOX_WIDTH, MOST_ARROWS, draw, short
 from tests.audit.report.evidence import document, hop
 
 

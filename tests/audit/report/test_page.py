@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.report.page import page
-from sidecar.audit.report.story import Evidence
+from delegation_audit.report.page import page
+from delegation_audit.report.story import Evidence
 from tests.audit.report.evidence import AGENT, document, finding, hop, report
 
 VOID = {"meta", "path", "rect", "br", "link", "img", "input"}

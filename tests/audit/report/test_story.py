@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sidecar.audit.report.build import stories_of
-from sidecar.audit.report.story import Problem, Step, Story
+from delegation_audit.report.build import stories_of
+from delegation_audit.report.story import Problem, Step, Story
 from tests.audit.report.evidence import AGENT, document, finding, hop, report
 
 

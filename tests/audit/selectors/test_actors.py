@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sidecar.audit.selectors.actors import Actor, actors_in
-from sidecar.audit.selectors.grades import Grade, Strength
+from delegation_audit.selectors.actors import Actor, actors_in
+from delegation_audit.selectors.grades import Grade, Strength
 from tests.audit.evidence import lawful
 
 STRONG = Grade(Strength.STRONG, "an image")

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.rules import Place
-from sidecar.audit.selectors.agents import Agents, agents_of, is_of_sidecar
-from sidecar.audit.selectors.entries import Entry, Origin, selector_of
+from delegation_audit.rules import Place
+from delegation_audit.selectors.agents import Agents, agents_of, is_of_sidecar
+from delegation_audit.selectors.entries import Entry, Origin, selector_of
 
 
 @pytest.mark.parametrize(

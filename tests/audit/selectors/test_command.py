@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.cli import main
+from delegation_audit.command import main
 from tests.audit.sarif_document import results_of
 from tests.audit.selectors.labelled import BY_ACCOUNT, WRITER, Shown, in_pod, template
 from tests.audit.selectors.test_actors import records
@@ -19,7 +19,7 @@ ACME = "spiffe://acme.example"
 def run(folder: Path, *entries: Shown, words: tuple[str, ...] = ()) -> int:
     file = folder / "entries.json"
     file.write_text(json.dumps({"entries": list(entries)}))
-    return main(["audit", "selectors", str(file), *words])
+    return main(["selectors", str(file), *words])
 
 
 def test_lawful_entries_are_graded_and_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +118,7 @@ def test_entries_come_from_standard_input_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(in_pod(WRITER)).encode())))
-    assert main(["audit", "selectors", "-"]) == 0
+    assert main(["selectors", "-"]) == 0
     assert "strong" in capsys.readouterr().out
 
 
@@ -128,15 +128,15 @@ def test_no_entry_is_not_the_same_as_no_weakness(
 ) -> None:
     file = tmp_path / "a.json"
     file.write_text(content)
-    assert main(["audit", "selectors", str(file)]) == 2
+    assert main(["selectors", str(file)]) == 2
     assert "no entry in any of the paths" in capsys.readouterr().err
 
 
 def test_unusable_input_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["audit", "selectors", str(tmp_path / "absent.json")]) == 2
+    assert main(["selectors", str(tmp_path / "absent.json")]) == 2
     assert "absent.json" in capsys.readouterr().err
     (tmp_path / "a.json").write_text('{"spiffe_id"')
-    assert main(["audit", "selectors", str(tmp_path / "a.json")]) == 2
+    assert main(["selectors", str(tmp_path / "a.json")]) == 2
     assert "no entry can be read" in capsys.readouterr().err
     assert run(tmp_path, in_pod(WRITER), words=("--agents", "absent")) == 2
     assert "--agents absent: neither a file nor a pattern" in capsys.readouterr().err

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.selectors.docs import insert_rules, main
-from sidecar.audit.selectors.rulebook import RULES
+from delegation_audit.selectors.docs import insert_rules, main
+from delegation_audit.selectors.rulebook import RULES
 
 PAGE = Path(__file__).parents[3] / "docs" / "selectors.md"
 

@@ -1,8 +1,8 @@
 import pytest
 
-from sidecar.audit.selectors import documents
-from sidecar.audit.selectors.documents import Found, read_documents
-from sidecar.audit.yaml_events import MAX_DEPTH
+from delegation_audit.selectors import documents
+from delegation_audit.selectors.documents import Found, read_documents
+from delegation_audit.yaml_events import MAX_DEPTH
 
 
 def read(text: str) -> list[tuple[int, object]]:

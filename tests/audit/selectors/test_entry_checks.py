@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.rules import Severity, Weakness
-from sidecar.audit.selectors.agents import Agents
-from sidecar.audit.selectors.entry_checks import MAX_SHOWN
+from delegation_audit.rules import Severity, Weakness
+from delegation_audit.selectors.agents import Agents
+from delegation_audit.selectors.entry_checks import MAX_SHOWN
 from tests.audit.selectors.labelled import DIGEST, HASH, WRITER, Shown, in_pod, on_host, shown, template
 from tests.audit.selectors.test_rulebook import judged
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.selectors import examination
-from sidecar.audit.selectors.examination import examine
+from delegation_audit.selectors import examination
+from delegation_audit.selectors.examination import examine
 from tests.audit.selectors.labelled import BY_ACCOUNT, LABELLED, NOW, in_pod, template
 
 ROOT = Path(__file__).parents[3]

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit import folders
-from sidecar.audit.selectors import files
-from sidecar.audit.selectors.files import read_texts
+from delegation_audit.selectors import files
+from delegation_audit.selectors.files import read_texts
+from delegation_core.records import folders
 
 
 def names(folder: Path) -> list[str]:

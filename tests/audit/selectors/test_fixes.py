@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.selectors import fixes
-from sidecar.audit.selectors.entries import Entry, selector_of
-from sidecar.audit.selectors.shapes import entry_of
+from delegation_audit.selectors import fixes
+from delegation_audit.selectors.entries import Entry, selector_of
+from delegation_audit.selectors.shapes import entry_of
 from tests.audit.selectors.labelled import BY_ACCOUNT, in_pod, template
 from tests.audit.selectors.test_shapes import DATA, DEVELOPMENT, STATIC
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.selectors.grades import Strength
+from delegation_audit.selectors.grades import Strength
 from tests.audit.selectors.labelled import (
     DIGEST,
     HASH,

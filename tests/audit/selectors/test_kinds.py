@@ -1,7 +1,7 @@
 import pytest
 
-from sidecar.audit.selectors.entries import Selector, selector_of
-from sidecar.audit.selectors.kinds import digest_of, is_broad_node, is_interpreter, repository_of, slot_of
+from delegation_audit.selectors.entries import Selector, selector_of
+from delegation_audit.selectors.kinds import digest_of, is_broad_node, is_interpreter, repository_of, slot_of
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from itertools import count
 
 import pytest
 
-from sidecar.audit.rules import Place
-from sidecar.audit.selectors.entries import Entry, Origin, Selector, selector_of
-from sidecar.audit.selectors.kinds import slot_of
-from sidecar.audit.selectors.overlaps import Relation, Work, find_relations, hint_collisions
+from delegation_audit.rules import Place
+from delegation_audit.selectors.entries import Entry, Origin, Selector, selector_of
+from delegation_audit.selectors.kinds import slot_of
+from delegation_audit.selectors.overlaps import Relation, Work, find_relations, hint_collisions
 
 _NUMBERS = count()
 

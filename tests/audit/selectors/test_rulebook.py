@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.rules import Weakness
-from sidecar.audit.selectors.examination import Result, examine
-from sidecar.audit.selectors.rulebook import RULES
+from delegation_audit.rules import Weakness
+from delegation_audit.selectors.examination import Result, examine
+from delegation_audit.selectors.rulebook import RULES
 from tests.audit.selectors.labelled import NOW, ROWS, Row, Shown
 
 ELSEWHERE = {"federates-with-unknown": "test_entry_checks", "actor-without-entry": "test_actors"}

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.selectors.entries import Entry, Origin, selector_of
-from sidecar.audit.selectors.members import ShapeError
-from sidecar.audit.selectors.shapes import entry_of, is_entry, makes, partner_of, pieces_of
+from delegation_audit.selectors.entries import Entry, Origin, selector_of
+from delegation_audit.selectors.members import ShapeError
+from delegation_audit.selectors.shapes import entry_of, is_entry, makes, partner_of, pieces_of
 from tests.audit.selectors.labelled import BY_ACCOUNT, in_pod, shown, template
 
 DATA = {

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import yaml
 
-from sidecar.audit.records import Record
-from sidecar.audit.suggest.evidence import Evidence
-from sidecar.audit.suggest.proposal import Suggestion, suggestions
+from delegation_audit.suggest.evidence import Evidence
+from delegation_audit.suggest.proposal import Suggestion, suggestions
+from delegation_core.records.reading import Record
 from tests.audit.evidence import CRM, WRITER
 
 STS: Final = "https://sts.acme.example"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.cli import main
+from delegation_audit.command import main
 from tests.audit.evidence import CRM, FRONT, PLANNER, WRITER, record
 
 DELEGATED: dict[str, Any] = {
@@ -26,13 +26,13 @@ def test_routes_are_proposed_from_a_folder_one_document_for_each_workload(
 ) -> None:
     written(tmp_path / "a.jsonl", {}, {}, {"peer": PLANNER}, {"workload": PLANNER})
     written(tmp_path / "b.jsonl", {}, {"peer": PLANNER}, {"peer": PLANNER}, day="2026-11-24")
-    assert main(["audit", "suggest", str(tmp_path)]) == 1
+    assert main(["suggest", str(tmp_path)]) == 1
     text = capsys.readouterr().out
     planner, crm = yaml.safe_load_all(text)
     assert planner == {"inbound": {"routes": []}}
     assert [route["peers"] for route in crm["inbound"]["routes"]] == [[PLANNER, WRITER]]
     assert "from 7 calls, 2026-11-23 to 2026-11-24." in text
-    assert main(["audit", "suggest", str(tmp_path), "--workload", CRM]) == 0
+    assert main(["suggest", str(tmp_path), "--workload", CRM]) == 0
     assert "from 6 calls" in capsys.readouterr().out
 
 
@@ -56,7 +56,7 @@ def test_the_records_of_others_tell_the_scopes_of_a_workload_s_calls(
         return written(tmp_path / name, *sides, day=day)
 
     files = [calls("2026-11-23", "a.jsonl"), calls("2026-11-24", "b.jsonl")]
-    assert main(["audit", "suggest", *files, "--workload", FRONT]) == 0
+    assert main(["suggest", *files, "--workload", FRONT]) == 0
     text = capsys.readouterr().out
     assert "from 4 calls" in text
     assert [route["scopes"] for route in yaml.safe_load(text)["outbound"]["routes"]] == [
@@ -64,7 +64,7 @@ def test_the_records_of_others_tell_the_scopes_of_a_workload_s_calls(
     ]
     onward = """# ["writer.read"] for the peer's own calls; records do not show which of them it causes"""
     assert f"    {onward}\n    - name:" in text
-    assert main(["audit", "suggest", "--json", *files, "--workload", FRONT]) == 0
+    assert main(["suggest", "--json", *files, "--workload", FRONT]) == 0
     ((route,),) = (one["outbound"] for one in json.loads(capsys.readouterr().out)["workloads"])
     assert (route["scopes"], route["scopes_onward"]) == (["planner.read"], ["writer.read"])
 
@@ -72,7 +72,7 @@ def test_the_records_of_others_tell_the_scopes_of_a_workload_s_calls(
 def test_machines_get_the_same_with_what_was_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = written(tmp_path / "a.jsonl", {}, {"decision": "deny"}, {"event": "started"})
     (tmp_path / "a.jsonl").write_text((tmp_path / "a.jsonl").read_text() + "no record\n")
-    assert main(["audit", "suggest", "--json", file]) == 1
+    assert main(["suggest", "--json", file]) == 1
     document = json.loads(capsys.readouterr().out)
     assert (document["calls"], document["first_day"]) == (1, "2026-11-23")
     assert document["not_counted"] == {"no record": 1, "not a request": 1, "refused": 1}
@@ -90,7 +90,7 @@ def test_machines_get_the_same_with_what_was_not_counted(tmp_path: Path, capsys:
 def test_without_an_observed_call_there_is_nothing_to_propose(
     change: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["audit", "suggest", written(tmp_path / "a.jsonl", change)]) == 2
+    assert main(["suggest", written(tmp_path / "a.jsonl", change)]) == 2
     assert said in capsys.readouterr().err
-    assert main(["audit", "suggest", str(tmp_path / "none")]) == 2
+    assert main(["suggest", str(tmp_path / "none")]) == 2
     assert "No such file" in capsys.readouterr().err

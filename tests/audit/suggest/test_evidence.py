@@ -2,9 +2,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.records import Record
-from sidecar.audit.suggest import evidence as module
-from sidecar.audit.suggest.evidence import (
+from delegation_audit.suggest import evidence as module
+from delegation_audit.suggest.evidence import (
     A_LOGIN,
     BEYOND,
     MAX_DAYS,
@@ -17,7 +16,8 @@ from sidecar.audit.suggest.evidence import (
     UNUSABLE,
     Spot,
 )
-from sidecar.delegation.scope import ScopeSet
+from delegation_core.records.reading import Record
+from delegation_core.scope import ScopeSet
 from tests.audit.evidence import CRM, PLANNER, WRITER
 from tests.audit.suggest.observed import TUESDAY, call, evidence_of, on_both_sides, out
 

@@ -3,8 +3,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.audit.records import Record
-from sidecar.audit.suggest.proposal import Inbound, Peer
+from delegation_audit.suggest.proposal import Inbound, Peer
+from delegation_core.records.reading import Record
 from tests.audit.evidence import CRM, FRONT, PLANNER, WRITER
 from tests.audit.suggest.observed import MONDAY, TUESDAY, call, claimed, often, on_both_sides, out, suggested
 

@@ -14,21 +14,21 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar.audit.paths import first_id
-from sidecar.audit.records import Record
-from sidecar.audit.suggest.settings_text import settings_text
+from delegation_audit.suggest.settings_text import settings_text
+from delegation_core.act import ActChain, Actor
+from delegation_core.decide import decide_verified, delegate
+from delegation_core.errors import Denied, Reason
+from delegation_core.permit import Permit
+from delegation_core.plan import Delegation, plan_outbound
+from delegation_core.policy import Policy
+from delegation_core.records.paths import first_id
+from delegation_core.records.reading import Record
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.check import check
 from sidecar.config import load_sidecar
-from sidecar.delegation.act import ActChain, Actor
-from sidecar.delegation.decide import decide_verified, delegate
-from sidecar.delegation.permit import Permit
-from sidecar.delegation.plan import Delegation, plan_outbound
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason
 from tests.audit.evidence import CRM, PLANNER, WRITER
 from tests.audit.suggest.observed import MONDAY, TUESDAY, call, claimed, merged, often, out, suggested
-from tests.delegation.world import INBOUND_CLAIMS, NOW, verified
+from tests.core.world import INBOUND_CLAIMS, NOW, verified
 
 PATHS: Final = ("/", "/search", "/customers", "/customers/1", "/customers/2", "/customers/3/notes", "/a/b/7", "/a/b/9")
 METHODS: Final = ("GET", "HEAD", "POST", "DELETE")

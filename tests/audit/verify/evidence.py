@@ -7,14 +7,14 @@ from typing import Any
 
 import orjson
 
-from sidecar.audit.log_lines import Line
-from sidecar.audit.verify.streams import Streams
-from sidecar.audit.verify.verdicts import Verdict, judge
-from sidecar.delegation.checkpoint import Head
-from sidecar.delegation.keyset import KeySet, parse_jwks
-from sidecar.observe.hash_chain import HashChain, line_hash
-from sidecar.observe.record import FIELDS
-from sidecar.observe.record_text import encode
+from delegation_audit.verify.streams import Streams
+from delegation_audit.verify.verdicts import Verdict, judge
+from delegation_core.checkpoint import Head
+from delegation_core.keyset import KeySet, parse_jwks
+from delegation_core.records.hash_chain import HashChain, line_hash
+from delegation_core.records.log_lines import Line
+from delegation_core.records.record import FIELDS
+from delegation_core.records.record_text import encode
 from sidecar.sts.keys import KeyRing, SigningKey
 from tests.fakes.tokens import ISSUER, NOW, WRITER
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.cli import main
+from delegation_audit.command import main
 from sidecar.sts.keys import KeyRing
 from tests.audit.verify.evidence import KEY, Writer, changed
 
@@ -36,7 +36,7 @@ def test_whole_records_are_success(
     tmp_path: Path, writer: Writer, keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path / "r.jsonl", writer.lines)
-    assert main(["audit", "verify", "--keys", str(keys), "--countersigned", file]) == 0
+    assert main(["verify", "--keys", str(keys), "--countersigned", file]) == 0
     said = capsys.readouterr().out
     assert "4 records: 1 run, and no line was changed, removed, inserted or moved" in said
     assert "to 3, 20" in said
@@ -47,19 +47,19 @@ def test_a_changed_line_is_told_with_its_place(
     tmp_path: Path, writer: Writer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path / "r.jsonl", [writer.lines[0], changed(writer.lines[1], subject="x"), *writer.lines[2:]])
-    assert main(["audit", "verify", file]) == 1
+    assert main(["verify", file]) == 1
     said = capsys.readouterr().out
     assert "changed: record 2 of spiffe://acme.example/agent/writer (run r1) was changed" in said
     assert f"{file}:2" in said
     assert "Signatures of checkpoints were not checked" in said
-    assert main(["audit", "verify", "--ignore", "changed", file]) == 0
+    assert main(["verify", "--ignore", "changed", file]) == 0
 
 
 def test_the_document_holds_runs_and_findings(
     tmp_path: Path, writer: Writer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path / "r.jsonl", [writer.lines[0], *writer.lines[2:]])
-    assert main(["audit", "verify", "--json", file]) == 1
+    assert main(["verify", "--json", file]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["records"] == 3
     assert document["runs"][0]["countersigned_up_to"] == 3
@@ -84,12 +84,12 @@ def test_what_cannot_be_used_is_named_with_its_fix(
     (tmp_path / "EMPTY").write_text('{"keys":[]}')
     file = write(tmp_path / "r.jsonl", writer.lines)
     words = [str(tmp_path / word) if word.isupper() else word for word in words]
-    assert main(["audit", "verify", file, *words]) == 2
+    assert main(["verify", file, *words]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_no_record_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["audit", "verify", write(tmp_path / "r.jsonl", [b"nothing"])]) == 2
+    assert main(["verify", write(tmp_path / "r.jsonl", [b"nothing"])]) == 2
     assert "no line is a record" in capsys.readouterr().err
 
 
@@ -97,17 +97,17 @@ def test_a_folder_is_verified_as_its_files(tmp_path: Path, writer: Writer, capsy
     (tmp_path / "records" / "in").mkdir(parents=True)
     write(tmp_path / "records" / "in" / "a.jsonl", writer.lines[:2])
     write(tmp_path / "records" / "b.jsonl", writer.lines[2:])
-    assert main(["audit", "verify", str(tmp_path / "records")]) == 0
+    assert main(["verify", str(tmp_path / "records")]) == 0
     assert "4 records: 1 run, and no line was" in capsys.readouterr().out
     (tmp_path / "records" / "in" / "a.jsonl").unlink()
-    assert main(["audit", "verify", str(tmp_path / "records")]) == 1
+    assert main(["verify", str(tmp_path / "records")]) == 1
     assert "begins late" in capsys.readouterr().out
 
 
 def test_countersigned_without_keys_says_which_option_is_missing_and_where_keys_come_from(
     tmp_path: Path, writer: Writer, keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["audit", "verify", "--countersigned", write(tmp_path / "r.jsonl", writer.lines)]
+    words = ["verify", "--countersigned", write(tmp_path / "r.jsonl", writer.lines)]
     assert main(words) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1

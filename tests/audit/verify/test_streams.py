@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from sidecar.audit.log_lines import Line
-from sidecar.audit.verify import streams as streams_module
-from sidecar.audit.verify.streams import Streams, canonical
-from sidecar.observe.record import FIELDS
+from delegation_audit.verify import streams as streams_module
+from delegation_audit.verify.streams import Streams, canonical
+from delegation_core.records.log_lines import Line
+from delegation_core.records.record import FIELDS
 from tests.audit.verify.evidence import Writer, kinds, verdict
 from tests.fakes.tokens import NOW, PLANNER
 

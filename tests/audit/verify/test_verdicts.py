@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from sidecar.delegation.checkpoint import Head
+from delegation_core.checkpoint import Head
 from sidecar.sts.keys import SigningKey
 from tests.audit.verify.evidence import KEY, STS, Writer, chained_again, changed, kinds, verdict
 from tests.fakes.tokens import ISSUER, NOW, PLANNER

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import decide_entry
-from sidecar.delegation.login_issuer import LoginKind, ScopeFrom, UserIssuer
-from sidecar.delegation.plan import Plan, plan_outbound
-from sidecar.delegation.policy import Entry, Policy
-from sidecar.delegation.spiffe_id import TrustDomain
+from delegation_core.bearer import parse_bearer
+from delegation_core.decide import decide_entry
+from delegation_core.login_issuer import LoginKind, ScopeFrom, UserIssuer
+from delegation_core.plan import Plan, plan_outbound
+from delegation_core.policy import Entry, Policy
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.client_auth import ClientAuthSettings
 from tests.exchange.world import World, authority, policy, route, running

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote_plus, urlencode
 
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TokenResponse
+from delegation_core.plan import Plan
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TokenResponse
 from sidecar.exchange.adapters.adapter import Adapter, Answer, Step, Steps, Wanted
 from tests.fakes.tokens import WRITER, encode
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.exchange import adapters
 from sidecar.exchange.adapters import BUILT_IN, find_adapter, names
 from sidecar.exchange.adapters.adapter import Adapter, ClientAuth

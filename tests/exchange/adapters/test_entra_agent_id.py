@@ -7,11 +7,11 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.act import ActChain, Actor
-from sidecar.delegation.login_issuer import LoginKind
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
-from sidecar.errors import Reason, SidecarError
+from delegation_core.act import ActChain, Actor
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.login_issuer import LoginKind
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.plan import Delegation, plan_outbound, plan_own
 from sidecar.exchange.adapters.entra_agent_id import ADAPTER
 from tests.exchange.adapters.entra_world import TENANT, at_tenant, entry_policy, login_plan, tenant_of
 from tests.exchange.adapters.steps import answered, ended, played, wanted

@@ -7,14 +7,14 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import decide_entry
-from sidecar.delegation.login_issuer import LoginKind
-from sidecar.delegation.plan import Plan, plan_outbound
-from sidecar.delegation.policy import Policy
-from sidecar.delegation.profile import PRESETS, ActorForm
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN
-from sidecar.errors import Denied, Reason
+from delegation_core.bearer import parse_bearer
+from delegation_core.decide import decide_entry
+from delegation_core.errors import Denied, Reason
+from delegation_core.login_issuer import LoginKind
+from delegation_core.plan import Plan, plan_outbound
+from delegation_core.policy import Policy
+from delegation_core.profile import PRESETS, ActorForm
+from delegation_core.rfc8693 import TOKEN_TYPE_ID_TOKEN
 from sidecar.exchange.adapters.adapter import Answer
 from sidecar.exchange.adapters.id_jag_04 import ADAPTER, ID_JAG
 from sidecar.exchange.client_auth import ClientAuthSettings

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.plan import Delegation, Plan, plan_outbound
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_JWT
-from sidecar.delegation.route import OutboundRoute
-from sidecar.errors import Denied, Reason
+from delegation_core.crossing import Crossing
+from delegation_core.errors import Denied, Reason
+from delegation_core.plan import Delegation, Plan, plan_outbound
+from delegation_core.rfc8693 import TOKEN_TYPE_JWT
+from delegation_core.route import OutboundRoute
 from sidecar.exchange.adapters.identity_chaining import ADAPTER
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.sts import EndpointSettings

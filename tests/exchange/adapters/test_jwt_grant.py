@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
 from sidecar.exchange.adapters.jwt_grant import check_scope, parse_grant, present
 from tests.fakes.tokens import NOW, TokenMint
 

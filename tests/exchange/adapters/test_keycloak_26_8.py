@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.plan import Plan
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.plan import Plan
 from sidecar.exchange.adapters.keycloak_26_8 import ADAPTER
 from tests.exchange.adapters.keycloak_world import at_realm, entry_policy, login_plan, realm_of
 from tests.exchange.adapters.steps import answered, ended, played, wanted

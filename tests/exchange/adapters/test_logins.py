@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from sidecar.delegation.login import LoginPlan
-from sidecar.delegation.rfc8693 import TokenResponse
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.login import LoginPlan
+from delegation_core.rfc8693 import TokenResponse
 from sidecar.exchange.adapters import agent_grant, obo
 from sidecar.exchange.adapters.adapter import Adapter, Answer, Capabilities, ClientAuth, Step
 from sidecar.exchange.adapters.login import Started, StillPending, UserFlow, WantedLogin

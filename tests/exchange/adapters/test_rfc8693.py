@@ -5,10 +5,10 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import Plan, plan_own
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.plan import Plan, plan_own
+from delegation_core.rfc8693 import TOKEN_TYPE_ID_TOKEN
 from sidecar.exchange.adapters.rfc8693 import ADAPTER
 from tests.exchange.adapters.steps import GRANTED, answered, ended, first, wanted
 from tests.exchange.world import plan, policy, route, subject_of

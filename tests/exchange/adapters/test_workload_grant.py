@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import Plan, plan_own
-from sidecar.delegation.policy import Policy
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.plan import Plan, plan_own
+from delegation_core.policy import Policy
 from sidecar.exchange.adapters.jwt_grant import JWT_BEARER
 from sidecar.exchange.adapters.workload_grant import ADAPTER
 from tests.config.documents import changed, example, problems

@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from sidecar.delegation.outside import FederatedKey, Provider
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.outside import FederatedKey, Provider
 from sidecar.exchange.federation.tokens import ADAPTERS
 from sidecar.exchange.federation.trade import MAX_LIFE_S, Ask, Steps, Traded
 

@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from sidecar.delegation.outside import FederatedKey
-from sidecar.errors import Unavailable
+from delegation_core.errors import Unavailable
+from delegation_core.outside import FederatedKey
 from sidecar.exchange.federation.aws import bedrock_key, trade
 from sidecar.exchange.federation.trade import Traded
 

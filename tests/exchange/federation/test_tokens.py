@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.exchange.federation.tokens import REJECTION_S, FederatedToken, FederatedTokens
 from sidecar.exchange.federation.trade import Ask
 from sidecar.identity.endpoint import EndpointAnswer, EndpointError, Trouble

@@ -4,8 +4,8 @@ import tracemalloc
 
 import pytest
 
-from sidecar.delegation.a2a_tasks import Named, Shown
-from sidecar.errors import Denied, Reason
+from delegation_core.a2a_tasks import Named, Shown
+from delegation_core.errors import Denied, Reason
 from sidecar.features.a2a.task_bindings import (
     BOUND_S,
     MAX_BOUND,

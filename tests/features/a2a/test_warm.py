@@ -6,11 +6,11 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.a2a_tasks import Named
+from delegation_core.a2a_tasks import Named
 from sidecar.features.a2a.operation import A2aOperation
 from sidecar.features.a2a.task_bindings import Making, Principal, TaskBindings
 from sidecar.features.a2a.warm import TaskMessage
-from tests.delegation.world import NOW, PLANNER, STS
+from tests.core.world import NOW, PLANNER, STS
 
 _ALICE: Final = Principal(STS, "alice", PLANNER)
 

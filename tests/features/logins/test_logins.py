@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.decide import decide_entry
-from sidecar.delegation.login_issuer import ScopeFrom
-from sidecar.delegation.plan import Delegation
-from sidecar.delegation.policy import Deny, Entry
+from delegation_core.decide import decide_entry
+from delegation_core.login_issuer import ScopeFrom
+from delegation_core.plan import Delegation
+from delegation_core.policy import Deny, Entry
 from sidecar.proxy.journeys.handles import MAX_PER_SUBJECT
-from tests.delegation.world import ENTRY, FRONT, IDP, LOGIN_CLAIMS, NOW, POLICY, USERS, signed
+from tests.core.world import ENTRY, FRONT, IDP, LOGIN_CLAIMS, NOW, POLICY, USERS, signed
 from tests.proxy.agent_calls import OWN, AgentCalls, Answer, Fields, bearer
 
 SALES_ONLY = replace(USERS, scope_from=ScopeFrom(claim="groups", map={"sales": frozenset({"crm.read"})}))

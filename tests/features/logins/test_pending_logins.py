@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.login import LoginPlan
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.login import LoginPlan
 from sidecar.exchange.adapters.login import Started, WantedLogin
 from sidecar.exchange.login_conversation import MAX_STARTED_BYTES, Begun
 from sidecar.exchange.sts_settings import ExchangeSettings
@@ -22,8 +22,8 @@ from sidecar.features.logins.pending_logins import (
     PendingLogins,
     Phase,
 )
-from tests.delegation.test_login import MAIL, ROUTE
-from tests.delegation.world import WRITER
+from tests.core.test_login import MAIL, ROUTE
+from tests.core.world import WRITER
 from tests.exchange.world import Clock
 
 ALICE, MALLORY = "session-of-alice-1", "session-of-mallory"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import Problem
 from sidecar.check import check
 from sidecar.config import load_sidecar
 from sidecar.config.document import parse_document
-from sidecar.errors import Problem
 from tests.config.documents import ABSENT, changed, example, problems, written
 
 PAGES = Path(__file__).parents[3] / "docs" / "adapters"

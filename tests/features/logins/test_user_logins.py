@@ -11,13 +11,13 @@ from urllib.parse import urlencode
 
 import pytest
 
-from sidecar.delegation.decide import accept_issued
-from sidecar.delegation.login import LoginPlan, accept_login
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import plan_outbound
-from sidecar.delegation.policy import Deny, Entry, Policy
-from sidecar.delegation.revocation import InForce
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.decide import accept_issued
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.login import LoginPlan, accept_login
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.plan import plan_outbound
+from delegation_core.policy import Deny, Entry, Policy
+from delegation_core.revocation import InForce
 from sidecar.exchange.adapters.login import Started, StillPending, WantedLogin
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.failover import Unsent
@@ -25,8 +25,8 @@ from sidecar.exchange.login_conversation import Begun
 from sidecar.exchange.sts_settings import ExchangeSettings
 from sidecar.features.logins.pending_logins import LIFE_S
 from sidecar.proxy.journeys.handles import MAX_PER_SUBJECT
-from tests.delegation.test_login import GRANTED, ROUTE, allowing
-from tests.delegation.world import CRM, NOW, STS, WRITER, Claims, signed, verification_key
+from tests.core.test_login import GRANTED, ROUTE, allowing
+from tests.core.world import CRM, NOW, STS, WRITER, Claims, signed, verification_key
 from tests.exchange.world import Clock
 from tests.proxy.agent_calls import OWN, AgentCalls, Answer, Fields, bearer
 

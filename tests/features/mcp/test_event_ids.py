@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.delegation.mcp_session import MAX_ID
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.mcp_session import MAX_ID
 from sidecar.features.mcp.event_ids import MAX_AT_ONCE, EventIds
 from tests.counting import bytecodes
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import Denied
+from delegation_core.errors import Denied
 from sidecar.features.mcp.event_messages import EventMessages
 
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])

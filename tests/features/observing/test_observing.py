@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.human import Human
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.revocation import InForce, Kind
-from sidecar.delegation.revocations_kept import Revocation, Revocations
-from sidecar.delegation.route import InboundRoute
-from sidecar.errors import Denied, SidecarError
+from delegation_core.errors import Denied, SidecarError
+from delegation_core.human import Human
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.policy import Deny, Policy
+from delegation_core.revocation import InForce, Kind
+from delegation_core.revocations_kept import Revocation, Revocations
+from delegation_core.route import InboundRoute
 from sidecar.features.observing import shown_credentials
 from sidecar.observe.scrape import render
 from sidecar.observe.secret_names import secret_fingerprint
 from sidecar.proxy.journeys.handles import ServedRequest
-from tests.delegation.world import (
+from tests.core.world import (
     FRONT,
     INBOUND_CLAIMS,
     NOW,

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.policy import Deny
-from sidecar.delegation.revocation import InForce
-from sidecar.errors import Denied, Reason, SidecarError
+from delegation_core.errors import Denied, Reason, SidecarError
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.policy import Deny
+from delegation_core.revocation import InForce
 from sidecar.features import Features
 from sidecar.features.observing import shown_credentials
 from sidecar.features.observing.observing import Observing
@@ -27,7 +27,7 @@ from sidecar.proxy.journeys.journey import Tasks
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
-from tests.delegation.world import INBOUND_CLAIMS, NOW, POLICY, SEARCH, STS, delegation, signed, without
+from tests.core.world import INBOUND_CLAIMS, NOW, POLICY, SEARCH, STS, delegation, signed, without
 from tests.proxy.peer_calls import OBSERVED_UNTIL, OBSERVING, PeerCalls, bearer
 from tests.proxy.warm import ANSWER
 from tests.wire.bench import Clock, RecordingTransport

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError, Denied, Problem, Reason
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.document import parse_document
 from sidecar.config.field_types import start_of
 from sidecar.config.settings import SidecarSettings
 from sidecar.config.sidecar_file import load_sidecar
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError, Denied, Problem, Reason
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
 AGENT = example("agent")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Unavailable
+from delegation_core.errors import Unavailable
 from sidecar.features.observing import shown_credentials
 from sidecar.features.outside.agent_key import AgentKey, AgentKeySettings
 from sidecar.features.outside.static_keys import StaticKeys
-from tests.delegation.world import INBOUND_CLAIMS, signed
+from tests.core.world import INBOUND_CLAIMS, signed
 from tests.features.outside.test_static_keys import until
 from tests.proxy.peer_calls import PeerCalls, bearer
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.outside import OutsideRoute
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.outside import OutsideRoute
 from sidecar.features.outside.fields import BESIDE_A_KEY
 from sidecar.observe.secret_names import secret_fingerprint
-from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN, SEARCH
-from tests.delegation.world import INBOUND_CLAIMS, POLICY, TO_CRM, delegation, signed
+from tests.core.test_outside import HOOK, KEY, MODEL, OPEN, SEARCH
+from tests.core.world import INBOUND_CLAIMS, POLICY, TO_CRM, delegation, signed
 from tests.proxy.agent_calls import OWN, AgentCalls, Answer, Fields, bearer
 
 SECRET = "sk-secret-of-the-sidecar"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import Problem
+from delegation_core.outside import FederatedKey
 from sidecar.check import check
 from sidecar.config import load_sidecar
-from sidecar.delegation.outside import FederatedKey
-from sidecar.errors import Problem
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
 OUTSIDE = example("outside")

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
+from delegation_core.outbound_routes import OutboundRoutes
 from sidecar.features.outside.key_spellings import KeySpellings
 from sidecar.features.outside.keyed_forwarding import AnswerScreen
-from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN
-from tests.delegation.world import POLICY, TO_CRM
+from tests.core.test_outside import HOOK, KEY, MODEL, OPEN
+from tests.core.world import POLICY, TO_CRM
 from tests.proxy.agent_calls import OWN, AgentCalls, bearer
 
 SECRET = 'sk-Secret_of+the/"sidecar"&=%41'

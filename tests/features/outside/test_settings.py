@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from delegation_core.connect import ConnectRoute
+from delegation_core.errors import Problem
+from delegation_core.outside import FederatedKey, InjectedKey
 from sidecar.check import check
 from sidecar.config import load_sidecar
-from sidecar.delegation.connect import ConnectRoute
-from sidecar.delegation.outside import FederatedKey, InjectedKey
-from sidecar.errors import Problem
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
 OUTSIDE = example("outside")

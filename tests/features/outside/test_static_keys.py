@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
 from sidecar.features.outside import static_keys
 from sidecar.features.outside.static_keys import StaticKey, StaticKeys
 from sidecar.identity.file_reader import Seen, Watched, look_at

@@ -12,17 +12,17 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Deny
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.policy import Deny
 from sidecar.features.outside.tunnel_forwarding import TunnelForwarding
 from sidecar.proxy.journeys.deadlines import end_of
 from sidecar.proxy.journeys.workload_handle import WorkloadHandle
 from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.raw_tunnel import RawEnd
-from tests.delegation.test_connect import API, OPEN, OPEN_API
-from tests.delegation.world import NOW, POLICY, TO_CRM, delegation
+from tests.core.test_connect import API, OPEN, OPEN_API
+from tests.core.world import NOW, POLICY, TO_CRM, delegation
 from tests.proxy.agent_calls import AgentCalls, Answer, Fields
 from tests.proxy.warm import OneConnection
 from tests.wire.bench import RecordingTransport

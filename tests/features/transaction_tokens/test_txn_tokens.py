@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.bearer import parse_txn_token
-from sidecar.delegation.decide import accept_issued
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.txn_token import TxnToken, verify_txn_token
-from sidecar.errors import Denied
+from delegation_core.bearer import parse_txn_token
+from delegation_core.decide import accept_issued
+from delegation_core.errors import Denied
+from delegation_core.inbound_routes import InboundRoutes
+from delegation_core.keyset import VerificationKey
+from delegation_core.outbound_routes import OutboundRoutes
+from delegation_core.txn_token import TxnToken, verify_txn_token
 from sidecar.exchange.cache import Issued
 from sidecar.features.transaction_tokens.txn_tokens import InboundTxnTokens, OutboundTxnTokens
 from sidecar.proxy.journeys.handles import Handles
 from sidecar.proxy.journeys.headers import to_agent
 from sidecar.proxy.journeys.workload_handle import SECRET_BYTES, WorkloadHandle
-from tests.delegation.world import (
+from tests.core.world import (
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
     NOW,

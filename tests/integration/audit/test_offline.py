@@ -10,13 +10,13 @@ from typing import Final
 
 import pytest
 
-from sidecar.cli import _AUDITS
+from delegation_audit.command import AUDITS as COMMANDS
 
 pytestmark = pytest.mark.integration
 
 AUDIT: Final = Path(__file__).parents[2] / "audit"
 ENTRIES: Final = AUDIT / "selectors" / "data" / "spire-1.13.3.json"
-AUDITS: Final = sorted(_AUDITS)
+AUDITS: Final = sorted(COMMANDS)
 RECORDED: Final = sorted((AUDIT / "recorded").glob("*.records"))
 LIBRARIES: Final = ("aiohttp", "grpclib", "h2", "prometheus_client", "pydantic", "uvloop")
 ROOMS: Final = ("app", "assembly", "config", "exchange", "identity", "process", "proxy", "serving", "sts", "wire")
@@ -26,12 +26,13 @@ import sys
 sys.modules.update(dict.fromkeys({[*LIBRARIES, *(f"sidecar.{room}" for room in ROOMS)]!r}))
 """
 EVERY_MODULE: Final = """
-import importlib, pkgutil, sidecar.audit
-for module in pkgutil.walk_packages(sidecar.audit.__path__, "sidecar.audit."):
+import importlib, pkgutil, delegation_audit
+for module in pkgutil.walk_packages(delegation_audit.__path__, "delegation_audit."):
     importlib.import_module(module.name)
     print(module.name)
 """
 COMMAND: Final = "from sidecar.cli import main; sys.exit(main(sys.argv[1:]))"
+ALONE: Final = "sys.modules['sidecar'] = None; from delegation_audit.command import main; sys.exit(main(sys.argv[1:]))"
 
 
 def interpreter(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +42,7 @@ def interpreter(code: str, *words: str) -> subprocess.CompletedProcess[str]:
 def test_every_module_of_the_audit_is_imported_without_the_data_plane() -> None:
     done = interpreter(EVERY_MODULE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "sidecar.audit.records" in done.stdout.split()
+    assert "delegation_audit.chains.command" in done.stdout.split()
 
 
 @pytest.mark.parametrize("command", AUDITS)
@@ -69,6 +70,8 @@ def test_a_command_of_the_audit_runs_without_the_data_plane(words: Sequence[str 
     done = interpreter(COMMAND, "audit", *map(str, words))
     assert (done.returncode in {0, 1}, done.stderr) == (True, "")
     assert done.stdout.startswith("{")
+    alone = interpreter(ALONE, *map(str, words))
+    assert (alone.returncode, alone.stderr) == (done.returncode, "")
 
 
 def test_entries_are_judged_without_the_data_plane() -> None:

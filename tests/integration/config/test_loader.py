@@ -12,6 +12,8 @@ from typing import NoReturn
 
 import pytest
 
+from delegation_core.errors import ConfigError
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.config import load_sidecar, load_sts
 from sidecar.config.handover import HandoverError
 from sidecar.config.loader import (
@@ -23,8 +25,6 @@ from sidecar.config.loader import (
     prefer_to_be_killed,
 )
 from sidecar.config.settings import SidecarSettings
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError
 from tests.config.documents import EXAMPLES, changed, example, written
 from tests.integration.world import PATIENCE_S
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from sidecar.delegation.spiffe_id import TrustDomain
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.identity import workload_pb as pb
 from sidecar_dev.attestation import Peer
 from sidecar_dev.entries import Entry, Selectors

@@ -12,7 +12,7 @@ import aiohttp
 import jwt
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.entries import Entry, Selectors
 from sidecar_dev.login import LoginSettings, UserIssuer
 from sidecar_dev.pki import TrustDomainAuthority

@@ -10,7 +10,7 @@ import pytest
 from grpclib.client import Channel, StreamStreamMethod
 from grpclib.const import Status
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import workload_pb as pb
 from sidecar_dev.entries import Entry, Selectors
 from sidecar_dev.pki import TrustDomainAuthority

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.exchange.channel import MAX_KEPT, StsChannel
 from sidecar.exchange.failover import Unsent
 from sidecar.identity.endpoint import Endpoint

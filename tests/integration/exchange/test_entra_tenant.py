@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.spiffe_id import TrustDomain
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.exchange.adapters.entra_world import TENANT, at_tenant, entry_policy, login_plan, tenant_of

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.spiffe_id import TrustDomain
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.exchange.adapters.keycloak_world import REALM, at_realm, entry_policy, login_plan, realm_of
 from tests.exchange.world import World, authority, reason_of

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
 from sidecar.exchange.adapters import BUILT_IN
 from sidecar.observe.scrape import render
 from tests.exchange.world import World, running

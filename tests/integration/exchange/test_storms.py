@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.route import OutboundRoute
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.route import OutboundRoute
 from sidecar.exchange import conversation
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.cache import Issued

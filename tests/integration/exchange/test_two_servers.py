@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.plan import Plan
-from sidecar.delegation.policy import Policy
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.plan import Plan
+from delegation_core.policy import Policy
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.sts import EndpointSettings

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.identity.acceptor import ACCEPTS_PER_WAKE, PAUSE_S, Acceptor
 from tests.identity.accepting import PATIENCE_S, Accepting, accepting, wait_for_end
 

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.handshake_queue import HandshakeQueue
 from sidecar.identity.tls import client_context, server_context
 from sidecar.observe.operations import report_loop_error

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.identity.handshake_queue import MAX_BEGUN_PER_ITERATION, SILENT_PATIENCE_S, HandshakeQueue
 from sidecar.identity.handshake_queue import PATIENCE_S as WITH_A_TALKER_S
 from tests.calls import calls_of

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from grpclib.const import Status
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import workload_pb
 from sidecar.identity.py_spiffe import PySpiffeSource
 from sidecar.identity.source import State

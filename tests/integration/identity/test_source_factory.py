@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.base_source import BaseSource
 from sidecar.identity.files import FileSettings, FileSource
 from sidecar.identity.py_spiffe import PySpiffeSource

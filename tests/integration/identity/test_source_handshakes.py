@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.identity.source import Identity
 from tests.identity.fixed_source import FixedSource
 from tests.identity.shapes import Issued, leaf

@@ -14,8 +14,8 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason
+from delegation_core.errors import Denied, Reason
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.generation import bare_context, present
 from sidecar.identity.handshake import HandshakeRefused, VerifyingSSLObject
 from sidecar.identity.peer_address import peer_address

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from grpclib.const import Status
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason, Unavailable
+from delegation_core.errors import Reason, Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import workload_pb
 from sidecar.identity.source import Identity, IdentitySource, State
 from sidecar.identity.workload_api import WorkloadApiSource

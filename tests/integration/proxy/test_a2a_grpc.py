@@ -10,8 +10,8 @@ from typing import Final
 import grpc
 import pytest
 
-from sidecar.delegation.protobuf import length_field as field
-from sidecar.delegation.protobuf import number_field as number
+from delegation_core.protobuf import length_field as field
+from delegation_core.protobuf import number_field as number
 from tests.integration.a2a_grpc_world import V03, V1, World, named, opened, sent
 from tests.integration.h2_caller import asks, speaking_http2
 from tests.integration.world import ok

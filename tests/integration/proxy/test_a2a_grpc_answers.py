@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from sidecar.delegation.a2a_tasks import MAX_READ_BYTES
-from sidecar.delegation.protobuf import length_field as field
-from sidecar.delegation.protobuf import number_field as number
+from delegation_core.a2a_tasks import MAX_READ_BYTES
+from delegation_core.protobuf import length_field as field
+from delegation_core.protobuf import number_field as number
 from sidecar.features.a2a.answers import without_coding
 from sidecar.wire.message import Edits
 from tests.integration.a2a_grpc_world import V03, V1, World, named, opened, sent

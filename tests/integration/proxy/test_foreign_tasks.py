@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.a2a import OPERATIONS, named
+from delegation_core.a2a import OPERATIONS, named
 from tests.integration.features.a2a.test_agent_cards import a2a_settings
 from tests.integration.features.a2a.test_answers import BOB, V03, V1, answer_with, ask, rpc, sent
 from tests.integration.test_operations import Peer

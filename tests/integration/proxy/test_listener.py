@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.peer_address import peer_address
 from sidecar.identity.tls import client_context, server_context
 from sidecar.observe.access_log import AccessLog

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason, SidecarError
+from delegation_core.errors import Reason, SidecarError
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import new_identity
 from sidecar.identity.tls import client_context, server_context

@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from tests.fakes.sts_server import running_sts, token_request
 
 pytestmark = pytest.mark.integration

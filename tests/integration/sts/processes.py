@@ -20,8 +20,8 @@ from typing import Any, Final
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from sidecar.delegation.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.workload_api import WorkloadApiSource
 from sidecar.sts.key_files import file_name
 from sidecar.sts.keys import SigningKey

@@ -9,10 +9,10 @@ from typing import cast
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.checkpoint import Head, parse_checkpoint
-from sidecar.delegation.keyset import parse_jwks
-from sidecar.delegation.rfc8693 import (
+from delegation_core.bearer import parse_bearer
+from delegation_core.checkpoint import Head, parse_checkpoint
+from delegation_core.keyset import parse_jwks
+from delegation_core.rfc8693 import (
     CLIENT_CREDENTIALS,
     GRANT_TYPE,
     MAX_REQUEST_BYTES,
@@ -20,8 +20,8 @@ from sidecar.delegation.rfc8693 import (
     TOKEN_TYPE_ID_TOKEN,
     TOKEN_TYPE_JWT,
 )
-from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import verify_signature
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.verify import verify_signature
 from sidecar.identity.tls import client_context
 from sidecar.sts.endpoints import ACTOR_PROFILE_URN, server_metadata
 from sidecar.sts.mint import FreshNames

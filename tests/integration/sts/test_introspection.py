@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.revocation import Kind
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts.rate import RateSettings
 from sidecar.sts.revocations import Register

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.bearer import parse_bearer
+from delegation_core.bearer import parse_bearer
 from sidecar.sts.keys import SigningKey
 from sidecar.sts.schedule import LATE_S
 from tests.integration.sts.processes import Fleet, Replica, fleet

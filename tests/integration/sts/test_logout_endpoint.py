@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from sidecar.delegation.revocation import Kind
+from delegation_core.revocation import Kind
 from sidecar.sts.logout_endpoint import EventSettings
 from sidecar.sts.logout_events import BACK_CHANNEL_LOGOUT, SESSION_REVOKED
 from sidecar.sts.revocations import Register, RevocationSettings

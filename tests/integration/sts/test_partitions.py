@@ -17,10 +17,10 @@ from typing import Final
 
 import pytest
 
-from sidecar.delegation.keyset import VerificationKey, parse_jwks
-from sidecar.delegation.profile import DEFAULT_ALGORITHMS
-from sidecar.delegation.revocation import Kind
-from sidecar.errors import Denied, Reason, Unavailable
+from delegation_core.errors import Denied, Reason, Unavailable
+from delegation_core.keyset import VerificationKey, parse_jwks
+from delegation_core.profile import DEFAULT_ALGORITHMS
+from delegation_core.revocation import Kind
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.revocations import RevocationList, RevocationListSettings
 from sidecar.identity.endpoint import Endpoint

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.revocation import Kind
+from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity.endpoint import EndpointAnswer, addresses_of
 from sidecar.sts.book import Book
 from sidecar.sts.orders import Action, Order

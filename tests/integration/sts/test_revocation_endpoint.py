@@ -8,14 +8,14 @@ from typing import Any, Final
 import pytest
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from sidecar.delegation.keyset import parse_jwks
-from sidecar.delegation.profile import DEFAULT_ALGORITHMS
-from sidecar.delegation.revocation import Kind
-from sidecar.delegation.revocation_list import parse_list, verify_list
-from sidecar.delegation.revocations_kept import Listed
-from sidecar.delegation.spiffe_id import SpiffeId
+from delegation_core.keyset import parse_jwks
+from delegation_core.profile import DEFAULT_ALGORITHMS
+from delegation_core.revocation import Kind
+from delegation_core.revocation_list import parse_list, verify_list
+from delegation_core.revocations_kept import Listed
+from delegation_core.spiffe_id import SpiffeId
+from delegation_core.steps import at_once
 from sidecar.identity.tls import client_context
-from sidecar.steps import at_once
 from sidecar.sts.orders import ORDER, sign_order
 from sidecar.sts.revocations import Register, RevocationSettings
 from tests.fakes.own_identity import OwnIdentity

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.endpoint import Endpoint, EndpointError
 from sidecar.identity.endpoint_client import EndpointClient

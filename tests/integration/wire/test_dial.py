@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.wire.dialer import Dialer, Origin
 from sidecar.wire.resolver import Resolver, ResolverSettings
 from sidecar_dev.pki import TrustDomainAuthority

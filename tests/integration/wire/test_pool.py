@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason
+from delegation_core.errors import Reason
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import UpstreamPool

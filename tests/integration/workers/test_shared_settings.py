@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from delegation_core.errors import ConfigError, Problem
 from sidecar.config.loader import LOADING_BYTES, LOADING_FACTOR, Loaded, SettingsFiles
-from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import FileWatcher
 from sidecar.workers.channel import UP, ToParent, ToWorker
 from sidecar.workers.shared_settings import COMMIT, COUNT, EVENT, PREPARE, REFUSE, ROOM, Outcomes, SharedSettings

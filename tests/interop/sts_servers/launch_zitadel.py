@@ -17,7 +17,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
-from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN
+from delegation_core.rfc8693 import TOKEN_TYPE_ID_TOKEN
 from tests.integration.world import free_port
 from tests.interop.sts_servers.builds import HERE, built, files_of, not_on_path, run
 from tests.interop.sts_servers.login import REDIRECT_URI, log_in

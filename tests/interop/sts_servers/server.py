@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 
 import aiohttp
 
-from sidecar.delegation.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN
+from delegation_core.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN
 
 ENTRY: Final = "spiffe://acme.example/agent/front"
 PLANNER: Final = "spiffe://acme.example/agent/planner"

@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 import pytest
 
+from delegation_core.records.record import Direction
+from delegation_core.records.record_text import encode
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
-from sidecar.observe.record_text import encode
 from sidecar.observe.telemetry.entries import MAX_CALLS, SampledSpanId, TracedEntry, TracedUnprovenEntry, Traces
 from sidecar.observe.tracing import Parent
 from tests.fakes.sink import FakeSink

@@ -8,9 +8,9 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-from sidecar.audit.ratio.command import _name_of
+from delegation_audit.ratio.command import _name_of
+from delegation_core.records.record import Record
 from sidecar.observe.entry import request_record
-from sidecar.observe.record import Record
 from sidecar.observe.telemetry.entries import SampledSpanId
 from sidecar.observe.telemetry.spans import SUBJECT_HASH, Spans, hash_of, nanoseconds
 from sidecar.observe.tracing import Parent

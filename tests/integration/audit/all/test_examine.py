@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.all import examine as examine_module
-from sidecar.audit.all.examine import examine
-from sidecar.audit.all.overview import Outcome, Overview
-from sidecar.audit.all.sample import write_sample
-from sidecar.audit.credentials.detector import DetectorError
-from sidecar.audit.credentials.walk import MAX_FILE_BYTES
+from delegation_audit.all import examine as examine_module
+from delegation_audit.all.examine import examine
+from delegation_audit.all.overview import Outcome, Overview
+from delegation_audit.all.sample import write_sample
+from delegation_audit.credentials.detector import DetectorError
+from delegation_audit.credentials.walk import MAX_FILE_BYTES
 from sidecar.cli import main
 
 pytestmark = pytest.mark.integration

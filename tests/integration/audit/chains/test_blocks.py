@@ -2,7 +2,7 @@
 
 import random
 
-from sidecar.audit.chains.database import open_database
+from delegation_audit.chains.database import open_database
 from tests.audit.chains.test_lines import LINES, by_sql, by_the_rule_book, changed, read_at_once
 
 

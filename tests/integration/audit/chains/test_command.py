@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.chains.findings import MEANINGS, Kind
+from delegation_audit.chains.findings import MEANINGS, Kind
 from sidecar.cli import main
 from tests.audit.evidence import Evidence, lawful, record
 

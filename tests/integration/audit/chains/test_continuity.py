@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.chains.findings import Finding, Kind
+from delegation_audit.chains.findings import Finding, Kind
 from tests.audit.chains.evidence import findings_of_each, read, rebuild
 from tests.audit.evidence import record
 

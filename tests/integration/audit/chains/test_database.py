@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.chains import database as module
-from sidecar.audit.chains.choice import Choice
-from sidecar.audit.chains.database import Block, Database, open_database
-from sidecar.audit.chains.examination import examine
-from sidecar.audit.chains.findings import Kind
+from delegation_audit.chains import database as module
+from delegation_audit.chains.choice import Choice
+from delegation_audit.chains.database import Block, Database, open_database
+from delegation_audit.chains.examination import examine
+from delegation_audit.chains.findings import Kind
+from delegation_core.console.extras import needs
 from sidecar.cli import main
-from sidecar.extras import needs
 from tests.audit.chains.evidence import audit, read
 from tests.audit.evidence import lawful
 

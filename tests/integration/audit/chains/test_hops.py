@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from sidecar.audit.chains.database import Block, open_database
-from sidecar.audit.chains.examination import Audit
-from sidecar.audit.chains.hops import Hop
+from delegation_audit.chains.database import Block, open_database
+from delegation_audit.chains.examination import Audit
+from delegation_audit.chains.hops import Hop
 from tests.audit.chains.evidence import audit, read
 from tests.audit.evidence import CRM, PLANNER, WRITER, Evidence, lawful
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.chains.database import Block, Database, open_database
-from sidecar.audit.chains.inputs import place_of, plain_files, read_blocks, read_into
-from sidecar.audit.log_lines import MAX_LINE_BYTES
-from sidecar.observe.record_text import encode
+from delegation_audit.chains.database import Block, Database, open_database
+from delegation_audit.chains.inputs import place_of, plain_files, read_blocks, read_into
+from delegation_core.records.log_lines import MAX_LINE_BYTES
+from delegation_core.records.record_text import encode
 from tests.audit.chains.evidence import read
 from tests.audit.evidence import lawful
 

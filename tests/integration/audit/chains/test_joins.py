@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.chains.database import Block, open_database
-from sidecar.audit.chains.findings import Kind
-from sidecar.observe.record_text import CUT
+from delegation_audit.chains.database import Block, open_database
+from delegation_audit.chains.findings import Kind
+from delegation_core.records.record_text import CUT
 from tests.audit.chains.evidence import audit, findings_of_each, read
 from tests.audit.evidence import FRONT, PLANNER, WRITER, Evidence, lawful, record
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from benchmarks.labelled import FAULTS, write
-from sidecar.audit.chains.database import open_database
-from sidecar.audit.chains.inputs import read_blocks
-from sidecar.audit.folders import RECORDS, record_files
+from delegation_audit.chains.database import open_database
+from delegation_audit.chains.inputs import read_blocks
+from delegation_core.records.folders import RECORDS, record_files
 
 
 def test_every_chain_of_a_labelled_set_is_judged_right(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.chains.examination import Audit
-from sidecar.audit.chains.findings import Finding, Kind
+from delegation_audit.chains.examination import Audit
+from delegation_audit.chains.findings import Finding, Kind
 from tests.audit.chains.evidence import audit, findings_of_each, read, rebuild
 from tests.audit.evidence import CRM, FRONT, PLANNER, STS, WRITER, Change, Evidence, lawful, record
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.audit.credentials.detector import Kingfisher
+from delegation_audit.credentials.detector import Kingfisher
 
 
 @pytest.fixture(scope="session")

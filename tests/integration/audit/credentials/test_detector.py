@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from sidecar.audit.credentials.detector import MISSING, Detector, DetectorError, Kingfisher
-from sidecar.audit.credentials.kinds import find_kind
+from delegation_audit.credentials.detector import MISSING, Detector, DetectorError, Kingfisher
+from delegation_audit.credentials.kinds import find_kind
 from tests.audit.credentials.drawn import AWS_ID, AWS_KEY, GITHUB, HUGGING_FACE, PEM
 from tests.fakes.detector import FakeDetector
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.credentials.detector import Kingfisher
-from sidecar.audit.credentials.examine import Result, examine
-from sidecar.audit.credentials.fields import Exposure
-from sidecar.audit.credentials.history import HistoryError, versions
-from sidecar.audit.credentials.repositories import OUTSIDE
+from delegation_audit.credentials.detector import Kingfisher
+from delegation_audit.credentials.examine import Result, examine
+from delegation_audit.credentials.fields import Exposure
+from delegation_audit.credentials.history import HistoryError, versions
+from delegation_audit.credentials.repositories import OUTSIDE
 from sidecar.cli import main
 from tests.audit.credentials.drawn import GITHUB, HUGGING_FACE
 

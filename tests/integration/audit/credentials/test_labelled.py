@@ -11,12 +11,12 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from sidecar.audit.credentials import command
-from sidecar.audit.credentials.detector import Kingfisher
-from sidecar.audit.credentials.examine import Result, examine
-from sidecar.audit.credentials.judge import canonical
-from sidecar.audit.credentials.kinds import KINDS, Kind
-from sidecar.audit.credentials.secrecy import SPAN, Fingerprints
+from delegation_audit.credentials import command
+from delegation_audit.credentials.detector import Kingfisher
+from delegation_audit.credentials.examine import Result, examine
+from delegation_audit.credentials.judge import canonical
+from delegation_audit.credentials.kinds import KINDS, Kind
+from delegation_audit.credentials.secrecy import SPAN, Fingerprints
 from sidecar.cli import main
 from tests.audit.credentials.labelled import NOW, Planted, make
 from tests.audit.credentials.written import written
@@ -123,7 +123,7 @@ def test_an_error_within_a_reader_shows_no_secret(
 ) -> None:
     import traceback
 
-    from sidecar.audit.credentials import examine as module
+    from delegation_audit.credentials import examine as module
 
     def fail(*_: object, **__: object) -> None:
         raise ValueError("broken")

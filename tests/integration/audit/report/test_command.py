@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.all.sample import write_sample
-from sidecar.audit.chains.choice import Choice
-from sidecar.audit.folders import record_files
-from sidecar.audit.report.command import report_of
+from delegation_audit.all.sample import write_sample
+from delegation_audit.chains.choice import Choice
+from delegation_audit.report.command import report_of
+from delegation_core.records.folders import record_files
 from sidecar.cli import main
 from tests.audit.report.test_page import Read
 
