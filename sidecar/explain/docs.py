@@ -11,7 +11,7 @@ from delegation_core.errors import Reason
 from delegation_core.records.record import EVENTS, KEYS, MAX_ITEMS, Key
 from delegation_core.records.record_schema import record_schema
 from delegation_core.records.record_text import CUT, MAX_TEXT
-from sidecar.reasons.advice import GUIDANCE, seen
+from sidecar.reasons.advice import GUIDANCE, Stage
 
 _WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/{source} instead. -->"
 
@@ -77,6 +77,17 @@ _PERSONAL_DATA: Final = (
     " ratio`.",
 )
 
+_SEEN: Final[Mapping[Stage, str]] = {
+    Stage.HANDSHAKE: "the agent receives nothing; the calling agent gets 503 `upstream_unreachable` from its own"
+    " sidecar. If trust in a next hop ends during a call of the agent's own, that call returns 403 with the code",
+    Stage.CUT: "a connection that ends before the answer is complete",
+    Stage.INBOUND: "the agent is not called; the calling agent gets the answer",
+    Stage.OUTBOUND: "the agent's own call returns the answer",
+    Stage.EITHER: "as inbound if the agent is called, as outbound if it calls",
+    Stage.PASSED_ON: "the agent's own call returns the answer of the next hop's sidecar, with that one's code",
+    Stage.SERVICE: "the agent's own call returns 403 `exchange_denied`, or 502 `sts_error` where the answer is 401",
+}
+
 
 def pages() -> Mapping[str, str]:
     """Return each page by its file name under ``docs/``."""
@@ -127,11 +138,13 @@ def _reasons_page() -> str:
             "",
             "A refusal has one reason code: in the record, in `sidecar_…` metrics, and for the caller in the"
             " `Delegation-Reason` header and the problem+json body, with the request id. The caller learns the class"
-            " and a fixed text; the record has the detail. Under *agent developer*, *it* is the agent behind the"
-            " sidecar that wrote the record.",
+            " and a fixed text; the record has the detail. The stage says what a developer of the agent behind the"
+            " sidecar that wrote the record sees:",
+            "",
+            *_table(("stage", "what the agent developer sees"), ((stage, _SEEN[stage]) for stage in Stage)),
             "",
             *_table(
-                ("code", "answer", "means", "who must act: what to do", "the agent developer sees"),
+                ("code", "answer", "stage", "means", "who must act: what to do"),
                 (_reason_row(reason) for reason in Reason),
             ),
             "",
@@ -142,7 +155,7 @@ def _reasons_page() -> str:
 def _reason_row(reason: Reason) -> tuple[str, ...]:
     guidance, status = GUIDANCE[reason], reason.answer.status
     who = ", then ".join(guidance.who)
-    return f"`{reason}`", str(status or "none"), guidance.means, f"**{who}**: {guidance.do}", seen(reason)
+    return f"`{reason}`", str(status or "none"), guidance.stage, guidance.means, f"**{who}**: {guidance.do}"
 
 
 def _means(key: Key) -> str:
