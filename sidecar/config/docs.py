@@ -75,6 +75,38 @@ Variables that others set: `SPIFFE_ENDPOINT_SOCKET` is the Workload API's addres
 """
 _UNITS: Final = {"_s": "seconds", "_mib": "MiB", "_bytes": "bytes", "min_rate": "bytes per second"}
 _SHORT: Final = 90  # characters of a section's example that fit into a table cell
+# Pages that explain the sections of a key.
+_EXPLAINED: Final = {
+    "identity": "[identity sources](identity.md)",
+    "issuers": "[profiles](profiles.md)",
+    "inbound": "[one agent calls another](questions.md#how-do-i-let-one-agent-call-another)",
+    "outbound": "[the same](questions.md#how-do-i-let-one-agent-call-another), [hosts outside](outside.md)",
+    "exchange": "[adapters](adapters.md)",
+    "entry": "[front apps](front-apps.md), [the door](door.md)",
+    "txn_tokens": "[transaction tokens](transaction-tokens.md)",
+    "workload_handle": "[acting for itself](own-authority.md)",
+    "records": "[records](records.md), [tamper evidence](tamper-evidence.md)",
+    "tracing": "[traces](tracing.md)",
+    "deny": "[the deny file](runbook.md#the-deny-file)",
+    "probe": "[Prometheus](prometheus.md)",
+    "admin": "[`sidecar status`](runbook.md#the-first-look)",
+    "protocols": "[HTTP/2 and gRPC](http2.md)",
+    "memory": "[sizing](sizing.md#memory)",
+    "keys": "[keys](sts.md#keys)",
+    "exchange_rate": "[rate limits](sts.md#rate-limits)",
+    "actor_rate": "[rate limits](sts.md#rate-limits)",
+    "introspection": "[introspection](sts.md#introspection)",
+    "login_issuers": "[logins](identity-providers.md#what-a-login-needs)",
+    "foreign_issuers": "[two organisations](federation.md)",
+    "targets": "[bound tokens](sts.md#sender-bound-tokens)",
+    "rules": "[who may act for whom](sts.md#who-may-act-for-whom-where)",
+    "self_rules": "[acting for itself](own-authority.md#into-the-mesh-token-self)",
+    "self_delegations": "[acting for itself](own-authority.md#into-the-mesh-token-self)",
+    "entries": "[front apps](front-apps.md)",
+    "revocation": "[revocations](sts.md#revocations)",
+    "crossings": "[two organisations](federation.md)",
+    "exchange_endpoints": "[adapters](adapters.md)",
+}
 _FILES: Final = {"SidecarFile": "A sidecar", "StsFile": "A token service", "PlatformFile": "A platform"}
 
 Schema = Mapping[str, Any]
@@ -158,7 +190,7 @@ def _places() -> Mapping[str, list[str]]:
 def _contents() -> Iterator[str]:
     """Yield the table of contents: the sections below each key of each file, each where it stands first."""
     listed: set[str] = set()
-    yield from ("| file | key | sections |", "|---|---|---|")
+    yield from ("| file | key | sections | explained in |", "|---|---|---|---|")
     for file, schema in schemas().items():
         for key, value in schema["properties"].items():
             own = [name for _, name in sections_of(value)]
@@ -168,7 +200,7 @@ def _contents() -> Iterator[str]:
             links = [_link(name) for name in below if name in own or name not in listed]
             listed |= below.keys()
             if links:
-                yield f"| {_FILES[file].lower()} | `{key}` | {', '.join(links)} |"
+                yield f"| {_FILES[file].lower()} | `{key}` | {', '.join(links)} | {_EXPLAINED.get(key, '')} |"
     yield ""
 
 
