@@ -13,7 +13,7 @@ from delegation_core.records.record_schema import record_schema
 from delegation_core.records.record_text import CUT, MAX_TEXT
 from sidecar.reasons.advice import GUIDANCE, Stage
 
-_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/{source} instead. -->"
+_WRITTEN: Final = "<!-- Written by `make docs`; edit {source} instead. -->"
 
 _LOSSES: Final = (
     "## What can be lost",
@@ -101,7 +101,7 @@ def _records_page() -> str:
         [
             "# Records",
             "",
-            _WRITTEN.format(source="observe/record.py"),
+            _WRITTEN.format(source="core/delegation_core/records/record.py"),
             "",
             "One JSON object a line, to standard output or a file. All events have the same keys; a key that does not"
             " apply is null. Control characters in foreign text are escaped (`\\u{hex}`), and texts are truncated at"
@@ -134,7 +134,7 @@ def _reasons_page() -> str:
         [
             "# Reason codes",
             "",
-            _WRITTEN.format(source="reasons/inbound.py and outbound.py"),
+            _WRITTEN.format(source="sidecar/reasons/inbound.py and outbound.py"),
             "",
             "A refusal has one reason code: in the record, in `sidecar_…` metrics, and for the caller in the"
             " `Delegation-Reason` header and the problem+json body, with the request id. The caller learns the class"
