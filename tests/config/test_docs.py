@@ -103,7 +103,9 @@ def test_every_link_leads_to_a_section() -> None:
 def test_the_table_at_the_top_leads_to_each_section_in_the_order_of_the_page() -> None:
     page = PAGES["configuration.md"]
     contents = page.partition("| file | key | sections | explained in |")[2].partition("\n\n")[0]
-    assert not re.findall(r"^(.*)\|  \|$", contents, re.MULTILINE), "name a page in _EXPLAINED of sidecar/config/docs.py"
+    assert not re.findall(r"^(.*)\|  \|$", contents, re.MULTILINE), (
+        "name a page in _EXPLAINED of sidecar/config/docs.py"
+    )
     listed = list(dict.fromkeys(re.findall(r"\]\(#([a-z0-9-]+)\)", contents)))
     headings = [line.lower().replace(" ", "-") for line in re.findall(r"^###+ (.+)$", page, re.MULTILINE)]
     assert listed == headings
