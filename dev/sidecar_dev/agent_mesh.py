@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Final
 
 from delegation_core.errors import ConfigError, Problem
-from sidecar.config.operation_words import every_operation
+from sidecar.features.operations.settings import protocol_settings
 from sidecar_dev import card_check, printed_calls, run_settings
 from sidecar_dev.curl import HEADER_FILE_SINCE, curl_problem, version_text
 from sidecar_dev.files import write_whole
@@ -234,7 +234,7 @@ class AgentMesh:
             if tools is None:
                 say(f"{name} does not tell its tools: name them by --allow {name}=tools/call:NAME")
                 continue
-            operations = (*every_operation("mcp"), *calls(tools))
+            operations = (*protocol_settings("mcp").every_operation(), *calls(tools))
             self._services[name] = replace(service, operations=operations)
             say(f"{name} has the tools {', '.join(tools)}")
             self._write_settings()

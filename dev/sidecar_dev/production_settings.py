@@ -15,7 +15,7 @@ from delegation_core.errors import Reason
 from delegation_core.mcp import LIFECYCLE
 from delegation_core.operation import ANY_NAME, OTHER, RouteProtocol
 from delegation_core.route import require_method, require_path
-from sidecar.config.operation_words import key_of
+from sidecar.features.operations.settings import protocol_settings
 from sidecar_dev.mesh_settings import Settings
 
 _STS: Final = "https://sts.acme.example"
@@ -232,7 +232,7 @@ def _word(protocol: RouteProtocol, call: Call) -> str | None:
     if op in LIFECYCLE:
         return None  # part of every route
     try:
-        key_of(protocol, op)
+        protocol_settings(protocol).key_of(op)
     except ValueError:  # an agent's card, which is part of every route of the protocol; or none at all
         return None
     return op

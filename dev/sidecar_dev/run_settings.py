@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from sidecar.config.operation_words import every_operation
+from sidecar.features.operations.settings import protocol_settings
 from sidecar_dev.mesh_settings import (
     CLIENT_ID,
     FRONT,
@@ -165,7 +165,7 @@ def _routes(name: str, service: Service, peers: Sequence[str]) -> list[Settings]
         grpc = {"protocol": "grpc", "operations": [{"allow": list(service.operations)}]}
         return [{"name": operations_route(name, service), "match": {"path_prefix": "/"}, **grpc, **allowed}]
     exact = service.protocol == "mcp" or service.path == "/"
-    operations = [{"allow": list(service.operations or every_operation(service.protocol))}]
+    operations = [{"allow": list(service.operations or protocol_settings(service.protocol).every_operation())}]
     return [
         {
             "name": operations_route(name, service),
@@ -195,7 +195,9 @@ def _route_to(places: Places, name: str, service: Service, spiffe_id: str, scope
         found["match"] = {"host": service.host}
     if service.protocol != "http" and not is_any_grpc(service):
         found["protocol"] = service.protocol
-        found["operations"] = [{"allow": list(service.operations or every_operation(service.protocol))}]
+        found["operations"] = [
+            {"allow": list(service.operations or protocol_settings(service.protocol).every_operation())}
+        ]
     return found
 
 

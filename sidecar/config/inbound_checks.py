@@ -12,11 +12,13 @@ from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crosses
 from sidecar.config.field_types import start_of
 from sidecar.config.inbound_model import InboundRouteSection
-from sidecar.config.operation_checks import a2a_rules, human_of, inbound_operations, methods_of, resource_of
 from sidecar.config.sections import IssuerSection, scalars
 from sidecar.config.settings import InboundSettings
 from sidecar.config.sidecar_model import SidecarFile
+from sidecar.features.a2a.settings import a2a_rules
+from sidecar.features.mcp.settings import resource_of
 from sidecar.features.observing.settings import plain_of
+from sidecar.features.operations.settings import human_of, inbound_operations, methods_of
 from sidecar.features.outside.settings import agent_key_of
 from sidecar.proxy.journeys.bypass import ListenerRule
 from sidecar.proxy.listening.connection_limits import ConnectionLimits

@@ -25,9 +25,10 @@ from sidecar.config.field_types import (
     UrlText,
 )
 from sidecar.config.limits import ClientLimitsSection, ConnectionLimitsSection, ServerLimitsSection
-from sidecar.config.operation_model import HumanSection, InboundA2aSection, InboundOperations, MessageBytes
 from sidecar.config.sections import RECORDS_WHEN, RecordsWhen, Section
+from sidecar.features.a2a.settings import InboundA2aSection
 from sidecar.features.observing.settings import PlainSection
+from sidecar.features.operations.settings import HumanSection, InboundOperations, MessageBytes
 from sidecar.features.outside.settings import AgentKeySection
 
 

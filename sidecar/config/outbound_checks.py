@@ -11,11 +11,12 @@ from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crossings_of
 from sidecar.config.field_types import start_of
-from sidecar.config.operation_checks import a2a_rules, outbound_operations
 from sidecar.config.outbound_model import AnyOutboundSection, OutboundRouteSection
 from sidecar.config.sections import scalars
 from sidecar.config.settings import OutboundSettings
 from sidecar.config.sidecar_model import SidecarFile
+from sidecar.features.a2a.settings import a2a_rules
+from sidecar.features.operations.settings import outbound_operations
 from sidecar.features.outside.settings import ConnectRouteSection, connect_route, outside_route
 from sidecar.identity.endpoint import is_loopback
 from sidecar.proxy.listening.connection_limits import ConnectionLimits

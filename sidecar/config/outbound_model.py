@@ -21,8 +21,9 @@ from sidecar.config.field_types import (
     TokenWay,
 )
 from sidecar.config.limits import ClientLimitsSection, DnsSection, ServerLimitsSection
-from sidecar.config.operation_model import A2aSection, MessageBytes, OutboundOperations
 from sidecar.config.sections import RECORDS_WHEN, CrossingSection, OutboundMatch, RecordsWhen, Section
+from sidecar.features.a2a.settings import A2aSection
+from sidecar.features.operations.settings import MessageBytes, OutboundOperations
 from sidecar.features.outside.settings import (
     ConnectRouteSection,
     FederateRouteSection,

@@ -14,13 +14,20 @@ from sidecar.config.exchange_checks import exchange_problems
 from sidecar.config.inbound_checks import inbound_route_problems
 from sidecar.config.inbound_model import InboundSection
 from sidecar.config.issuers import development_problems
-from sidecar.config.operation_checks import operation_problems
 from sidecar.config.outbound_checks import outbound_route_problems
 from sidecar.config.own_authority_checks import own_authority_problems
 from sidecar.config.profiles import profile_problems
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.config.validation import repetitions
+from sidecar.features.a2a import settings as a2a
+from sidecar.features.grpc import settings as grpc
 from sidecar.features.logins.settings import entry_problems, first_token_problems
+from sidecar.features.mcp import settings as mcp
+from sidecar.features.operations.settings import (
+    ProtocolSettings,
+    inbound_operation_problems,
+    outbound_operation_problems,
+)
 from sidecar.features.outside.federate_settings import federate_problems
 from sidecar.features.outside.settings import connect_problems, outside_problems
 from sidecar.identity.endpoint import is_loopback
@@ -175,6 +182,8 @@ def _admin(file: SidecarFile) -> Iterator[Problem]:
         )
 
 
+_PROTOCOLS: Final[tuple[ProtocolSettings, ...]] = (mcp, a2a, grpc)
+
 # A check reports everything that contradicts something else, or is unsafe.
 CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _sections,
@@ -185,7 +194,10 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     inbound_route_problems,
     outbound_route_problems,
     _protocols,
-    operation_problems,
+    *(one.inbound_problems for one in _PROTOCOLS),
+    inbound_operation_problems,
+    *(one.outbound_problems for one in _PROTOCOLS),
+    outbound_operation_problems,
     outside_problems,
     connect_problems,
     federate_problems,

@@ -30,7 +30,6 @@ from sidecar.config.exchange_checks import (
 from sidecar.config.identity import identity_of
 from sidecar.config.inbound_checks import inbound_of, inbound_route, listener_rule_of
 from sidecar.config.issuers import countersign_of, key_sets, revocation_lists, trusted_issuers
-from sidecar.config.operation_checks import named_operations
 from sidecar.config.outbound_checks import outbound_of, outbound_route
 from sidecar.config.own_authority_checks import workload_handle_of
 from sidecar.config.platform_checks import (
@@ -51,6 +50,7 @@ from sidecar.exchange.txn_service import TxnTokenSettings
 from sidecar.features.door.settings import door_ceiling_problems, door_problems, door_settings_of, issuers_at_door
 from sidecar.features.logins.settings import entry_of, login_ceiling_problems, login_problems
 from sidecar.features.observing.settings import observe_problems, plain_problems
+from sidecar.features.operations.settings import named_operations
 from sidecar.features.outside.federate_settings import provider_svid_problems
 from sidecar.features.outside.settings import ConnectRouteSection, outside_ceiling_problems
 from sidecar.features.transaction_tokens.settings import txn_ceiling_problems, txn_token_problems, txn_tokens_of

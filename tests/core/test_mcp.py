@@ -10,7 +10,7 @@ from delegation_core import mcp
 from delegation_core.errors import Denied, Reason
 from delegation_core.json_rpc import MessageRefused, RpcMessage
 from delegation_core.operation import Operations
-from sidecar.config.operation_words import key_of
+from sidecar.features.mcp.settings import key_of
 from tests.core.world import reason_of
 
 NOW = "2026-07-28"
@@ -224,7 +224,7 @@ def test_every_method_of_every_revision_is_an_operation_that_can_be_listed_and_r
     message = call(method, name="n", uri="file:///a", ref={"type": "ref/prompt", "name": "n"})
     key = mcp.operation_of(message)
     assert key.partition(":")[0] == method
-    assert key_of("mcp", key) == key
+    assert key_of(key) == key
     assert Operations({key: 1}).find(key) == 1
     with pytest.raises(Denied) as refused:
         Operations({"tools/call:another": 1}).find(key)

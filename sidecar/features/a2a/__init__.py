@@ -1,7 +1,6 @@
 """A2A: operations, agent cards, and tasks that are bound to their callers.
 
-Settings: ``sidecar/config/operation_model.py``, ``sidecar/config/operation_checks.py``,
-    ``sidecar/config/operation_words.py``
+Settings: ``settings.py``
 Decisions: ``core/delegation_core/a2a.py``, ``core/delegation_core/a2a_rules.py``,
     ``core/delegation_core/a2a_tasks.py``, ``core/delegation_core/a2a_lists.py``,
     ``core/delegation_core/a2a_grpc.py``, ``core/delegation_core/a2a_grpc_lists.py``,

@@ -1,7 +1,6 @@
 """MCP: operations, sessions, and lists filtered by what the reader may call.
 
-Settings: ``sidecar/config/operation_model.py``, ``sidecar/config/operation_checks.py``,
-    ``sidecar/config/operation_words.py``
+Settings: ``settings.py``
 Decisions: ``core/delegation_core/mcp.py``, ``core/delegation_core/mcp_fields.py``,
     ``core/delegation_core/mcp_lists.py``, ``core/delegation_core/mcp_session.py``,
     ``core/delegation_core/json_rpc.py``, ``core/delegation_core/callable.py``
