@@ -107,6 +107,7 @@ ELSEWHERE: Final = {
     "features/grpc/feature.py": "integration/test_grpc.py",
     "proxy/journeys/feature.py": "features/test_features.py",
     "proxy/journeys/operation.py": "features/test_features.py",
+    "proxy/journeys/whole_body.py": "proxy/test_journey.py",
     "config/outbound_model.py": "config/test_sidecar_file.py",
     "config/endpoints.py": "config/test_issuers.py",
     "config/inbound_checks.py": "config/test_sidecar_checks.py",

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.proxy.journeys.journey import Async, BodyUpTo, Drive, Journey, Tasks, Wait, Waiter
+from sidecar.proxy.journeys.journey import Async, Drive, Journey, Tasks, Wait, Waiter
+from sidecar.proxy.journeys.whole_body import BodyUpTo
 from sidecar.wire.message import Edits, Response
 from sidecar.wire.pool import Origin
 from sidecar.wire.pump import Pump

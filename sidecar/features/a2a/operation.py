@@ -21,7 +21,8 @@ from delegation_core.route import InboundRoute, OutboundRoute
 from delegation_core.target import CanonicalTarget
 from sidecar.features.a2a.errors import DOMAIN, ERROR_INFO, A2aError, a2a_error
 from sidecar.features.operations.operation import RPC_REFUSED, Operation, refuse_body, text_of
-from sidecar.proxy.journeys.journey import BodyUpTo, Journey
+from sidecar.proxy.journeys.journey import Journey
+from sidecar.proxy.journeys.whole_body import BodyUpTo
 from sidecar.wire.grpc import is_grpc
 from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream

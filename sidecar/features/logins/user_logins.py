@@ -31,9 +31,10 @@ from sidecar.features.logins.pending_logins import PendingLogin, PendingLogins, 
 from sidecar.observe.access_log import Entry
 from sidecar.observe.entry import LOGIN
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
-from sidecar.proxy.journeys.journey import Async, BodyUpTo, Journey, Tasks
+from sidecar.proxy.journeys.journey import Async, Journey, Tasks
 from sidecar.proxy.journeys.outbound import LOGINS_PATH, Outbound
 from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.proxy.journeys.whole_body import BodyUpTo
 from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
 

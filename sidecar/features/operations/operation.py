@@ -21,7 +21,8 @@ from delegation_core.operation import OTHER, RouteProtocol
 from delegation_core.route import InboundRoute, OutboundRoute
 from delegation_core.target import CanonicalTarget
 from sidecar.observe.access_log import Entry
-from sidecar.proxy.journeys.journey import BodyUpTo, Journey
+from sidecar.proxy.journeys.journey import Journey
+from sidecar.proxy.journeys.whole_body import BodyUpTo
 from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
 
