@@ -152,7 +152,7 @@ class InForce:
         return next((kind for one in found if (kind := one.kind_of(names)) is not None), None)
 
     def only_names_tokens_since(self, before: InForce) -> bool:
-        """True if, since ``before``, no revocation of a workload, and no list or its staleness, was added or removed.
+        """True if revocations of workloads, the set of lists and their staleness are the same as in ``before``.
 
         Then earlier decisions remain valid, except for uses that ``kind_of`` now matches.
         """

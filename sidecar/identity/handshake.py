@@ -234,7 +234,7 @@ def verified_chain(ssl_object: ssl.SSLObject) -> list[bytes]:
 
 
 def _chain(ssl_object: ssl.SSLObject, getter: str) -> list[bytes]:
-    """Call a getter: public since Python 3.13, with DER; before, on the private object, with certificates."""
+    """Return the DER certificates of a chain. Before Python 3.13 the getter is a method of a private object."""
     public = getattr(ssl_object, getter, None)
     if public is not None:
         return list(public() or ())

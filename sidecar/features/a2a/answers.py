@@ -114,7 +114,7 @@ class CardForwarding(HeldForwarding):
 
 
 def _holds_messages(head: Response, refused: Reason) -> bool:
-    """Return True if an answer to a gRPC call is gRPC. Raises Denied (``refused``) if it is not, and has a success."""
+    """Return True if an answer to a gRPC call is gRPC. Raises Denied (``refused``) for a success that is not."""
     if not is_grpc(head) and head.status < 300:
         raise Denied(refused, "the answer is not one of gRPC")
     return is_grpc(head)

@@ -59,7 +59,7 @@ class HeldForwarding(Forwarding):
             super().on_whole_response(head, data)
 
     def on_response(self, head: Response, data: bytes) -> None:
-        """Begin to buffer the answer if it is held, else to pass it back."""
+        """Begin to buffer the answer if ``holds`` says so; else pass it back."""
         if self._begins(head):
             self.unfinished(head)
             self.on_response_data(data)
