@@ -125,7 +125,10 @@ def test_the_command_loads_only_what_sends_an_order(source: list[str]) -> None:
     ("environ", "why"),
     [
         ({}, "SPIFFE_ENDPOINT_SOCKET is missing"),
-        ({"SPIFFE_ENDPOINT_SOCKET": "/run/api.sock"}, "SPIFFE_ENDPOINT_SOCKET: a Workload API address is unix:///"),
+        (
+            {"SPIFFE_ENDPOINT_SOCKET": "/run/api.sock"},
+            "SPIFFE_ENDPOINT_SOCKET: a Workload API address must be unix:///",
+        ),
     ],
 )
 def test_without_a_source_of_its_svid_the_command_says_where_to_name_one(

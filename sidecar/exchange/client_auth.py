@@ -47,15 +47,15 @@ class ClientAuthSettings:
     def __post_init__(self) -> None:
         if self.method in STATIC and not self.allow_static:
             raise ValueError(
-                f"client_auth: {self.method} is a static credential; use jwt-svid or x509-svid, or set "
+                f"client_auth: {self.method} needs a static credential; use jwt-svid or x509-svid, or set "
                 "allow_static_credential: true"
             )
         if self.method in STATIC and self.credential_file is None:
-            raise ValueError(f"credential_file: it is missing, and {self.method} needs it")
+            raise ValueError(f"credential_file: it is missing, but {self.method} needs it")
         if self.method not in STATIC and (self.credential_file is not None or self.allow_static):
             raise ValueError(f"credential_file: {self.method} needs none; remove it and allow_static_credential")
         if self.key_id is not None and self.method is not ClientAuth.PRIVATE_KEY_JWT:
-            raise ValueError("key_id: it is for private-key-jwt; remove it")
+            raise ValueError("key_id: only private-key-jwt uses it; remove it")
 
 
 @dataclass(frozen=True, slots=True)

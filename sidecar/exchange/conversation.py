@@ -100,7 +100,7 @@ class Conversation:
             if error.reason in (Reason.EXCHANGE_DENIED, Reason.STS_ERROR):
                 self._drop_shared()
             raise
-        raise Denied(Reason.STS_BAD_RESPONSE, "the adapter found no end")
+        raise Denied(Reason.STS_BAD_RESPONSE, "the adapter made too many requests")
 
     async def reach(self, name: str, reached: Reached) -> None:
         """Set the connections and authentication of endpoint ``name``, and close its previous connections."""

@@ -66,7 +66,7 @@ class Countersigner:
         """
         own = self._source.current
         if own is None:
-            raise Unavailable(Reason.NOT_READY, "there is no identity")
+            raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         answer = await self._caller.post_form(head_form(head))
         if answer.status != 200:
             raise Denied(Reason.STS_BAD_RESPONSE, f"the token service answered with status {answer.status}")
@@ -76,9 +76,9 @@ class Countersigner:
         except (StrictJsonError, CheckpointError) as error:
             raise Denied(Reason.STS_BAD_RESPONSE, str(error)) from error
         if checkpoint.issuer != self._issuer or checkpoint.head != head:
-            raise Denied(Reason.STS_BAD_RESPONSE, "the checkpoint is of another issuer or another head")
+            raise Denied(Reason.STS_BAD_RESPONSE, "the checkpoint has another issuer or head")
         if abs(checkpoint.at - self._clock()) > _SKEW_S:
-            raise Denied(Reason.STS_BAD_RESPONSE, "the checkpoint is of another time")
+            raise Denied(Reason.STS_BAD_RESPONSE, "the checkpoint's time is too far from now")
         keys = self._keys()
         key = keys.find(self._issuer, checkpoint.kid) or await keys.wait_for_key(self._issuer, checkpoint.kid)
         checkpoint.verify(key)

@@ -121,7 +121,7 @@ class LoginConversation:
     def _flow(self) -> UserFlow:
         login = self._settings.known.login
         if login is None:
-            raise Denied(Reason.CALL_NOT_ALLOWED, f"{self._settings.known.name} asks no user")
+            raise Denied(Reason.CALL_NOT_ALLOWED, f"{self._settings.known.name} has no logins of users")
         return login
 
     async def _discover(self, metadata: ServerMetadata) -> None:
@@ -147,7 +147,7 @@ def _require_bounded(started: Started) -> None:
     """Raise Denied STS_TOO_LARGE for a URL or code that would take much memory while the login is pending."""
     for name, text, most in (("url", started.url, MAX_URL_BYTES), ("code", started.code, MAX_CODE_BYTES)):
         if _bytes(text) > most:
-            raise Denied(Reason.STS_TOO_LARGE, f"{name}: the login would wait with more than {most} bytes")
+            raise Denied(Reason.STS_TOO_LARGE, f"{name}: a login would keep more than {most} bytes")
 
 
 def _bytes(text: str | None) -> int:

@@ -39,7 +39,7 @@ class ServerMetadata:
         """
         url = self.endpoints.get(member)
         if url is None:
-            raise Denied(Reason.STS_BAD_RESPONSE, f"the issuer's metadata has no usable {member}")
+            raise Denied(Reason.STS_BAD_RESPONSE, f"the issuer's metadata has no valid {member}")
         return url
 
 

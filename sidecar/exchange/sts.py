@@ -152,7 +152,7 @@ class Sts:
             SidecarError: as ``exchange``.
         """
         if plan.delegation is None:
-            raise ValueError("a token of the workload's own is granted by nobody")
+            raise ValueError("a token of the workload's own has no grant of a user")
         async with self._deadline():
             granted = self._parse(plan.delegation.token.raw)
             key = await self._key_of(granted)
@@ -205,7 +205,7 @@ class Sts:
         delegation = plan.delegation
         kind = TOKEN_TYPE_ACCESS_TOKEN if delegation is None else _subject_token_type(delegation, policy)
         if delegation is not None and kind not in adapter.capabilities.takes:
-            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, f"{adapter.name} exchanges no token of this type")
+            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, f"{adapter.name} cannot exchange tokens of this type")
         svid = None
         if adapter.needs_jwt_svid(options) and (delegation is not None or not adapter.capabilities.serves_users):
             svid = await self._source.jwt_svid(self._settings.issuer)
@@ -219,7 +219,7 @@ class Sts:
         if delegation is not None:
             return adapter.exchange(wanted)
         if adapter.own is None:
-            raise Denied(Reason.OWN_AUTHORITY_REFUSED, f"{adapter.name} issues no token of a workload's own")
+            raise Denied(Reason.OWN_AUTHORITY_REFUSED, f"{adapter.name} cannot issue a workload's own token")
         return adapter.own(wanted)
 
     def _failover(

@@ -60,18 +60,18 @@ class ExchangeSettings:
     def __post_init__(self) -> None:
         urls = [one.url for one in self.token_endpoints]
         if len(urls) > MAX_REPLICAS or len(set(urls)) < len(urls):
-            raise ValueError(f"token_endpoints: list at most {MAX_REPLICAS}, each once")
+            raise ValueError(f"token_endpoints: list at most {MAX_REPLICAS}, each only once")
         if not self.timeout_s > 0:
-            raise ValueError("timeout_s: it is a time above zero, in seconds")
+            raise ValueError("timeout_s: it must be above 0 s")
         if self.retries not in _RETRIES:
-            raise ValueError("retries: it is a number from 0 to 3")
+            raise ValueError("retries: it must be 0 to 3")
         if self.max_response_bytes < 1 or self.max_flights < 1:
-            raise ValueError("max_response_bytes, max_flights: each is at least 1")
+            raise ValueError("max_response_bytes, max_flights: each must be at least 1")
         adapter = self.known
         object.__setattr__(self, "options", adapter.completed(self.options))
         if self.authentication.method not in adapter.client_auth:
             raise ValueError(
-                f"client_auth: {adapter.name} knows no {self.authentication.method}; it is one of "
+                f"client_auth: {adapter.name} does not support {self.authentication.method}; use one of "
                 f"{', '.join(adapter.client_auth)}"
             )
         names, found = frozenset(adapter.endpoints), adapter.discovered.keys()
@@ -89,7 +89,7 @@ class ExchangeSettings:
             if not is_web_url(self.authorization_endpoint):
                 raise ValueError("authorization_endpoint: it is not an https URL without user info and fragment")
         if self.metadata is not None and not self.discovered:
-            raise ValueError("metadata: all that the adapter needs is set already; remove it")
+            raise ValueError("metadata: it is not read, because all endpoints are set; remove it")
         if self.discovered and address_of(self.metadata_url) != address_of(self.token_endpoint):
             raise ValueError(
                 "metadata: it is on another host than token_endpoint; write "

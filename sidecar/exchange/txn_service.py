@@ -119,7 +119,7 @@ def _steps(permit: IssuedPermit, settings: TxnTokenSettings) -> Steps:
 
 def _channel(settings: TxnTokenSettings, source: IdentitySource, resolver: Resolver | None) -> StsChannel:
     if settings.endpoint is None:
-        raise ValueError("token_endpoint: it is missing, and a chain begins here")
+        raise ValueError("token_endpoint: it is missing, but chains begin here")
     return StsChannel(
         settings.endpoint,
         source,

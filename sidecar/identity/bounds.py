@@ -85,7 +85,7 @@ def check_chain(chain: Sequence[bytes]) -> list[Outline]:
         if sum(one.names for one in outlines) > MAX_ALTERNATIVE_NAMES:
             raise Denied(Reason.UNTRUSTED_CHAIN, f"the chain has more than {MAX_ALTERNATIVE_NAMES} alternative names")
     if sum(one.names for one in outlines) * sum(one.constraints for one in outlines) > MAX_NAME_CHECKS:
-        raise Denied(Reason.UNTRUSTED_CHAIN, f"names times name constraints are more than {MAX_NAME_CHECKS}")
+        raise Denied(Reason.UNTRUSTED_CHAIN, f"the product of names and name constraints exceeds {MAX_NAME_CHECKS}")
     return outlines
 
 
@@ -186,7 +186,7 @@ def _extensions(der: bytes, fields: list[tuple[int, int, int]]) -> dict[bytes, t
                 raise DerError("no extension")
             name = der[parts[0][1] : parts[0][2]]
             if name in found:
-                raise DerError("an extension comes twice")
+                raise DerError("an extension is repeated")
             found[name] = parts[-1][1:]
     return found
 

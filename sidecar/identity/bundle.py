@@ -231,7 +231,7 @@ def _policy_of(trust_domain: TrustDomain, authority: x509.Certificate) -> Policy
         # X509-SVID section 4.1: an authority's SPIFFE ID, if it has one, is that of the trust domain it signs for.
         uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names is not None else []
         if any(uri.startswith("spiffe:") and uri != f"spiffe://{trust_domain}" for uri in uris):
-            raise ValueError("a certificate in the path is an authority of something else")
+            raise ValueError("a certificate in the path is an authority for another purpose")
 
     agnostic = Criticality.AGNOSTIC
     ca_policy = (

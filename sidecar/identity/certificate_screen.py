@@ -99,7 +99,7 @@ class Screen:
             if begins not in _BEGINNINGS:
                 raise Denied(Reason.TLS_VERSION, "it does not speak TLS")
             if not 0 < length <= MAX_RECORD_BYTES:
-                raise Denied(Reason.TLS_VERSION, "a TLS record has no possible length")
+                raise Denied(Reason.TLS_VERSION, "a TLS record has an invalid length")
             after = at + HEADER_BYTES + length
             if after > end or not self._read_record(begins[0], data[at:after]):
                 break
@@ -135,7 +135,7 @@ class Screen:
         if kind == HANDSHAKE:
             self._read_messages(content)
         elif self._message and kind != ALERT:
-            raise Denied(Reason.TLS_VERSION, "another record interrupts a handshake message")
+            raise Denied(Reason.TLS_VERSION, "a handshake message is interrupted by another record")
         return True
 
     def _read_messages(self, content: bytes) -> None:
@@ -158,7 +158,7 @@ class Screen:
 
     def _judge(self, kind: int, body: bytes) -> None:
         if kind in (CLIENT_HELLO, SERVER_HELLO) and offers_finite_field(kind, body):
-            raise Denied(Reason.TLS_VERSION, "a key share of a finite field (ffdhe)")
+            raise Denied(Reason.TLS_VERSION, "a key share is of a finite field (ffdhe)")
         if kind == _CLIENT_KEY_EXCHANGE and self._check is None:
             self.over = True  # TLS 1.2: what follows is encrypted, and nothing of it is for us
         if kind == CERTIFICATE and self._check is not None:

@@ -55,12 +55,12 @@ class Endpoint:
     def __post_init__(self) -> None:
         parts = split_url(self.url)
         if self.peer and self.ca_file:
-            raise ValueError("tls: both peer and ca are set; keep the one that says who answers")
+            raise ValueError("tls: both peer and ca are set; keep one of them")
         proven = bool(self.peer or self.ca_file)
         if parts.scheme == "https" and not proven:
-            raise ValueError("tls: nobody is named; set peer (a SPIFFE ID) or ca (a file)")
+            raise ValueError("tls: it is missing; set peer (a SPIFFE ID) or ca (a file) to verify the server")
         if parts.scheme == "http" and proven:
-            raise ValueError("tls: plain http proves nobody; use https")
+            raise ValueError("tls: plain http does not verify the server; use https")
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise ValueError("url: plain http is for loopback only; use https")
 
@@ -113,12 +113,12 @@ def split_url(url: str) -> SplitResult:
         characters.
     """
     if not url.isascii() or any(character <= " " or character in '\\"<>\x7f' for character in url):
-        raise ValueError("url: it holds characters a URL cannot have; encode them")
+        raise ValueError("url: it has characters that a URL cannot have; encode them")
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError("url: it is not an absolute http or https URL; write https://host/path")
     if "@" in parts.netloc or "#" in url:
-        raise ValueError("url: user info and fragments have no place here; remove them")
+        raise ValueError("url: it has user info or a fragment; remove them")
     return parts
 
 

@@ -61,7 +61,7 @@ class FileSettings:
     def __post_init__(self) -> None:
         held = [self.certificate, self.key, self.bundle, *self.federated.values()]
         if len(set(held)) != len(held):
-            raise ValueError("files: one is named twice; give certificate, key and each bundle a file of its own")
+            raise ValueError("files: one is named twice; use a separate file for certificate, key and each bundle")
         if not 0 < self.settle_s <= self.look_every_s:
             raise ValueError("files: the second look is not after the first, or not before the next; change the waits")
 

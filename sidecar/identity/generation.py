@@ -49,7 +49,7 @@ def parse_x509_svid(spiffe_id: str, chain: Sequence[bytes], key_der: bytes, *, h
     if leaf.spiffe_id != spiffe_id:
         raise IdentityError("the certificate names another SPIFFE ID than the message")
     if _public_der(_parse_key(key_der).public_key()) != _public_der(leaf.certificate.public_key()):
-        raise IdentityError("the key is not the certificate's")
+        raise IdentityError("the key does not match the certificate")
     return X509Svid(
         spiffe_id=SpiffeId(spiffe_id),
         chain=tuple(chain),
@@ -84,7 +84,7 @@ def with_bundles(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509
         server_context = _new_context(ssl.PROTOCOL_TLS_SERVER, svid, bundles)
         client_context = _new_context(ssl.PROTOCOL_TLS_CLIENT, svid, bundles)
     except ssl.SSLError as error:
-        raise IdentityError(f"OpenSSL does not take the SVID or a bundle: {error.reason}") from error
+        raise IdentityError(f"OpenSSL refuses the SVID or a bundle: {error.reason}") from error
     except OSError as error:  # the key passes through a file in memory
         raise IdentityError(f"no file descriptor or memory for the key: {error.strerror}") from error
     return Identity(

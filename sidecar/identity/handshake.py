@@ -165,7 +165,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
             raise Denied(Reason.UNTRUSTED_CHAIN, "the session was resumed")
         chain = self.presented  # kept once for the life of the connection: it may be 32 KiB
         if tuple(presented_chain(self)) != chain:  # OpenSSL must have read the certificates that were bounded
-            raise Denied(Reason.BAD_SVID, "the certificates are not as they were sent")
+            raise Denied(Reason.BAD_SVID, "the certificates differ from those in the handshake")
         try:
             guard = PeerGuard(binding.source, chain, binding.proofs, now=int(binding.clock()))
         except Denied as denied:

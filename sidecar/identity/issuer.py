@@ -60,7 +60,7 @@ class JwksSettings:
         for name in ("refresh_s", "max_age_s", "cooldown_s", "timeout_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name}: it is a time above zero, in seconds")
+                raise ValueError(f"{name}: it must be above 0 s")
 
     @property
     def endpoint(self) -> Endpoint:

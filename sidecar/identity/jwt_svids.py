@@ -86,7 +86,7 @@ class JwtSvids:
         if self._group is None or self._owner is None:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         if audience not in self._held and len(self._held) + len(self._flights) >= MAX_AUDIENCES:
-            raise Unavailable(Reason.NOT_READY, "too many audiences")
+            raise Unavailable(Reason.NOT_READY, "too many audiences at once")
         flight = asyncio.get_running_loop().create_future()
         self._flights[audience] = flight
         self._group.create_task(self._fly(audience, self._owner, flight))
@@ -94,7 +94,7 @@ class JwtSvids:
 
     async def _fly(self, audience: str, owner: SpiffeId, flight: asyncio.Future[str]) -> None:
         """Fetch, check and cache a JWT-SVID; pass the result to all waiting callers."""
-        outcome: str | Unavailable = Unavailable(Reason.NOT_READY, "the call was given up")
+        outcome: str | Unavailable = Unavailable(Reason.NOT_READY, "the call was cancelled")
         generation = self._generation
         try:
             token = await self._fetch(audience, owner)

@@ -146,12 +146,12 @@ class PublicCertificate:
                 file_of_both.flush()
                 context.load_cert_chain(path_of(file_of_both.fileno()), password=lambda: b"")
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; an encrypted key is a ValueError
-            raise _problem("key", "the key cannot be read, or is not the certificate's") from error
+            raise _problem("key", "the key cannot be read, or does not match the certificate") from error
         return context, int(leaf.not_valid_after_utc.timestamp())
 
 
 def _problem(field: str, wrong: str) -> ConfigError:
-    return ConfigError([Problem(f"entry.door.{field}", wrong, "write PEM files that belong together")])
+    return ConfigError([Problem(f"entry.door.{field}", wrong, "write a key and a certificate that match")])
 
 
 def _bare_context(kind: type[ssl.SSLContext]) -> ssl.SSLContext:

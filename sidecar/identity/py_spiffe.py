@@ -209,7 +209,7 @@ def _is_lost(failure: str) -> bool:
 def _in_our_words(failure: str) -> str:
     """Return the text for the operator. py-spiffe's own text may quote an update, so it is not passed on."""
     if failure == _DENIED:
-        return "the Workload API denies us an identity"
+        return "the Workload API denies this workload an identity"
     if not _is_lost(failure):
         return "py-spiffe cannot parse an update; an empty federated bundle is enough for that"
     return failure

@@ -164,7 +164,7 @@ def _check_purpose(certificate: x509.Certificate) -> None:
         if isinstance(value, x509.BasicConstraints) and value.ca:
             raise Denied(Reason.BAD_SVID, "the leaf is an authority")
         if isinstance(value, x509.ExtendedKeyUsage) and not set(value) >= _BOTH_WAYS:
-            raise Denied(Reason.BAD_SVID, "the leaf is not for both ends of TLS")
+            raise Denied(Reason.BAD_SVID, "the leaf's extended key usage lacks server or client authentication")
         if isinstance(value, x509.KeyUsage):
             usage = x509.Extension(extension.oid, extension.critical, value)
     if usage is None or not usage.critical or not usage.value.digital_signature:

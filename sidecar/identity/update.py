@@ -56,7 +56,7 @@ def choose(
         raise WithdrawnError("none of our SVIDs has the configured SPIFFE ID and hint")
     meant = {names[number][0] for number in fitting}
     if len(meant) > 1:
-        text = "several SVIDs could be ours: set identity.spiffe_id"
+        text = "several SVIDs match: set identity.spiffe_id"
         if held is not None and held not in meant:
             raise WithdrawnError(text)
         raise UpdateError(text)

@@ -112,7 +112,7 @@ def _error_of(error: Exception) -> WorkloadApiError:
     """Return the error for the operator. Of the server's text it holds only a status message."""
     match error:
         case GRPCError(status=Status.PERMISSION_DENIED):
-            return IdentityDeniedError(f"the Workload API denies us an identity: {error.message}")
+            return IdentityDeniedError(f"the Workload API denies this workload an identity: {error.message}")
         case GRPCError():
             return WorkloadApiError(f"the Workload API answered {error.status.name}: {error.message}")
         case FileNotFoundError():
@@ -124,4 +124,4 @@ def _error_of(error: Exception) -> WorkloadApiError:
         case StreamTerminatedError():
             return WorkloadApiError("the connection to the Workload API was lost")
         case _:
-            return WorkloadApiError(f"the Workload API's answer is not understood: {type(error).__name__}")
+            return WorkloadApiError(f"the Workload API's answer is malformed: {type(error).__name__}")

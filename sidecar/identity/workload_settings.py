@@ -34,7 +34,7 @@ def parse_address(text: str) -> WorkloadAddress:
             return WorkloadAddress(host=str(ipaddress.ip_address(url.hostname or "")), port=port)
     except ValueError:  # an invalid address or port
         pass
-    raise ValueError("a Workload API address is unix:///absolute/path or tcp://IP-address:port")
+    raise ValueError("a Workload API address must be unix:///absolute/path or tcp://IP-address:port")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,8 @@ class WorkloadApiSettings:
     def __post_init__(self) -> None:
         address = parse_address(self.address)
         if self.py_spiffe and address.path is None:
-            raise ValueError("workload_api: py-spiffe knows Unix sockets only; write unix:///path, or remove source")
+            raise ValueError("workload_api: py-spiffe supports only Unix sockets; write unix:///path, or remove source")
         if self.py_spiffe and self.hint is not None:
-            raise ValueError("hint: py-spiffe does not pass hints on; set spiffe_id instead")
+            raise ValueError("hint: py-spiffe does not support hints; set spiffe_id instead")
         if not 0 < self.min_backoff_s <= self.max_backoff_s:
-            raise ValueError("the shortest back-off is above zero and at most the longest")
+            raise ValueError("the shortest back-off must be above zero and at most the longest")

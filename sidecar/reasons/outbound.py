@@ -258,7 +258,7 @@ _EXCHANGE: Final = {
         do="find out who wants such tokens, and why",
     ),
     Reason.ACTOR_NOT_CLIENT: _service(
-        "the actor token is another workload's",
+        "the actor token names another workload",
         _SECURITY,
         do="treat that JWT-SVID as stolen: the peer in the record has it",
     ),

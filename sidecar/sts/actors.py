@@ -54,7 +54,7 @@ class ActorTokens:
             self._kept.drop(raw)
             raise Denied(Reason.ACTOR_TOKEN_INVALID, str(error)) from error
         if kept.actor.spiffe_id != client:
-            raise Denied(Reason.ACTOR_NOT_CLIENT, "the actor token is another workload's")
+            raise Denied(Reason.ACTOR_NOT_CLIENT, "the actor token names another workload")
         return kept.actor
 
     def _verify_anew(

@@ -83,7 +83,7 @@ def login_issuer_for(
     if entry.door is None or len(audiences) != 1 or audiences[0] not in spellings(entry.door):
         return login
     if login.kind is not LoginKind.ACCESS_TOKEN:
-        raise Denied(Reason.NOT_YOUR_TOKEN, "a door takes no ID tokens")
+        raise Denied(Reason.NOT_YOUR_TOKEN, "a door accepts no ID tokens")
     return login.at_door(entry.door)
 
 
@@ -95,7 +95,7 @@ def foreign_issuer_for(client: SpiffeId, issuer: str, policy: StsPolicy) -> Fore
     """
     foreign = policy.foreign_issuers[issuer]
     if client not in foreign.actors:
-        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the client may show no tokens of this foreign issuer")
+        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the client may not present tokens of this foreign issuer")
     return foreign
 
 
@@ -104,9 +104,9 @@ def _read_delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy
         raise Denied(Reason.NOT_YOUR_TOKEN, "the subject token is for another audience")
     own = _is_workloads(token, policy)
     if own and token.subject == client:
-        raise Denied(Reason.SELF_DELEGATION, "the client started this chain for itself")
+        raise Denied(Reason.SELF_DELEGATION, "the client started this chain itself")
     if token.chain is None and not (own and policy.self_delegations_of(token.subject, client)):
-        raise Denied(Reason.NOT_AN_ENTRY, "a token of ours without act starts no chain")
+        raise Denied(Reason.NOT_AN_ENTRY, "a token of this service without act cannot start a chain")
     # The sub_id of a foreign subject is evidence. It must match no rule for our own users, also not
     # after the foreign issuer was removed or its prefix changed.
     issuer, subject = policy.foreign_pair(token.subject) or _login_pair(token, policy) or (token.issuer, token.subject)
@@ -142,14 +142,16 @@ def _foreign(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: 
     if token.audience not in policy.audiences_of(client):
         raise Denied(Reason.NOT_YOUR_TOKEN, "the subject token is for another audience")
     if token.chain is None or token.subject in {token.actor_id, token.chain.current.subject}:
-        raise Denied(Reason.NOT_AN_ENTRY, "a foreign token that shows no delegation starts no chain here")
+        raise Denied(Reason.NOT_AN_ENTRY, "a foreign token without delegation cannot start a chain here")
     if token.actor_id is None:
         raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the foreign issuer may not speak for this actor")
     if token.actor_id == client:
         raise Denied(Reason.SELF_DELEGATION, "the client is already the current actor")
     sub_id = token.sub_id or (token.issuer, token.subject)
     if "sub_id" in token.claims and token.claims["sub_id"] != sub_id_claim(sub_id):
-        raise Denied(Reason.MALFORMED_TOKEN, "sub_id is not exactly a pair iss_sub, so it could not be kept")
+        raise Denied(
+            Reason.MALFORMED_TOKEN, "sub_id is not a plain iss_sub pair, so the issued token could not keep it"
+        )
     return Authority(
         issuer=token.issuer,
         subject=token.subject,
@@ -176,7 +178,7 @@ def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: in
         raise Denied(Reason.TOKEN_TYPE, "the login token names an actor")
     issued_subject = user_issuer.mesh_subject(token.subject)
     if issued_subject.lower().startswith("spiffe:"):
-        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "a user has the name of a workload")
+        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the user's subject looks like a workload")
     return Authority(
         issuer=token.issuer,
         subject=token.subject,

@@ -53,7 +53,7 @@ class Book:
         if order.action is Action.REVOKE:
             _require_room(order, kept.values(), sources)
         if self.seq >= MAX_SEQ:
-            raise Denied(Reason.ORDER_REFUSED, "the number of the list cannot grow any more")
+            raise Denied(Reason.ORDER_REFUSED, "the number of the list has reached its maximum")
         return Book(seq=self.seq + 1, orders={**kept, order.id: order})
 
     def covering(self, order: Order, *, now: int) -> Order | None:
@@ -86,7 +86,7 @@ class Book:
             return self if seq == self.seq else replace(self, seq=seq)
         kept = _drop_expired(self.orders, now)
         if len(kept) + len(new) > MAX_LISTED:
-            raise ValueError(f"with its orders there would be more than {MAX_LISTED}")
+            raise ValueError(f"with the other replica's orders there would be more than {MAX_LISTED}")
         if other.seq == self.seq or not kept.keys() <= other.orders.keys():  # a set that no replica had so far
             seq += 1
         return Book(seq=max(seq, self.seq + 1), orders={**kept, **new})

@@ -105,7 +105,7 @@ def _own_problems(policy: Declared) -> Iterator[Problem]:
 
 def _target_problems(policy: Declared) -> Iterator[Problem]:
     for name in _find_repeated(name for target in policy.targets for name in target.names):
-        yield Problem("targets", f"the audience {name} means two targets", "give each audience to one workload")
+        yield Problem("targets", f"the audience {name} names two targets", "give each audience to one workload")
     for number, target in enumerate(policy.targets):
         where = f"targets[{number}]"
         if not all(is_name(name) for name in target.audiences):
@@ -132,12 +132,14 @@ def _rule_problems(policy: Declared) -> Iterator[Problem]:
             fix = fixes.get(rule.audience, "list it under targets")
             yield Problem(f"{where}.audience", f"{rule.audience} is not a target", fix)
         elif not rule.scopes <= target.scopes:
-            wrong = f"{rule.audience} does not know {', '.join(sorted(rule.scopes - target.scopes))}"
+            wrong = f"{rule.audience} does not have {', '.join(sorted(rule.scopes - target.scopes))}"
             yield Problem(f"{where}.scopes", wrong, "add it to the target's scopes, or remove it")
     known = policy.login_issuers.keys() | policy.foreign_issuers.keys()
     for where, onward in onwards:
         if onward.actor == onward.workload:
-            yield Problem(f"{where}.actor", "is the workload itself, for which self_rules speak", "name another actor")
+            yield Problem(
+                f"{where}.actor", "is the workload itself, which needs a row of self_rules", "name another actor"
+            )
     for where, spoken in listed:
         issuers = {match.issuer for match in spoken.subjects if isinstance(match.issuer, str)}
         for issuer in sorted(issuers - known):
@@ -158,9 +160,11 @@ def _entry_problems(policy: Declared) -> Iterator[Problem]:
         if entry.door is not None and not is_resource(entry.door):
             yield Problem(f"entries.{workload}.door", "is not the URL of a door", "write it as the entry has it")
         if doors.count(entry.door or "") > 1:
-            yield Problem(f"entries.{workload}.door", "is another entry's too", "give each door a URL of its own")
+            yield Problem(
+                f"entries.{workload}.door", "is also the door of another entry", "give each door a URL of its own"
+            )
         if entry.door is not None and entry.door in entry.client_ids.values():
-            yield Problem(f"entries.{workload}.door", "is an OAuth client ID too", "give the door a URL of its own")
+            yield Problem(f"entries.{workload}.door", "is also an OAuth client ID", "give the door a URL of its own")
         if workload != entry.workload:
             yield Problem(f"entries.{workload}", "is listed under another name than its own", "use its SPIFFE ID")
         for issuer_name in sorted(entry.client_ids.keys() - policy.login_issuers.keys()):
@@ -201,13 +205,21 @@ def _foreign_problems(policy: Declared) -> Iterator[Problem]:
         if name == policy.issuer:
             yield Problem(where, "is this service itself", "list only token services of others")
         if name in policy.login_issuers:
-            yield Problem(where, "is a login issuer too", "keep one of them: users log in there, or it delegates")
+            yield Problem(where, "is also a login issuer", "keep one of them: users log in there, or it delegates")
         if not issuer.actors:
-            yield Problem(f"{where}.actors", "is empty, so nobody may show its tokens", "list who may, or remove it")
+            yield Problem(
+                f"{where}.actors", "is empty, so no workload may present its tokens", "list who may, or remove it"
+            )
         if not issuer.trusted.actor_trust_domains:
-            yield Problem(f"{where}.actor_trust_domains", "is empty, so no token counts", "list whose actors it names")
+            yield Problem(
+                f"{where}.actor_trust_domains",
+                "is empty, so every token would be refused",
+                "list the trust domains of its actors",
+            )
         if not issuer.crossing.scopes:
-            yield Problem(f"{where}.scopes", "is empty, so its tokens are worth nothing", "say what each is worth")
+            yield Problem(
+                f"{where}.scopes", "is empty, so its tokens grant nothing", "list what each of its scopes grants here"
+            )
         for actor, audiences in issuer.actors.items():
             for audience in sorted(audiences):
                 yield from _triple_problems(policy, issuer, actor, audience)

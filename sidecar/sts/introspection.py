@@ -94,10 +94,10 @@ def presented(raw: str, *, client: SpiffeId, policy: StsPolicy, ring: KeyRing, n
     """
     bearer = parse_bearer(raw)
     if bearer.issuer != policy.issuer:
-        raise Denied(Reason.WRONG_ISSUER, "the token is not ours")
+        raise Denied(Reason.WRONG_ISSUER, "the token was issued elsewhere")
     key = ring.find(bearer.kid)
     if key is None:
-        raise Denied(Reason.UNKNOWN_KEY, "no key of ours has this kid")
+        raise Denied(Reason.UNKNOWN_KEY, "this service has no key with this kid")
     token = verify_token(
         bearer,
         issuer=policy.own,

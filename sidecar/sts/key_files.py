@@ -61,7 +61,7 @@ def key_times(directory: Path) -> dict[int, str]:
     problems = [
         _problem(
             directory / name,
-            "does not name the time from which it signs",
+            "has no activation time in its name",
             f"name it like {file_name(0)}, or use sts keygen",
         )
         for name in names

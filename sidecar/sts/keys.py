@@ -74,7 +74,7 @@ class SigningKey:
             case RSAPrivateKey() if private_key.key_size >= MIN_RSA_BITS:
                 algorithm, members = "RS256", RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
             case _:
-                raise KeyRefusedError("a signing key is EC P-256, Ed25519, or RSA of at least 2048 bits")
+                raise KeyRefusedError("a signing key must be EC P-256, Ed25519, or RSA of at least 2048 bits")
         public = {str(name): str(members[name]) for name in _THUMBPRINT_MEMBERS if name in members}
         kid = _thumbprint(public)
         return cls(private_key, algorithm, kid, {**public, "kid": kid, "alg": algorithm, "use": "sig"})
@@ -83,7 +83,7 @@ class SigningKey:
     def generate(cls, algorithm: str = "ES256") -> SigningKey:
         """Make a new key for ES256, EdDSA or RS256, in memory only."""
         if algorithm not in _GENERATORS:
-            raise KeyRefusedError("the algorithm is one of ES256, EdDSA, RS256")
+            raise KeyRefusedError("the algorithm must be one of ES256, EdDSA, RS256")
         return cls.of(_GENERATORS[algorithm]())
 
     def sign(self, claims: Mapping[str, object]) -> str:
@@ -124,7 +124,7 @@ class KeyRing:
     def __post_init__(self) -> None:
         kids = [key.kid for key in self.published]
         if len(set(kids)) != len(kids):
-            raise KeyRefusedError("one key has two roles in the ring")
+            raise KeyRefusedError("one key is listed twice in the ring")
 
     @property
     def active(self) -> SigningKey:

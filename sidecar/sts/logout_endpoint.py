@@ -93,7 +93,7 @@ class LogoutEndpoint:
         await self._register.acknowledge(order)
         if not self._register.peers.majority_holds(order.id):
             raise Unavailable(
-                Reason.NOT_READY, "the order is kept here, but a majority of the replicas is not known to hold it"
+                Reason.NOT_READY, "this replica has the order, but a majority of the replicas has not confirmed it"
             )
         return order
 
@@ -126,4 +126,4 @@ async def _body_of(request: web.Request) -> bytes:
         async with asyncio.timeout(_BODY_TIMEOUT_S):
             return await request.read()
     except (TimeoutError, web.HTTPRequestEntityTooLarge, web.RequestPayloadError, OSError) as error:
-        raise Denied(Reason.ORDER_REFUSED, "the body did not arrive whole, or is too large") from error
+        raise Denied(Reason.ORDER_REFUSED, "the body is incomplete or too large") from error

@@ -64,7 +64,7 @@ def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int
     claims = bearer.claims
     event, members = _event(claims)
     if bearer.typ not in _TYPES[event] or "nonce" in claims:
-        raise Denied(Reason.ORDER_REFUSED, "the event has the form of another token")
+        raise Denied(Reason.ORDER_REFUSED, "the event's header or claims are those of another token")
     audiences = claims.get("aud")
     listed = [audiences] if isinstance(audiences, str) else audiences if isinstance(audiences, list) else []
     if feed.audiences.isdisjoint(one for one in listed if isinstance(one, str)):
@@ -85,7 +85,10 @@ def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int
         raise Denied(Reason.ORDER_REFUSED, "the event names neither a session nor a user")
     claim = feed.trusted.profile.subject_claim
     if kind is Kind.SUBJECT and claim != "sub":  # an order for this name would match no token, and look as if it did
-        raise Denied(Reason.ORDER_REFUSED, f"the event names no session, and a user by sub: users here are by {claim}")
+        raise Denied(
+            Reason.ORDER_REFUSED,
+            f"the event names no session, and names the user by sub, but users here are named by {claim}",
+        )
     return Order(
         id=f"event:{sha256(f'{feed.trusted.issuer} {jti}'.encode()).hexdigest()}",  # a jti may be as long as a name
         action=Action.REVOKE,
@@ -134,5 +137,5 @@ def _name(claims: Mapping[str, object], member: str) -> str | None:
     if value is None:
         return None
     if not is_name(value):
-        raise Denied(Reason.ORDER_REFUSED, f"{member} is not plain text")
+        raise Denied(Reason.ORDER_REFUSED, f"{member} is not a plain string")
     return value

@@ -78,7 +78,7 @@ def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: S
     if request.actor_token_type != TOKEN_TYPE_JWT:
         raise Denied(Reason.EXCHANGE_MALFORMED, "the actor token is a JWT-SVID, of type jwt")
     if request.requested_token_type not in {None, *ACCESS_TOKEN_TYPES}:
-        raise Denied(Reason.EXCHANGE_MALFORMED, "only access tokens are issued")
+        raise Denied(Reason.EXCHANGE_MALFORMED, "requested_token_type is not that of an access token")
     if request.subject_token_type not in _types_of(subject_issuer, policy):
         raise Denied(Reason.EXCHANGE_MALFORMED, "the subject token's issuer gives another type of token")
     return request.actor_token
@@ -177,7 +177,10 @@ def _confirmation(
     if not policy.binds(audience):
         return {}, expires_at
     if certificate is None:
-        raise Denied(Reason.CLIENT_NOT_AUTHENTICATED, "the target's tokens are bound, and no certificate is known")
+        raise Denied(
+            Reason.CLIENT_NOT_AUTHENTICATED,
+            "the target's tokens are bound to certificates, but the client presented none",
+        )
     return {"cnf": {"x5t#S256": certificate.thumbprint}}, min(expires_at, certificate.not_after)
 
 
@@ -225,7 +228,7 @@ def _audience_of(request: ExchangeRequest | ClientCredentialsRequest) -> str:
 
 def _allowed_scopes(client: SpiffeId, authority: Authority, audience: str, policy: StsPolicy) -> ScopeSet:
     if authority.audiences is not None and audience not in authority.audiences:
-        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the foreign issuer's tokens do not count at this target")
+        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the foreign issuer's tokens are not accepted at this target")
     if authority.own:
         listed = policy.self_delegations_of(authority.subject, client)
         at_audience = [one.scopes for one in listed if one.audience == audience]

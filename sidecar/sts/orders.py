@@ -122,7 +122,7 @@ Admit = Callable[[Order], Order]
 def order_of_row(row: object) -> Order:
     """Parse an order in a replica's JSON. Raises ValueError, without quoting the input, if it is no order."""
     if not isinstance(row, dict) or not row.keys() <= set(_MEMBERS):
-        raise ValueError("an order has other members")
+        raise ValueError("an order has unknown members")
     try:
         made = Order(**{**row, "action": Action(row["action"]), "kind": Kind(row["kind"])})
     except (KeyError, TypeError, ValueError) as error:
@@ -251,13 +251,13 @@ def _read(
         name, reason = _text(claims, "jti"), _text(claims, "reason")
         of = find_revocation(orders, _text(claims, "of"), now=now)
         if action is Action.CONFIRM and (not of.needs_second or of.operator == operator):
-            raise Denied(Reason.ORDER_REFUSED, "only another operator confirms, and only what waits for it")
+            raise Denied(Reason.ORDER_REFUSED, "only another operator may confirm, and only a pending order")
         return replace(
             of, id=name, action=action, operator=str(operator), made_at=made_at, reason=reason, of=of.id, signed=raw
         )
     order = _revoking(claims, operator, raw, made_at)
     if not now < order.expires_at <= now + MAX_FOR_S:
-        raise Denied(Reason.ORDER_REFUSED, "its end is past, or more than 31 days ahead")
+        raise Denied(Reason.ORDER_REFUSED, "exp is in the past, or more than 31 days ahead")
     return order if claims.get("unknown") is True else admit(order)
 
 
@@ -292,7 +292,7 @@ def _revoking(claims: Mapping[str, object], operator: SpiffeId, raw: str, made_a
 def _text(claims: Mapping[str, object], member: str) -> str:
     value = claims.get(member)
     if not is_name(value):
-        raise Denied(Reason.ORDER_REFUSED, f"{member} is missing, or not plain text")
+        raise Denied(Reason.ORDER_REFUSED, f"{member} is missing, or not a plain string")
     return value
 
 

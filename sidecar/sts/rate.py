@@ -32,7 +32,7 @@ class RateSettings:
 
     def __post_init__(self) -> None:
         if self.burst < 1 or not self.per_s >= 1:
-            raise ValueError("burst, per_s: each is at least 1")
+            raise ValueError("burst, per_s: each must be at least 1")
 
 
 class ExchangeRate:

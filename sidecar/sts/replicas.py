@@ -107,7 +107,7 @@ class Replicas:
         """Send orders to one replica. Return the reason why it did not acknowledge them; None if it did."""
         identity = self._source.current
         if identity is None:
-            return "there is no identity"
+            return "this workload has no identity"
         endpoint = Endpoint(url=url + PATH, peer=identity.spiffe_id)
         client = EndpointClient(endpoint, self._source, timeout_s=GIVE_TIMEOUT_S, max_bytes=MAX_REQUEST_BYTES)
         try:

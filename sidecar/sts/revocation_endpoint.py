@@ -88,7 +88,7 @@ class RevocationEndpoint:
     async def _accept(self, request: web.Request, client: SpiffeId, body: bytes) -> Order:
         own = self._service.log.workload
         if request.transport is None or own is None:
-            raise Unavailable(Reason.NOT_READY, "there is no identity")
+            raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         certificate = guard_of(request.transport).chain[0]
         return await self._register.accept(
             body.decode("ascii", "replace"),
@@ -117,7 +117,7 @@ class RevocationEndpoint:
     def _require_replica(self, request: web.Request) -> SpiffeId:
         client = self._clients.client_of(request)
         if client != self._service.log.workload:
-            raise Denied(Reason.ORDER_REFUSED, "the client is no replica")
+            raise Denied(Reason.ORDER_REFUSED, "the client is not a replica")
         return client
 
     async def orders(self, request: web.Request) -> web.StreamResponse:
@@ -125,7 +125,7 @@ class RevocationEndpoint:
         try:
             client = self._clients.client_of(request)
             if client != self._service.log.workload and client not in self._register.settings.operators:
-                raise Denied(Reason.ORDER_REFUSED, "the client is no replica and no operator")
+                raise Denied(Reason.ORDER_REFUSED, "the client is neither a replica nor an operator")
             if self._register.trouble is not None:
                 raise Unavailable(Reason.NOT_READY, self._register.trouble)
         except SidecarError as error:

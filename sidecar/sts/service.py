@@ -175,7 +175,7 @@ class TokenService:
     async def countersign_own(self, head: Head) -> Checkpoint:
         """Sign the head of our own record stream. Raises Unavailable NOT_READY without a SPIFFE ID or signing key."""
         if self.log.workload is None:
-            raise Unavailable(Reason.NOT_READY, "there is no identity")
+            raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         key, issuer = self.current_ring().active, self.policy.issuer
         return key.countersign(head, issuer=issuer, workload=self.log.workload, at=self._now())
 
@@ -229,7 +229,7 @@ class TokenService:
             return known or await self.login_keys.wait_for_key(bearer.issuer, bearer.kid)
         own = ring.find(bearer.kid)
         if own is None:
-            raise Denied(Reason.UNKNOWN_KEY, "no key of ours has this kid")
+            raise Denied(Reason.UNKNOWN_KEY, "this service has no key with this kid")
         return own
 
     def _issue(

@@ -36,7 +36,7 @@ def verify_actor(
     except Denied as error:
         raise Denied(Reason.ACTOR_TOKEN_INVALID, str(error)) from error
     if actor.spiffe_id != client:
-        raise Denied(Reason.ACTOR_NOT_CLIENT, "the actor token is another workload's")
+        raise Denied(Reason.ACTOR_NOT_CLIENT, "the actor token names another workload")
     return actor
 
 

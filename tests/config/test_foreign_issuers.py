@@ -34,7 +34,7 @@ def test_the_example_makes_a_foreign_issuer() -> None:
         pytest.param(
             [(f"{FIRST}.jwks", "http://sts.partner.example/jwks")], f"{FIRST}.tls", "plain http", id="plain-http"
         ),
-        pytest.param([(f"{FIRST}.tls", ABSENT)], f"{FIRST}.tls", "nobody is named", id="unproven"),
+        pytest.param([(f"{FIRST}.tls", ABSENT)], f"{FIRST}.tls", "it is missing", id="unproven"),
         pytest.param([(f"{FIRST}.profile", "oidc-id-token")], f"{FIRST}.profile", "login tokens", id="login-tokens"),
         pytest.param([(f"{FIRST}.profile", "entra")], f"{FIRST}.profile", "maps no actor", id="no-actor"),
         pytest.param([(f"{FIRST}.subject_prefix", ABSENT)], f"{FIRST}.subject_prefix", "is missing", id="no-prefix"),

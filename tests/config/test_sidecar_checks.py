@@ -263,7 +263,7 @@ def two_services() -> list[tuple[str, object]]:
             [("issuers.0.jwks", "http://sts.acme.example/jwks")], "issuers[0].jwks", "loopback", id="plain-http-keys"
         ),
         pytest.param(
-            [("issuers.0.jwks", "https://keys.example/jwks")], "issuers[0].tls", "nobody is named", id="unproven-keys"
+            [("issuers.0.jwks", "https://keys.example/jwks")], "issuers[0].tls", "it is missing", id="unproven-keys"
         ),
         pytest.param([("issuers.0.profile", "oidc-id-token")], "issuers[0].profile", "login", id="login-profile"),
         pytest.param([("issuers.0.profile", "entra")], "issuers[0].profile", "maps no actor", id="empty-actor-table"),
@@ -372,7 +372,7 @@ def test_settings_that_just_agree_have_no_problem(change: list[tuple[str, Any]],
             "development only",
             id="development-beside-production",
         ),
-        pytest.param([("entry.issuers.0.tls", ABSENT)], "entry.issuers[0].tls", "nobody is named", id="unproven-keys"),
+        pytest.param([("entry.issuers.0.tls", ABSENT)], "entry.issuers[0].tls", "it is missing", id="unproven-keys"),
         pytest.param([("outbound", ABSENT), ("inbound", AGENT["inbound"])], "entry", "needs outbound", id="no-way-out"),
     ],
 )

@@ -112,7 +112,7 @@ def test_issuers_on_loopback_may_stand_beside_each_other(tmp_path: Path) -> None
         pytest.param([("login_issuers", STS["login_issuers"] * 2)], "login_issuers", "listed twice", id="issuer-twice"),
         pytest.param([("login_issuers.0.profile", "keycloak")], "login_issuers[0].kind", "is missing", id="no-kind"),
         pytest.param([("login_issuers.0.kind", "id_token")], "login_issuers[0].kind", "not the kind", id="other-kind"),
-        pytest.param([("login_issuers.0.tls", ABSENT)], "login_issuers[0].tls", "nobody is named", id="unproven"),
+        pytest.param([("login_issuers.0.tls", ABSENT)], "login_issuers[0].tls", "it is missing", id="unproven"),
         pytest.param(
             [("login_issuers", [STS["login_issuers"][0], DEV_LOGIN])],
             "login_issuers[1].issuer",

@@ -113,7 +113,7 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
             "issuers.0.jwks",
             "https://u:p@x/y",
             "issuers[0].jwks",
-            "user info and fragments have no place here",
+            "it has user info or a fragment",
             id="secret-in-url",
         ),
         pytest.param("issuers.0.profile", "okta", "issuers[0].profile", "has an unknown value", id="unknown-profile"),
@@ -146,7 +146,7 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
             "identity.workload_api",
             "/run/agent.sock",
             "identity.workload_api",
-            "a Workload API address is unix:///absolute/path or tcp://IP-address:port",
+            "a Workload API address must be unix:///absolute/path or tcp://IP-address:port",
             id="no-socket-url",
         ),
         pytest.param(

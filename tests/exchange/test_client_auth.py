@@ -175,7 +175,7 @@ async def test_a_secret_that_is_replaced_is_used_at_the_next_request(tmp_path: P
 
 @pytest.mark.parametrize("method", sorted(STATIC))
 def test_a_static_credential_is_allowed_by_name_only(method: ClientAuth) -> None:
-    with pytest.raises(ValueError, match=r"client_auth: .* is a static credential; .*allow_static_credential: true"):
+    with pytest.raises(ValueError, match=r"client_auth: .* needs a static credential; .*allow_static_credential: true"):
         ClientAuthSettings(method=method, audience=ISSUER, credential_file="/key")
     with pytest.raises(ValueError, match="credential_file: it is missing"):
         ClientAuthSettings(method=method, audience=ISSUER, allow_static=True)
@@ -187,7 +187,7 @@ def test_a_way_without_a_secret_has_no_file_for_one(method: ClientAuth) -> None:
         ClientAuthSettings(method=method, audience=ISSUER, credential_file="/key")
     with pytest.raises(ValueError, match=r"credential_file: .* needs none"):
         ClientAuthSettings(method=method, audience=ISSUER, allow_static=True)
-    with pytest.raises(ValueError, match="key_id: it is for private-key-jwt"):
+    with pytest.raises(ValueError, match="key_id: only private-key-jwt uses it"):
         ClientAuthSettings(method=method, audience=ISSUER, key_id="k")
 
 

@@ -225,12 +225,12 @@ LIMITS: dict[str, tuple[Callable[[], Sequence[bytes]], Callable[[], Sequence[byt
     "names times constraints": (
         lambda: [with_names(127), with_constraints(32)],
         lambda: [with_names(128), with_constraints(32)],
-        "names times name constraints",
+        "the product of names and name constraints",
     ),
     "names times constraints, by one": (
         list,
         lambda: [with_names(240), with_constraints(17)],  # and the name of the leaf: 241 times 17 are 4097
-        "names times name constraints",
+        "the product of names and name constraints",
     ),
 }
 

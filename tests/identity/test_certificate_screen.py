@@ -148,7 +148,7 @@ ODD: dict[str, tuple[bytes, Reason, str]] = {
     "not sealed": (b"\x17\3\3\0\x20" + bytes(32), Reason.TLS_VERSION, "decrypted"),
     "a handshake message in clear": (clear(22, CERTIFICATE), Reason.TLS_VERSION, "not encrypted"),
     "an empty handshake record": (sealed((22, b"")), Reason.TLS_VERSION, "empty"),
-    "interrupted": (sealed((22, CERTIFICATE[:9]), (23, b"data")), Reason.TLS_VERSION, "interrupts"),
+    "interrupted": (sealed((22, CERTIFICATE[:9]), (23, b"data")), Reason.TLS_VERSION, "is interrupted"),
     "compressed": (sealed((22, message(25, b"\0\1"))), Reason.UNTRUSTED_CHAIN, "compressed"),
     "a chain of a megabyte": (sealed((22, b"\x0b\x10\0\0")), Reason.UNTRUSTED_CHAIN, "too large"),
     "another message of a megabyte": (sealed((22, b"\x0d\x10\0\0")), Reason.TLS_VERSION, "too large"),

@@ -240,7 +240,7 @@ async def test_who_waits_at_the_end_is_told() -> None:
         async with held(api) as svids:
             waiting = group.create_task(refusal(svids))
             await api.asked.wait()
-        assert "given up" in await waiting
+        assert "cancelled" in await waiting
 
 
 def signed(claims: dict[str, object], **header: object) -> str:

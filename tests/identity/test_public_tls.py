@@ -37,7 +37,7 @@ def test_a_pair_is_loaded_and_a_new_one_replaces_it(tmp_path: Path) -> None:
         (lambda files: files.key.chmod(0o644), "accessible to users other than"),
         (lambda files: files.key.write_text("rubbish"), "key cannot be read"),
         (lambda files: files.certificate.write_text("rubbish"), "no PEM certificate"),
-        (lambda files: files.certificate.write_bytes(files.ca.read_bytes()), "not the certificate's"),
+        (lambda files: files.certificate.write_bytes(files.ca.read_bytes()), "does not match the certificate"),
     ],
     ids=["gone", "open to others", "no key", "no certificate", "another pair"],
 )

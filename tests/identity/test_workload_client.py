@@ -12,7 +12,7 @@ from sidecar.identity.workload_client import IdentityDeniedError, WorkloadApiCli
 from sidecar.identity.workload_settings import WorkloadAddress
 
 FAILURES = {
-    "denied": (GRPCError(Status.PERMISSION_DENIED, "no"), IdentityDeniedError, "denies us an identity: no"),
+    "denied": (GRPCError(Status.PERMISSION_DENIED, "no"), IdentityDeniedError, "denies this workload an identity: no"),
     "another status": (GRPCError(Status.UNAVAILABLE, "no"), WorkloadApiError, "answered UNAVAILABLE: no"),
     "no socket": (FileNotFoundError(), WorkloadApiError, "does not exist"),
     "silence": (TimeoutError(), WorkloadApiError, "did not answer in time"),

@@ -41,7 +41,7 @@ def test_an_address_is_a_socket_or_an_ip_address_with_a_port(text: str) -> None:
     ],
 )
 def test_anything_else_is_no_address(text: str) -> None:
-    with pytest.raises(ValueError, match="a Workload API address is"):
+    with pytest.raises(ValueError, match="a Workload API address must be"):
         parse_address(text)
 
 

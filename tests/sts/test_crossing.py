@@ -394,7 +394,7 @@ def test_a_login_issuer_is_no_foreign_issuer() -> None:
     apart = replace(both, crossing=replace(both.crossing, subject_prefix="x:"))
     with pytest.raises(ConfigError) as refused:
         policy(foreign_issuers={PARTNERS: foreign(), LOGIN: apart})
-    assert [problem.wrong for problem in refused.value.problems] == ["is a login issuer too"]
+    assert [problem.wrong for problem in refused.value.problems] == ["is also a login issuer"]
 
 
 async def test_a_login_is_still_taken_beside_foreign_tokens() -> None:

@@ -125,6 +125,6 @@ def test_an_event_for_a_sub_is_refused_where_tokens_name_users_by_another_claim(
     profile = replace(FEED.trusted.profile, subject_claim="preferred_username")
     feed = replace(FEED, trusted=replace(FEED.trusted, profile=profile))
     assert (read(raw).kind, read(logout(), feed).kind) == (Kind.SUBJECT, Kind.LOGIN)
-    with pytest.raises(Denied, match="users here are by preferred_username") as refused:
+    with pytest.raises(Denied, match="users here are named by preferred_username") as refused:
         read(raw, feed)
     assert refused.value.reason is Reason.ORDER_REFUSED

@@ -66,7 +66,7 @@ def find_adapter(name: str) -> Adapter:
     except Exception as error:  # whatever a foreign module does while it is imported
         raise ValueError(f"adapter: {point.value} cannot be loaded ({type(error).__name__})") from error
     if not isinstance(adapter, Adapter) or adapter.name != name:
-        raise ValueError(f"adapter: {point.value} is no Adapter of this name")
+        raise ValueError(f"adapter: {point.value} is not an Adapter of this name")
     return adapter
 
 

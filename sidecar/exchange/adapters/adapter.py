@@ -83,7 +83,7 @@ class Wanted:
             ValueError: the plan requests a token of the workload's own.
         """
         if self.plan.subject_token is None:
-            raise ValueError("no token is exchanged for one of the workload's own")
+            raise ValueError("no subject token is exchanged for the workload's own token")
         return self.plan.subject_token
 
 
@@ -96,7 +96,7 @@ def _refuse_exchange(_wanted: Wanted) -> Steps:
     Raises:
         Denied: CALL_NOT_ALLOWED.
     """
-    raise Denied(Reason.CALL_NOT_ALLOWED, "the adapter asks users, and exchanges nothing")
+    raise Denied(Reason.CALL_NOT_ALLOWED, "the adapter uses logins of users, and exchanges no tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ class Adapter:
     def __post_init__(self) -> None:
         no_exchange = self.exchange is _refuse_exchange
         if not self.capabilities.needs_user == (self.login is not None) == no_exchange:
-            raise ValueError("an adapter that needs a user has login, every other has exchange")
+            raise ValueError("an adapter with needs_user needs login, any other needs exchange")
         if not self.discovered.keys() <= frozenset(self.endpoints):
             raise ValueError("discovered: names endpoints of the adapter")
 
@@ -140,9 +140,9 @@ class Adapter:
         for name, value in options.items():
             known = self.options.get(name)
             if known is None:
-                raise ValueError(f"options: {self.name} knows no {name}; it knows {_listed(self.options)}")
+                raise ValueError(f"options: {self.name} has no option {name}; it has {_listed(self.options)}")
             if known != ("",) and value not in known:
-                raise ValueError(f"options: {name} is one of {_listed(known)}")
+                raise ValueError(f"options: {name} must be one of {_listed(known)}")
         missing = [name for name in self.required_options if not options.get(name)]
         if missing:
             raise ValueError(f"options: {self.name} needs {', '.join(missing)}")

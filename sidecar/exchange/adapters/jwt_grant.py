@@ -37,7 +37,7 @@ def parse_grant(raw: str, *, typ: frozenset[str | None], issuer: str, audience: 
     except Denied as error:
         raise sts_error(error) from error
     if grant.typ not in typ:
-        raise Denied(Reason.STS_TOKEN_TYPE, "the header names no authorization grant")
+        raise Denied(Reason.STS_TOKEN_TYPE, "the header's typ is not that of an authorization grant")
     if grant.issuer != issuer:
         raise Denied(Reason.STS_ISSUER, "the grant names another issuer")
     if named != audience:
@@ -64,7 +64,7 @@ def check_scope(claims: Mapping[str, object], scope: ScopeSet) -> None:
     except ScopeError as error:
         raise Denied(Reason.STS_BAD_RESPONSE, "the grant's scope is not a valid scope") from error
     if not granted <= scope:
-        raise Denied(Reason.STS_SCOPE_WIDENED, "the grant's scope")
+        raise Denied(Reason.STS_SCOPE_WIDENED, "scope of the grant")
 
 
 def present(grant: Bearer, *more: tuple[str, str]) -> Step:

@@ -21,7 +21,7 @@ def exchange(_wanted: Wanted) -> Steps:
     Raises:
         Denied: STS_ERROR.
     """
-    raise Denied(Reason.STS_ERROR, "a workload authorization grant serves no user")
+    raise Denied(Reason.STS_ERROR, "a workload authorization grant cannot serve a user")
 
 
 def own(wanted: Wanted) -> Steps:

@@ -71,7 +71,7 @@ def _credentials_of(answer: bytes) -> tuple[str, str, str, str]:
     from xml.etree import ElementTree  # 0.7 MiB, which a process without such a route need not hold
 
     if b"<!" in answer or not answer.isascii():  # a document type is where XML's entities come from
-        raise refused("the answer is not acceptable XML")
+        raise refused("the answer is not XML of the expected form")
     try:  # parsed as text, so that a declared encoding is ignored
         root = ElementTree.fromstring(answer.decode())  # noqa: S314 - without a document type nothing can be expanded
     except (ElementTree.ParseError, ValueError, LookupError) as error:

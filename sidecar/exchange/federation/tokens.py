@@ -94,7 +94,7 @@ class FederatedTokens:
         if flight is None:
             flight = self._flights[of_us] = asyncio.get_running_loop().create_task(self._fly(of_us))
         await asyncio.wait([flight])  # unlike awaiting the task, this leaves it alone when the caller goes away
-        outcome = refused("it was given up") if flight.cancelled() else flight.result()
+        outcome = refused("the trade was cancelled") if flight.cancelled() else flight.result()
         if isinstance(outcome, SidecarError):
             raise outcome
         if self._source.current is None or self._source.current.spiffe_id != identity.spiffe_id:

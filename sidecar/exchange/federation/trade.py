@@ -91,7 +91,7 @@ def traded(token: object, life_s: object) -> Traded:
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         raise refused("the answer holds no token")
     if isinstance(life_s, bool) or not isinstance(life_s, int):
-        raise refused("the token has no time of expiry")
+        raise refused("the token has no expiry time")
     if not 0 < life_s <= MAX_LIFE_S:
         raise refused(f"the token's lifetime is not from 1 to {MAX_LIFE_S} s")
     return Traded(token, life_s)
@@ -106,9 +106,9 @@ def seconds_to(timestamp: object, now: float) -> int:
     try:
         ends_at = datetime.fromisoformat(timestamp if isinstance(timestamp, str) else "")
     except ValueError:
-        raise refused("the token has no time of expiry") from None
+        raise refused("the token has no expiry time") from None
     if ends_at.tzinfo is None:
-        raise refused("the token's time of expiry has no zone")
+        raise refused("the token's expiry time has no time zone")
     return int(ends_at.timestamp() - now)
 
 

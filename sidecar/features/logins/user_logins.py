@@ -293,7 +293,7 @@ def _redirect_uri(wanted: str | None, policy: Policy) -> str | None:
     if wanted is None:
         return next(iter(listed)) if len(listed) == 1 else None
     if wanted not in listed:
-        raise Denied(Reason.LOGIN_MALFORMED, "redirect_uri: it is none of entry.redirect_uris")
+        raise Denied(Reason.LOGIN_MALFORMED, "redirect_uri: it is not one of entry.redirect_uris")
     return wanted
 
 

@@ -76,8 +76,8 @@ def test_another_distribution_registers_its_own(monkeypatch: pytest.MonkeyPatch)
         ([], "choose one of .*rfc8693"),
         ([("x-1", "tests.exchange.adapters.invented:ADAPTER")] * 2, "several distributions"),
         ([("x-1", "tests.exchange.adapters.nowhere:ADAPTER")], "cannot be loaded .ModuleNotFoundError"),
-        ([("x-1", "tests.exchange.adapters.invented:exchange")], "no Adapter of this name"),
-        ([("x-1", "tests.exchange.adapters.invented:ADAPTER")], "no Adapter of this name"),
+        ([("x-1", "tests.exchange.adapters.invented:exchange")], "is not an Adapter of this name"),
+        ([("x-1", "tests.exchange.adapters.invented:ADAPTER")], "is not an Adapter of this name"),
     ],
 )
 def test_no_adapter_is_found_by_guessing(
@@ -128,7 +128,7 @@ def _settings(**settings: object) -> ExchangeSettings:
 def test_settings_are_held_against_what_the_adapter_says(monkeypatch: pytest.MonkeyPatch) -> None:
     choosy = replace(ADAPTER, client_auth=(ClientAuth.JWT_SVID,))
     monkeypatch.setattr("sidecar.exchange.sts_settings.find_adapter", lambda _name: choosy)
-    with pytest.raises(ValueError, match="client_auth: rfc8693 knows no x509-svid; it is one of jwt-svid"):
+    with pytest.raises(ValueError, match="client_auth: rfc8693 does not support x509-svid; use one of jwt-svid"):
         _settings()
     monkeypatch.undo()
     with pytest.raises(ValueError, match="endpoints: rfc8693 asks at none"):

@@ -100,7 +100,7 @@ def test_a_token_of_the_workload_s_own_is_asked_for_by_client_credentials() -> N
     with pytest.raises(SidecarError) as caught:  # an exchanged token
         ended(ADAPTER.own(asked), answered())
     assert caught.value.reason is Reason.STS_BAD_RESPONSE
-    with pytest.raises(ValueError, match="no token is exchanged"):
+    with pytest.raises(ValueError, match="no subject token is exchanged"):
         next(ADAPTER.exchange(asked))
 
 

@@ -102,7 +102,7 @@ PROBLEMS: dict[str, tuple[list[tuple[str, object]], str, str]] = {
     "metadata that is not read": (
         [("exchange.authorization_endpoint", "https://a.example"), ("exchange.metadata", f"{ISSUER}/m")],
         "exchange.metadata",
-        "is set already",
+        "all endpoints are set",
     ),
     "a login without TLS": (
         [("exchange.authorization_endpoint", "http://login.acme.example/a")],

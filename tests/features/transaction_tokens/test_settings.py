@@ -97,7 +97,7 @@ def test_a_change_of_the_service_needs_a_restart_and_one_of_a_route_does_not(tmp
         ),
         pytest.param(
             FIRST, ("txn_tokens.token_endpoint", "http://tts.acme.example/token"), "txn_tokens.tls",
-            "plain http proves nobody", id="an open connection",
+            "plain http does not verify the server", id="an open connection",
         ),
     ],
 )  # fmt: skip
