@@ -257,7 +257,10 @@ def two_services() -> list[tuple[str, object]]:
         ),
         pytest.param([("exchange.tls", {"ca": "/a"})], "exchange.tls", "beside peer", id="two-proofs"),
         pytest.param(
-            [("exchange.peer", ABSENT), ("issuers.0.tls", {"ca": "/a"})], "exchange.tls", "nobody", id="unproven-sts"
+            [("exchange.peer", ABSENT), ("issuers.0.tls", {"ca": "/a"})],
+            "exchange.tls",
+            "it is missing",
+            id="unproven-sts",
         ),
         pytest.param(
             [("issuers.0.jwks", "http://sts.acme.example/jwks")], "issuers[0].jwks", "loopback", id="plain-http-keys"

@@ -130,7 +130,7 @@ def test_issuers_on_loopback_may_stand_beside_each_other(tmp_path: Path) -> None
         pytest.param(
             [("rules.0.audience", "spiffe://acme.example/x")], "rules[0].audience", "not a target", id="no-target"
         ),
-        pytest.param([("rules.0.scopes", ["x"])], "rules[0].scopes", "does not know", id="unknown-scope"),
+        pytest.param([("rules.0.scopes", ["x"])], "rules[0].scopes", "does not have", id="unknown-scope"),
         pytest.param([("issuer", "https://sts.example/?x")], "issuer", "not an https URL", id="issuer-with-query"),
         pytest.param(
             [("act_iss", "spiffe://acme.example")], "act_iss", "has no effect", id="namespace-without-profile"

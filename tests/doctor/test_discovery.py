@@ -66,7 +66,7 @@ async def test_without_metadata_the_fix_is_told() -> None:
         ({"token_endpoint": None}, "no token_endpoint"),
         ({"token_endpoint": "http://login.example/token"}, "token_endpoint: plain http is for loopback only"),
         ({"introspection_endpoint": "http://login.example/x"}, "introspection_endpoint: plain http"),
-        ({"token_endpoint": "https://user@login.example/token"}, "token_endpoint: user info"),
+        ({"token_endpoint": "https://user@login.example/token"}, "token_endpoint: it has user info"),
         ({"token_endpoint": "http://127.0.0.1:9/token"}, "token_endpoint: plain http in an https issuer's metadata"),
         ({"introspection_endpoint": "http://127.0.0.1:9/x"}, "introspection_endpoint: plain http in an https"),
         ({"revocation_endpoint": "http://localhost/x"}, "revocation_endpoint: plain http in an https"),

@@ -18,8 +18,8 @@ FAILURES = {
     "silence": (TimeoutError(), WorkloadApiError, "did not answer in time"),
     "a refused connection": (ConnectionRefusedError(), WorkloadApiError, "cannot be reached: ConnectionRefusedError"),
     "a lost connection": (StreamTerminatedError("x"), WorkloadApiError, "was lost"),
-    "another protocol": (ProtocolError("x"), WorkloadApiError, "is not understood: ProtocolError"),
-    "another message": (DecodeError("x"), WorkloadApiError, "is not understood: DecodeError"),
+    "another protocol": (ProtocolError("x"), WorkloadApiError, "is malformed: ProtocolError"),
+    "another message": (DecodeError("x"), WorkloadApiError, "is malformed: DecodeError"),
 }
 
 

@@ -281,5 +281,5 @@ def test_a_replica_s_row_that_is_no_order_is_refused(changes: dict[str, object])
 
 
 def test_a_replica_s_row_is_an_object() -> None:
-    with pytest.raises(ValueError, match="other members"):
+    with pytest.raises(ValueError, match="unknown members"):
         order_of_row(["id"])

@@ -99,8 +99,8 @@ def test_each_adapter_says_how_it_authenticates_and_completes_its_own_options(ad
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"actor": "jwt-svid"}, r"options: rfc8693 knows no actor; it knows actor_token, target"),
-        ({"target": "aud"}, r"options: target is one of audience, resource"),
+        ({"actor": "jwt-svid"}, r"options: rfc8693 has no option actor; it has actor_token, target"),
+        ({"target": "aud"}, r"options: target must be one of audience, resource"),
     ],
 )
 def test_an_option_that_the_adapter_does_not_know_is_refused(options: dict[str, str], why: str) -> None:

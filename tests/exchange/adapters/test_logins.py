@@ -178,5 +178,5 @@ def test_a_poll_that_finds_anything_else_has_its_reason(status: int, error: str,
 )
 def test_an_adapter_asks_a_user_or_exchanges(needs_user: bool, parts: dict[str, Any]) -> None:
     able = Capabilities(emits_act=True, nests_act=False, narrows=True, keeps_subject=True, needs_user=needs_user)
-    with pytest.raises(ValueError, match="needs a user"):
+    with pytest.raises(ValueError, match="needs login, any other needs exchange"):
         Adapter(name="x-1", capabilities=able, client_auth=(ClientAuth.JWT_SVID,), **parts)

@@ -93,7 +93,7 @@ def test_a_change_of_the_service_needs_a_restart_and_one_of_a_route_does_not(tmp
         ),
         pytest.param(
             FIRST, ("txn_tokens.client_auth", "client-secret-basic"), "txn_tokens.client_auth",
-            "is a static credential", id="a static credential",
+            "needs a static credential", id="a static credential",
         ),
         pytest.param(
             FIRST, ("txn_tokens.token_endpoint", "http://tts.acme.example/token"), "txn_tokens.tls",
