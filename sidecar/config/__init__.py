@@ -10,6 +10,7 @@ The path of a file, in order:
   key is the description of its field
 - checks: ``sidecar_checks`` between sections; ``inbound_checks``, ``outbound_checks`` and the like hold the checks of
   one section and its builders; ``platform_checks`` against the platform's ceiling
+- features: ``sidecar/features/NAME/settings.py`` has the sections, checks and builder of one feature
 - builders: ``sidecar_file``, with ``issuers``, ``profiles``, ``endpoints``, ``identity``, ``addresses``
 - result: ``settings``, ``sts_settings``, with ``record_settings`` that they share
 

@@ -99,12 +99,9 @@ def test_a_package_lists_the_files_of_its_feature(package: str) -> None:
         own = ROOT / "sidecar" / "features" / package
         assert [file for file in files if not ((ROOT if "/" in file else own) / file).is_file()] == [], part
     stem = STEMS.get(package, package)
-    named = {
-        str(file.relative_to(ROOT))
-        for folder in ("config", "delegation")
-        for file in (ROOT / "sidecar" / folder).glob(f"{stem}*.py")
-    }
-    assert named - {*parts["Settings"], *parts["Decisions"]} == set(), forgotten
+    assert "settings.py" in parts["Settings"], forgotten
+    decisions = {str(file.relative_to(ROOT)) for file in (ROOT / PARTS["Decisions"]).glob(f"{stem}*.py")}
+    assert decisions - {*parts["Decisions"]} == set(), forgotten
 
 
 @pytest.mark.parametrize("package", PACKAGES)
