@@ -176,17 +176,26 @@ def write_sboms(source: Path, out: Path, epoch: int) -> None:
     bill = whole_bill(source, out, epoch)
     version = bill["metadata"]["component"]["version"]
     own = {name: f"pkg:pypi/{name}@{version}" for name in ("delegation-core", "delegation-audit", "delegation-sidecar")}
-    core = needed_by((source / "core" / "pyproject.toml").read_text())
-    run, audit, pretty = (lock_of(source, extra) for extra in (None, "audit", "pretty"))
+    core, audit = (needed_by((source / name / "pyproject.toml").read_text()) for name in ("core", "audit"))
+    locked = {extra: lock_of(source, extra) for extra in LOCKS}
+    run, every_audit = locked[None], audit | locked["audit"] | locked["pretty"]
     for file, document in {
         "delegation-core": derived(bill, own["delegation-core"], core),
         "delegation-audit": derived(
-            bill, own["delegation-audit"], core | audit | pretty, extras={"clickhouse"}, own=[own["delegation-core"]]
+            bill,
+            own["delegation-audit"],
+            every_audit,
+            extras={"clickhouse": locked["clickhouse"]},
+            own=[own["delegation-core"]],
         ),
         "delegation-sidecar": derived(
-            bill, own["delegation-sidecar"], run, extras={"otel", "pretty"}, own=[own["delegation-core"]]
+            bill,
+            own["delegation-sidecar"],
+            run,
+            extras={extra: locked[extra] for extra in ("otel", "pretty")},
+            own=[own["delegation-core"]],
         ),
-        "sidecar-dev": derived(bill, f"pkg:pypi/sidecar-dev@{version}", run | audit | pretty, own=own.values()),
+        "sidecar-dev": derived(bill, f"pkg:pypi/sidecar-dev@{version}", run | every_audit, own=own.values()),
         "delegation-agent-pypi": derived(bill, f"pkg:pypi/delegation-agent@{version}", ()),
         "delegation-agent-npm": derived(bill, f"pkg:npm/delegation-agent@{version}", ()),
     }.items():
@@ -219,22 +228,24 @@ def derived(
     bill: Mapping[str, Any],
     purl: str,
     required: Collection[str],
-    extras: Collection[str] = (),
+    extras: Mapping[str, Collection[str]] | None = None,
     own: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return the bill of one distribution of this release, made from the bill of all locked dependencies.
 
-    ``required`` are names of packages, ``extras`` the extras whose packages are optional, ``own`` the other
+    ``required`` are names of packages, ``extras`` the names that are optional, by their extra, ``own`` the other
     distributions of this release that it requires.
     """
     document: dict[str, Any] = json.loads(json.dumps(bill))
     document["metadata"]["component"] = _library(purl)
     components = [{**_library(one), "scope": "required"} for one in own]
     for one in document["components"]:
-        properties = [row for row in one.pop("properties", ()) if row["value"] in extras]
+        one.pop("properties", None)
+        asking = [extra for extra, names in (extras or {}).items() if one["name"] in names]
         if one["name"] in required:
             components.append(one | {"scope": "required"})
-        elif properties:
+        elif asking:
+            properties = [{"name": "delegation:extra", "value": extra} for extra in asking]
             components.append(one | {"scope": "optional", "properties": properties})
     document["components"] = sorted(components, key=lambda one: str(one["purl"]))
     return document

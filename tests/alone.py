@@ -34,6 +34,7 @@ COMPARED: Final[Mapping[str, frozenset[str]]] = {
     "audit": frozenset(
         {
             "all/test_find.py",
+            "all/test_sample.py",
             "credentials/test_retire.py",
             "suggest/test_settings_text.py",
             "verify/test_command.py",

@@ -10,7 +10,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 FIRST: Final = {"setup", "build/agents/.installed"}  # one beside the other
 THEN: Final = ["check integration", "budgets"]
-BESIDE: Final = ("demo", "fuzz MINUTES=1 ARGS=--seed 1")  # the other stages
+BESIDE: Final = ("demo", "fuzz MINUTES=1 ARGS=--seed 1", "test-core test-audit")  # the other stages
 
 
 def stub(folder: Path, name: str, text: str) -> None:
@@ -47,5 +47,6 @@ def test_a_clone_without_tools_beside_it_runs_what_needs_none(tmp_path: Path) ->
         "interop-mcp",
         "interop-browser",
         "site",
+        "test-core",
     }
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bin", "clone", "log"]

@@ -12,6 +12,7 @@ from delegation_core import permit as permit_module
 from delegation_core.errors import Reason
 from delegation_core.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
 from tests.core.test_decide import accept, inbound
+from tests.sources import PACKAGES, python_files
 
 
 def test_only_a_decision_makes_a_permit() -> None:
@@ -72,5 +73,5 @@ def test_the_seal_is_no_public_name() -> None:
 
 def test_only_the_decision_takes_the_seal() -> None:
     room = Path(permit_module.__file__).parent
-    naming = {path for path in room.parent.rglob("*.py") if re.search(r"\b_SEAL\b", path.read_text())}
+    naming = {path for path in python_files(*PACKAGES) if re.search(r"\b_SEAL\b", path.read_text())}
     assert naming == {room / "permit.py", room / "decide.py"}
