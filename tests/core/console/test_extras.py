@@ -14,7 +14,7 @@ from delegation_core.console.extras import Missing, install_command, needs
 ROOT: Final = Path(__file__).parents[3]
 # None of these names is ours on an index: whoever registers one owns what a reader of such a line installs.
 OURS: Final = r"delegation[-_.](?:sidecar(?:[-_.]native)?|core|audit|agent)|sidecar[-_.]dev"
-INSTALLER: Final = r"\b(?:pip3?|pipx|uv|uvx|npm|npx|pnpm|yarn|bun|poetry|pdm|conda|easy_install)\b"
+INSTALLER: Final = r"\b(?:pip3?(?!-compile)|pipx|uv|uvx|npm|npx|pnpm|yarn|bun|poetry|pdm|conda|easy_install)\b"
 # A name, with or without an extra and a version, that is no path, no file, and no part of another word.
 BY_NAME: Final = re.compile(
     rf"{INSTALLER}(?! uninstall)[^\n|;&,]*?(?<![\w./@-])(?:{OURS})(?![\w./-]|-VERSION)", re.IGNORECASE
