@@ -37,6 +37,7 @@ COMPARED: Final[Mapping[str, frozenset[str]]] = {
             "all/test_sample.py",
             "credentials/test_retire.py",
             "suggest/test_settings_text.py",
+            "test_archives.py",
             "verify/test_command.py",
             "verify/test_streams.py",
             "verify/test_verdicts.py",

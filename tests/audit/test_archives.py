@@ -18,11 +18,11 @@ import pytest
 from delegation_audit.all.find import find
 from delegation_audit.attribution.elements import read_elements
 from delegation_audit.chains.inputs import plain_files
-from delegation_audit.command import main
 from delegation_audit.credentials import command
 from delegation_core.records.folders import ARCHIVES
 from delegation_core.records.log_lines import read_lines
 from delegation_core.records.unpacking import ArchiveError, Rewound, is_tar
+from sidecar.cli import main
 from tests.fakes.detector import FakeDetector
 
 if sys.version_info >= (3, 14):
@@ -109,13 +109,13 @@ def test_an_archive_is_not_read_by_the_audit_of_credentials_which_says_so(
     monkeypatch.setattr(command, "Kingfisher", FakeDetector)
     file = tmp_path / name
     file.write_bytes(ARCHIVED[name])
-    assert main(["credentials", str(file)]) == 2
+    assert main(["audit", "credentials", str(file)]) == 2
     assert "no text file found, but 1 archive: unpack it, and name the folder" in capsys.readouterr().err
     (tmp_path / "app.env").write_text("GREETING=hello\n")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\0")
     (tmp_path / "data").write_bytes(b"\0\1")
     (tmp_path / "dump.sql.gz").write_bytes(gzip.compress(b"text"))
-    assert main(["credentials", str(tmp_path)]) == 0
+    assert main(["audit", "credentials", str(tmp_path)]) == 0
     assert "Not read: 1 archives: unpack them; 3 binary" in capsys.readouterr().out
 
 
@@ -153,7 +153,7 @@ def test_a_tar_in_a_folder_is_left_out_of_logs_and_counted_by_the_audit_of_all(
     assert {one.file for one in read_elements([str(tmp_path)])} == {str(tmp_path / "crm.records")}
     found = find([str(tmp_path)])
     assert (found.records, found.skipped[ARCHIVES]) == ([str(tmp_path / "crm.records")], 1)
-    main(["all", str(tmp_path)])
+    main(["audit", "all", str(tmp_path)])
     assert "not examined: 1 archives: unpack them" in capsys.readouterr().out
 
 
