@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 _PLAIN_SUFFIX: Final = re.compile(r"\.[A-Za-z0-9]+")  # needs no quotes
 _MOST_WORDS: Final = 20  # of one command
+_OURS: Final = ("delegation_audit.", "delegation_core.")  # whose errors quote no input
 
 _IMPERSONATION, _KEY, _WEAK, _TAMPERED, _BROKEN, _MANY = range(6)
 
@@ -117,7 +118,7 @@ class _Parts:
         try:
             return work()
         except Exception as error:  # noqa: BLE001 - no error of one part may stop the others
-            ours = isinstance(error, OSError) or type(error).__module__.startswith("sidecar.")  # others quote the input
+            ours = isinstance(error, OSError) or type(error).__module__.startswith(_OURS)
             text = (ours and str(error)) or type(error).__name__
             self.troubles.append(f"audit {name} could not be run: {text}")
             self._failed.add(name)
