@@ -61,7 +61,15 @@ release = version
 root_doc = MAP
 extensions = ["myst_parser"]
 include_patterns = [
-    *("*.md", "docs/**.md", "examples/README.md", "agent/README.md", "agent-node/README.md"),
+    *(
+        "*.md",
+        "docs/**.md",
+        "examples/README.md",
+        "core/README.md",
+        "audit/README.md",
+        "agent/README.md",
+        "agent-node/README.md",
+    ),
     *("helm/*/README.md", "benchmarks/README.md", "tests/corpus/README.md"),
 ]
 exclude_patterns = ["AGENTS.md"]
