@@ -153,6 +153,7 @@ def test_only_what_is_named_reaches_a_build() -> None:
         ".ci/sbom.py",
         "build/native/*.whl",
     ]
+    assert "*/build/lib" in lines, "modules that an earlier `pip install ./core` has left would come along"
     assert set(re.findall(r"requirements/\w+\.txt", (ROOT / "Dockerfile").read_text())) <= set(locks)
 
 
