@@ -17,7 +17,7 @@ from typing import Final
 from delegation_core.console.counts import pluralise
 from delegation_core.console.examples import add_examples
 from delegation_core.console.extras import needs
-from delegation_core.console.output import complain, hang_up, print_json, print_line, print_table
+from delegation_core.console.output import complain, print_json, print_line, print_table
 from delegation_core.errors import ConfigError
 from sidecar import __version__
 from sidecar.config import load_sts
@@ -53,15 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = {name: getattr(arguments, name) for name in ("actor", "subject", "audience")}
     rows = [row for row in rows_of(policy) if covers(row, policy, **chosen)]
     choice = ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None)
-    try:
-        if arguments.html is not None:
-            return _write(arguments.html, policy.issuer, rows, choice)
-        if arguments.json:
-            print_json({"issuer": policy.issuer, "rows": [row.document() for row in rows]})
-        else:
-            _show(rows)
-    except BrokenPipeError:
-        return hang_up()
+    if arguments.html is not None:
+        return _write(arguments.html, policy.issuer, rows, choice)
+    if arguments.json:
+        print_json({"issuer": policy.issuer, "rows": [row.document() for row in rows]})
+    else:
+        _show(rows)
     return 0 if rows else 1
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from delegation_core.console.counts import pluralise
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import complain, hang_up, print_json, print_line, print_table
+from delegation_core.console.output import complain, print_json, print_line, print_table
 from delegation_core.errors import ConfigError
 from delegation_core.records.folders import record_files
 from delegation_core.records.log_lines import read_lines
@@ -65,13 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(_COMMAND, f"the settings cannot be used; run sidecar check: {error.problems[0]}")
     if replay is None or not replay.judged:
         return complain(_COMMAND, _nothing(arguments.workload, replay))
-    try:
-        if arguments.json:
-            print_json(_document(replay, not_records))
-        else:
-            _show(replay, not_records)
-    except BrokenPipeError:
-        return hang_up()
+    if arguments.json:
+        print_json(_document(replay, not_records))
+    else:
+        _show(replay, not_records)
     return 1 if replay.different else 0
 
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from delegation_core.console.counts import pluralise
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import complain, hang_up, print_json, print_line, print_table
+from delegation_core.console.output import complain, print_json, print_line, print_table
 from delegation_core.errors import ConfigError
 from delegation_core.records.folders import record_files
 from delegation_core.records.log_lines import read_lines
@@ -120,10 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     if only is None and arguments.request is not None:
         fix = "look for forged ones with sidecar audit chains"
         return complain(_COMMAND, f"there is more than one record with this request id; {fix}")
-    try:
-        return _describe(summary, only, as_json=arguments.json)
-    except BrokenPipeError:
-        return hang_up()
+    return _describe(summary, only, as_json=arguments.json)
 
 
 def _judge(files: Sequence[str], request_id: str | None, policy: StsPolicy) -> tuple[Summary, Explanation | None]:

@@ -18,7 +18,7 @@ from delegation_audit.all.overview import Number, Outcome, Overview
 from delegation_audit.all.sample import write_sample
 from delegation_core.console.counts import part
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import complain, hang_up, print_json, print_line
+from delegation_core.console.output import complain, print_json, print_line
 
 _COMMAND: Final = "sidecar audit all"
 _EXIT_CODES: Final = {Outcome.FINE: 0, Outcome.FOUND: 1, Outcome.CANNOT_TELL: 3}
@@ -57,14 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(_COMMAND, str(error))
     finally:
         _progress("")
-    try:
-        if arguments.json:
-            actions = [{**asdict(one), "cure": one.fix} for one in overview.actions]
-            print_json({"outcome": overview.outcome, **asdict(overview), "actions": actions})
-        else:
-            _show(overview)
-    except BrokenPipeError:
-        return hang_up()
+    if arguments.json:
+        actions = [{**asdict(one), "cure": one.fix} for one in overview.actions]
+        print_json({"outcome": overview.outcome, **asdict(overview), "actions": actions})
+    else:
+        _show(overview)
     return _EXIT_CODES[overview.outcome]
 
 

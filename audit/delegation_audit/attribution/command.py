@@ -21,7 +21,7 @@ from delegation_audit.attribution.tally import Agent, Evidence
 from delegation_audit.attribution.verdicts import MEANINGS, Judged, Kind
 from delegation_core.console.counts import pluralise
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import add_logs, complain, hang_up, print_line, print_table, visible
+from delegation_core.console.output import add_logs, complain, print_line, print_table, visible
 
 _COMMAND: Final = "sidecar audit attribution"
 _MAX_ROWS: Final = 100
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             rows.end(result)
     except BrokenPipeError:
-        return hang_up()
+        raise  # not a file's error: the command's runner ends it
     except (OSError, MappingError, RosterError) as error:
         return complain(_COMMAND, str(error))
     if not result.tally.requests:

@@ -20,7 +20,7 @@ from delegation_audit.chains.hops import Chain, Hop
 from delegation_audit.chains.inputs import place_of, plain_files, read_into
 from delegation_core.console.counts import pluralise
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import complain, hang_up, print_json, print_line, print_table
+from delegation_core.console.output import complain, print_json, print_line, print_table
 from delegation_core.records.folders import RECORDS, record_files
 from delegation_core.records.reading import Record
 
@@ -98,13 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
         audit, findings = _examine(arguments)
     except (OSError, MissingError, EngineError) as error:
         return complain(_COMMAND, str(error))
-    try:
-        if arguments.json:
-            print_json(document(audit, findings))
-        else:
-            _show(audit, findings, chosen=choice_of(arguments) is not EVERYTHING)
-    except BrokenPipeError:
-        return hang_up()
+    if arguments.json:
+        print_json(document(audit, findings))
+    else:
+        _show(audit, findings, chosen=choice_of(arguments) is not EVERYTHING)
     if not audit.records:  # an audit without records must not pass as one without findings
         return complain(_COMMAND, "no row of the table is a record" if arguments.engine else "no line is a record")
     return 1 if findings else 0

@@ -20,7 +20,7 @@ from delegation_audit.rules import Place, unknown_rules
 from delegation_audit.sarif import sarif
 from delegation_core.console.counts import pluralise
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import add_formats, complain, hang_up, print_json, print_line, print_table
+from delegation_core.console.output import add_formats, complain, print_json, print_line, print_table
 from delegation_core.records.folders import ARCHIVES, TooLargeError
 
 COMMAND: Final = "sidecar audit credentials"
@@ -70,15 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(COMMAND, f"{error.filename}: cannot be read ({error.strerror}); name a readable file or folder")
     if not result.files:
         return complain(COMMAND, _no_text(result.skipped.get(ARCHIVES, 0)))
-    try:
-        if arguments.sarif:
-            print_json(sarif(COMMAND, RULES, result.weaknesses()))
-        elif arguments.json:
-            print_json(document(result))
-        else:
-            _show(result)
-    except BrokenPipeError:
-        return hang_up()
+    if arguments.sarif:
+        print_json(sarif(COMMAND, RULES, result.weaknesses()))
+    elif arguments.json:
+        print_json(document(result))
+    else:
+        _show(result)
     if result.unread and not result.credentials:
         return complain(
             COMMAND,

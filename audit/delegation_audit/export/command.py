@@ -15,7 +15,7 @@ import orjson
 from delegation_audit.export.ecs import ecs_event
 from delegation_audit.export.ocsf import ocsf_event
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import complain, hang_up
+from delegation_core.console.output import complain
 from delegation_core.records.folders import record_files
 from delegation_core.records.log_lines import read_lines
 from delegation_core.records.reading import Record, RecordError, record_of
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
                     sys.stdout.buffer.flush()
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        return hang_up()
+        raise  # not a file's error: the command's runner ends it
     except OSError as error:
         return complain(_COMMAND, str(error))
     if count:

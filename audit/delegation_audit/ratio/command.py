@@ -23,7 +23,7 @@ from delegation_audit.ratio.sources import keys_in, keys_of, people_in
 from delegation_audit.selectors.examination import examine as examine_entries
 from delegation_core.console.counts import pluralise
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import complain, hang_up, print_json, print_line, print_table
+from delegation_core.console.output import complain, print_json, print_line, print_table
 from delegation_core.records.distinct import Distinct, estimate
 from delegation_core.records.folders import record_files
 from delegation_core.records.log_lines import read_lines
@@ -204,13 +204,10 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(_COMMAND, f"no line of {', '.join(arguments.files)} is a record; give a sidecar's records")
     if not result.machines and not result.people:
         return complain(_COMMAND, "nothing to count: give records, --entries, --search, --credentials or --directory")
-    try:
-        if arguments.json:
-            print_json(_document(result))
-        else:
-            _show(result)
-    except BrokenPipeError:
-        return hang_up()
+    if arguments.json:
+        print_json(_document(result))
+    else:
+        _show(result)
     return 1 if result.reached else 0
 
 

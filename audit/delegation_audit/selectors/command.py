@@ -17,7 +17,7 @@ from delegation_audit.selectors.grades import Grade, Strength
 from delegation_audit.selectors.rulebook import RULES
 from delegation_core.console.counts import pluralise
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import add_formats, complain, hang_up, print_json, print_line, print_table
+from delegation_core.console.output import add_formats, complain, print_json, print_line, print_table
 from delegation_core.records.folders import record_files
 
 _COMMAND: Final = "sidecar audit selectors"
@@ -76,10 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(_COMMAND, str(error))
     if not result.entries and not result.weaknesses:  # an audit without entries must not pass as one without weaknesses
         return complain(_COMMAND, "no entry in any of the paths; see `sidecar audit selectors --help` for the formats")
-    try:
-        _show(result, arguments)
-    except BrokenPipeError:
-        return hang_up()
+    _show(result, arguments)
     if not result.entries:
         return complain(_COMMAND, "no entry can be read")
     return 1 if result.weaknesses else 0

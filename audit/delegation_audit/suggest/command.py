@@ -17,7 +17,7 @@ from delegation_audit.suggest.proposal import Suggestion, suggestions
 from delegation_audit.suggest.settings_text import settings_text
 from delegation_core.console.counts import pluralise
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import complain, hang_up, print_json, visible
+from delegation_core.console.output import complain, print_json, visible
 from delegation_core.records.folders import record_files
 from delegation_core.records.log_lines import read_lines
 from delegation_core.records.reading import RecordError, parse_record
@@ -73,13 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
         whose = f" of {arguments.workload}" if arguments.workload else ""
         return complain(_COMMAND, f"no record{whose} is of a call that passed; observe calls first, by observe_until")
     proposed = [one for one in suggestions(others.witnesses | evidence.witnesses) if one.workload in evidence.witnesses]
-    try:
-        if arguments.json:
-            print_json(_document(evidence, proposed))
-        else:
-            _show(evidence, proposed)
-    except BrokenPipeError:
-        return hang_up()
+    if arguments.json:
+        print_json(_document(evidence, proposed))
+    else:
+        _show(evidence, proposed)
     left_out = any(count for reason, count in evidence.others.items() if reason not in HARMLESS)
     return 1 if left_out or not all(one.complete for one in proposed) else 0
 

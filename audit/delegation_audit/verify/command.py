@@ -18,7 +18,7 @@ from delegation_audit.verify.streams import Streams
 from delegation_audit.verify.verdicts import Finding, Kind, RunVerdict, Verdict, judge
 from delegation_core.console.counts import pluralise
 from delegation_core.console.examples import add_examples
-from delegation_core.console.output import add_logs, complain, hang_up, print_json, print_line, print_table
+from delegation_core.console.output import add_logs, complain, print_json, print_line, print_table
 from delegation_core.keyset import MAX_JWKS_BYTES, KeySet, KeySetError, parse_jwks
 from delegation_core.records.folders import record_files
 from delegation_core.records.log_lines import read_lines
@@ -93,13 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except (OSError, ValueError) as error:
         return complain(_COMMAND, str(error))
-    try:
-        if arguments.json:
-            print_json(_document(streams, verdict))
-        else:
-            _show(streams, verdict)
-    except BrokenPipeError:
-        return hang_up()
+    if arguments.json:
+        print_json(_document(streams, verdict))
+    else:
+        _show(streams, verdict)
     if not streams.records:
         return complain(_COMMAND, "no line is a record")
     return 1 if verdict.findings else 0

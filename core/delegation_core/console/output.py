@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
@@ -79,12 +78,6 @@ def complain(command: str, text: str) -> int:
     """Print an error of a command to standard error; return exit code 2."""
     print(f"{command}: {visible(text)}", file=sys.stderr)  # noqa: T201
     return 2
-
-
-def hang_up() -> int:
-    """Redirect standard output to /dev/null after its pipe closed, so that the flush at exit succeeds; return 1."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
 
 
 def visible(text: str) -> str:
