@@ -77,7 +77,7 @@ class Parts:
         self._ended.set()
 
 
-async def until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+async def run_until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
     """Run ``work`` until ``stop``, then wait to be cancelled: for a part that must pause while the process drains."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:

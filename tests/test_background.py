@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from sidecar.background import PartEndedError, Parts, until_stopped
+from sidecar.background import PartEndedError, Parts, run_until_stopped
 
 
 async def forever() -> None:
@@ -77,11 +77,11 @@ async def test_a_part_that_has_ended_cannot_be_stopped_quietly() -> None:
 
 async def test_work_until_a_stop_rests_afterwards_and_its_own_end_is_an_end() -> None:
     stop = asyncio.Event()
-    resting = asyncio.ensure_future(until_stopped(forever(), stop))
+    resting = asyncio.ensure_future(run_until_stopped(forever(), stop))
     stop.set()
     done, _ = await asyncio.wait([resting], timeout=0.01)
     assert not done
     resting.cancel()
-    await until_stopped(returns(), asyncio.Event())
+    await run_until_stopped(returns(), asyncio.Event())
     with pytest.raises(ValueError, match="boom"):
-        await until_stopped(fails(), asyncio.Event())
+        await run_until_stopped(fails(), asyncio.Event())

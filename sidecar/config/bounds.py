@@ -42,7 +42,7 @@ BOUNDS: Final[Mapping[str, Bound]] = {
 }
 
 
-def exceeded(field: str, name: str, used: int) -> Iterator[Problem]:
+def find_exceeded(field: str, name: str, used: int) -> Iterator[Problem]:
     """Yield a problem of ``field`` if ``used`` exceeds the bound ``name``."""
     bound = BOUNDS[name]
     if used > bound.most:

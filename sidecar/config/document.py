@@ -161,7 +161,7 @@ class _Builder:
         if not isinstance(key, str):
             raise self._error(line, "a key is not text", "put it in quotes")
         if key in parent.items:
-            raise self._error(line, f"the key {shown(key)} appears twice", "keep one of them")
+            raise self._error(line, f"the key {printable(key)} appears twice", "keep one of them")
         parent.key, parent.has_key = key, True
 
     def _refuse_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int) -> None:
@@ -181,7 +181,7 @@ class _OpenMapping:
         self.has_key = False
 
 
-def shown(key: Hashable) -> str:
+def printable(key: Hashable) -> str:
     """Return a key from the file, escaped and shortened for a message."""
     text = escape(str(key))
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
@@ -203,7 +203,7 @@ def override(document: dict[str, object], environ: Mapping[str, str]) -> list[Pr
         path = name.removeprefix(PREFIX).split("__")
         if not all(path) or name != name.upper():
             problems.append(
-                Problem(shown(name), "is not the name of a setting", "write SIDECAR__SECTION__KEY in capitals")
+                Problem(printable(name), "is not the name of a setting", "write SIDECAR__SECTION__KEY in capitals")
             )
             continue
         try:
@@ -213,7 +213,7 @@ def override(document: dict[str, object], environ: Mapping[str, str]) -> list[Pr
             continue
         if not _put(document, [part.lower() for part in path], value):
             problems.append(
-                Problem(shown(name), "names a key of a value that has no keys", "override the whole value or list")
+                Problem(printable(name), "names a key of a value that has no keys", "override the whole value or list")
             )
     return problems
 

@@ -87,7 +87,7 @@ def same_origin(first: str, second: str) -> bool:
 
 
 @contextmanager
-def renamed(member: str, setting: str) -> Iterator[None]:
+def rename_member(member: str, setting: str) -> Iterator[None]:
     """Replace ``member`` by ``setting`` at the first ``member: `` in the text of a ValueError from the body."""
     try:
         yield

@@ -13,7 +13,7 @@ from sidecar.config.endpoints import (
     client_auth_of,
     endpoint_of,
     mesh_names,
-    renamed,
+    rename_member,
     same_origin,
     static_problem,
     tls_of,
@@ -42,7 +42,7 @@ def exchange_of(section: ExchangeSection) -> ExchangeSettings:
     """Make the settings of a token service that is asked for tokens."""
     tls = tls_of(section)
     first, *further = token_endpoints_of(section)
-    with renamed("url", "token_endpoints" if section.token_endpoints else "token_endpoint"):
+    with rename_member("url", "token_endpoints" if section.token_endpoints else "token_endpoint"):
         return ExchangeSettings(
             issuer=section.issuer,
             token_endpoint=first,
@@ -251,6 +251,6 @@ def _exchanged(file: SidecarFile, issuer: str) -> set[str]:
 
 def _endpoint(name: str, section: ExchangeEndpointSection) -> EndpointSettings:
     tls = tls_of(section)
-    with renamed("url", f"endpoints.{name}.url"):
+    with rename_member("url", f"endpoints.{name}.url"):
         endpoint = endpoint_of(section.url, tls)
     return EndpointSettings(endpoint=endpoint, client_auth=client_auth_of(section, section.url))

@@ -9,8 +9,8 @@ from typing import Final
 from delegation_core.errors import Problem
 from delegation_core.near_names import meant, nearest_name
 from delegation_core.spiffe_id import SpiffeId, SpiffeIdError
-from sidecar.config.bounds import exceeded
-from sidecar.config.document import shown
+from sidecar.config.bounds import find_exceeded
+from sidecar.config.document import printable
 from sidecar.config.sts_model import RuleSection, StsFile
 
 _MOST: Final = 20  # members that are reported at once: a search for the nearest name takes time
@@ -43,13 +43,13 @@ def missing_in_rules(document: Mapping[str, object]) -> Iterator[Problem]:
 def group_problems(file: StsFile) -> Iterator[Problem]:
     """Check groups, the references of rules to them, and the number of pairs that rules expand to."""
     for name, members in file.groups.items():
-        where = f"groups.{shown(name)}"
+        where = f"groups.{printable(name)}"
         if not members:
             yield Problem(where, "is empty, so its rules would permit nothing", "list its members, or remove it")
         seen = set[str]()
         for number, member in enumerate(members):
             if member in seen:
-                yield Problem(f"{where}[{number}]", f"{shown(member)} is listed twice", "keep one of them")
+                yield Problem(f"{where}[{number}]", f"{printable(member)} is listed twice", "keep one of them")
             seen.add(member)
     for number, rule in enumerate(file.rules):
         where = f"rules[{number}]"
@@ -57,7 +57,7 @@ def group_problems(file: StsFile) -> Iterator[Problem]:
         yield from _one_of(file, where, "audience", rule.audience, rule.audience_group)
         if rule.actor_group is not None:
             yield from _workloads(file, f"{where}.actor_group", rule.actor_group)
-    too_many = list(exceeded("rules", "rules", pairs_of(file)))
+    too_many = list(find_exceeded("rules", "rules", pairs_of(file)))
     yield from too_many or islice(_not_targets(file), _MOST)
 
 
@@ -68,9 +68,9 @@ def _not_targets(file: StsFile) -> Iterator[Problem]:
     for name, where in used.items():
         for number, member in enumerate(file.groups.get(name or "", [])):
             if member not in known:
-                wrong = f"{shown(member)} is not a target, and {where} has the group for audiences"
+                wrong = f"{printable(member)} is not a target, and {where} has the group for audiences"
                 fix = meant(member, known, "list it under targets")
-                yield Problem(f"groups.{shown(name or '')}[{number}]", wrong, fix)
+                yield Problem(f"groups.{printable(name or '')}[{number}]", wrong, fix)
 
 
 def _one_of(file: StsFile, where: str, key: str, value: str | None, group: str | None) -> Iterator[Problem]:
@@ -78,8 +78,8 @@ def _one_of(file: StsFile, where: str, key: str, value: str | None, group: str |
         yield Problem(f"{where}.{key}_group", f"is set beside {key}", "keep one of them")
     elif group is not None and group not in file.groups:
         near = nearest_name(group, file.groups, cutoff=0.6)
-        fix = f"did you mean {shown(near)}?" if near else "add it to groups"
-        yield Problem(f"{where}.{key}_group", f"{shown(group)} is not a group", fix)
+        fix = f"did you mean {printable(near)}?" if near else "add it to groups"
+        yield Problem(f"{where}.{key}_group", f"{printable(group)} is not a group", fix)
 
 
 def _workloads(file: StsFile, where: str, group: str) -> Iterator[Problem]:
@@ -87,6 +87,6 @@ def _workloads(file: StsFile, where: str, group: str) -> Iterator[Problem]:
         try:
             SpiffeId(member)
         except SpiffeIdError:
-            wrong = f"groups.{shown(group)}[{number}] is not a SPIFFE ID, and actors are workloads"
+            wrong = f"groups.{printable(group)}[{number}] is not a SPIFFE ID, and actors are workloads"
             yield Problem(where, wrong, "write spiffe://trust-domain/path")
             return

@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from delegation_core.errors import Problem
-from sidecar.config.bounds import exceeded
-from sidecar.config.document import MAX_BYTES, MAX_NODES, NO_UTF_8, DocumentError, Parsed, parse, shown
+from sidecar.config.bounds import find_exceeded
+from sidecar.config.document import MAX_BYTES, MAX_NODES, NO_UTF_8, DocumentError, Parsed, parse, printable
 from sidecar.file_watch import tree_fingerprint
 
 SUFFIX: Final = ".yaml"
@@ -75,7 +75,7 @@ def join_included(
         if isinstance(rows, (list, dict)):
             included.used[name] = len(rows)
             if name != "rules":  # counted in pairs: groups.py
-                joining.problems += exceeded(name, name, len(rows))
+                joining.problems += find_exceeded(name, name, len(rows))
     return included, joining.problems
 
 
@@ -102,26 +102,30 @@ class _Joining:
             else:
                 self._file(base, path, text, where)
         except OSError as error:
-            self._wrong(where, f"{shown(text)} cannot be read ({error.strerror})", "name a readable file or folder")
+            self._wrong(where, f"{printable(text)} cannot be read ({error.strerror})", "name a readable file or folder")
 
     def _files_of(self, folder: Path, text: str, where: str) -> Iterator[Path]:
         found = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
         if not found:
-            self._wrong(where, f"{shown(text)} is an empty folder", f"put a {SUFFIX} file there, or name another one")
+            self._wrong(
+                where, f"{printable(text)} is an empty folder", f"put a {SUFFIX} file there, or name another one"
+            )
         for one in found:
             if one.suffix == SUFFIX and not one.is_dir():
                 yield one
             else:
                 fix = f"keep only {SUFFIX} files in an included folder, and name folders one by one"
-                self._wrong(where, f"{shown(f'{text}/{one.name}')} is not a {SUFFIX} file", fix)
+                self._wrong(where, f"{printable(f'{text}/{one.name}')} is not a {SUFFIX} file", fix)
 
     def _file(self, base: Path, path: Path, name: str, where: str) -> None:
         real = path.resolve(strict=True)
         if not real.is_relative_to(base.resolve(strict=True)):
-            wrong = f"{shown(name)} leads out of the folder of the settings"
+            wrong = f"{printable(name)} leads out of the folder of the settings"
             self._wrong(where, wrong, "put the file itself below that folder; a link may not leave it")
         elif real in self._read:
-            self._wrong(where, f"{shown(name)} is included already, by {self._read[real]}", "include each file once")
+            self._wrong(
+                where, f"{printable(name)} is included already, by {self._read[real]}", "include each file once"
+            )
         else:
             self._read[real] = where
             parsed = self._parsed(real, name, where)
@@ -131,13 +135,13 @@ class _Joining:
     def _parsed(self, real: Path, name: str, where: str) -> Parsed | None:
         used = self._included.used
         if not stat.S_ISREG(real.stat().st_mode):
-            self._wrong(where, f"{shown(name)} is not a regular file", "name a file or a folder")
+            self._wrong(where, f"{printable(name)} is not a regular file", "name a file or a folder")
             return None
         with real.open("rb") as file:
             raw = file.read(MAX_BYTES - min(used["bytes"], MAX_BYTES) + 1)
         used["bytes"] += len(raw)
         used["files"] += 1
-        over = [*exceeded(where, "bytes", used["bytes"]), *exceeded(where, "files", used["files"])]
+        over = [*find_exceeded(where, "bytes", used["bytes"]), *find_exceeded(where, "files", used["files"])]
         if over:
             self.problems += over
             return None
@@ -152,7 +156,7 @@ class _Joining:
         used["nodes"] += parsed.nodes
         used["depth"] = max(used["depth"], parsed.depth)
         if used["nodes"] > MAX_NODES:
-            self.problems += exceeded(where, "nodes", used["nodes"])
+            self.problems += find_exceeded(where, "nodes", used["nodes"])
             return None
         return parsed
 
@@ -166,7 +170,7 @@ class _Joining:
             places = [f"{name} line {line}" for line in lines]
             if section not in self._sections:
                 fix = f"move it to the settings file; an included file may have {', '.join(sorted(self._sections))}"
-                self._wrong(name, f"has {shown(section)}, which is not for an included file", fix)
+                self._wrong(name, f"has {printable(section)}, which is not for an included file", fix)
             elif section == "groups" and isinstance(rows, dict):
                 self._join_groups(rows, places)
             elif section != "groups" and isinstance(rows, list):
@@ -202,9 +206,9 @@ class _Joining:
         seen = self._seen.setdefault("groups", dict.fromkeys(into, "the settings"))
         for (name, members), place in zip(groups.items(), places, strict=True):
             if name in seen:
-                self._wrong(f"groups.{shown(name)}", f"is in {seen[name]} and in {place}", "keep one of them")
+                self._wrong(f"groups.{printable(name)}", f"is in {seen[name]} and in {place}", "keep one of them")
             else:
-                seen[name] = self._included.groups[shown(name)] = place
+                seen[name] = self._included.groups[printable(name)] = place
                 into[name] = members
 
     def _wrong(self, where: str, wrong: str, fix: str) -> None:

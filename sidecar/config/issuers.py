@@ -11,7 +11,7 @@ from delegation_core.errors import Problem
 from delegation_core.login_issuer import ScopeFrom
 from delegation_core.profile import TrustedIssuer
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
-from sidecar.config.endpoints import endpoint_of, renamed, same_origin, tls_of, token_endpoints_of
+from sidecar.config.endpoints import endpoint_of, rename_member, same_origin, tls_of, token_endpoints_of
 from sidecar.config.profiles import profile_of
 from sidecar.config.sections import CountersignSection, IssuerSection, KeySource, TlsSection, UserIssuerSection
 from sidecar.config.validation import Findings
@@ -33,7 +33,7 @@ def key_settings(section: KeySource, tls: TlsSection | None) -> JwksSettings:
         for name in ("refresh_s", "max_age_s", "cooldown_s", "timeout_s")
         if (value := getattr(section, name)) is not None
     }
-    with renamed("url", "jwks"):
+    with rename_member("url", "jwks"):
         return JwksSettings(
             issuer=section.issuer,
             url=section.jwks,
@@ -189,7 +189,7 @@ def countersign_of(section: CountersignSection | None) -> CountersignSettings | 
     if section is None:
         return None
     tls = section.tls if section.tls is not None else TlsSection(peer=section.peer)
-    with renamed("url", "endpoint"):
+    with rename_member("url", "endpoint"):
         return CountersignSettings(
             issuer=section.issuer,
             endpoint=endpoint_of(section.endpoint or f"{section.issuer.rstrip('/')}/countersign", tls),

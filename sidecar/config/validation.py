@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from delegation_core.errors import ConfigError, Problem
-from sidecar.config.document import DocumentError, override, parse, read_text, shown, variables
+from sidecar.config.document import DocumentError, override, parse, printable, read_text, variables
 from sidecar.config.include import Included, join_included
 from sidecar.config.sections import Section
 
@@ -194,7 +194,7 @@ def _dotted(location: Iterable[int | str]) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         elif not part.startswith(("<", "[")):  # tags of unions, and pydantic's mark of a key
-            text += f".{shown(part)}" if text else shown(part)
+            text += f".{printable(part)}" if text else printable(part)
     return text or "settings"
 
 

@@ -11,7 +11,7 @@ from sidecar.doctor.case import Case
 from sidecar.doctor.clients import TestClient
 from sidecar.doctor.messages import Answer, Held, Parameter, Place, Request, Script, text_pairs
 from sidecar.doctor.proof import ProofKey
-from sidecar.doctor.reading import Reading, introspected, read_token, scopes_of
+from sidecar.doctor.reading import Reading, parse_introspection, read_token, scopes_of
 
 _UNREAD: Final = Reading(kind="opaque")
 
@@ -159,7 +159,7 @@ class Examination:
         if reading.claims is not None or self.case.server.introspection is None:
             return reading
         answer = yield from self.introspect(token, client)
-        return introspected(answer.members, reading.kind) or reading
+        return parse_introspection(answer.members, reading.kind) or reading
 
     def introspect(self, token: Held, client: TestClient) -> Generator[Request, Answer, Answer]:
         """Ask the server about a token."""

@@ -19,7 +19,7 @@ from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN
 from sidecar.doctor.case import Case, Server
 from sidecar.doctor.clients import Method, client_of, token_of
 from sidecar.doctor.discovery import DiscoveryError, discover, keys_of, usable
-from sidecar.doctor.drive import drive, planned
+from sidecar.doctor.drive import drive, plan_requests
 from sidecar.doctor.messages import Answer, Held, Request
 from sidecar.doctor.probes import examine
 from sidecar.doctor.report import Veil, show
@@ -205,10 +205,10 @@ def _veil_of(case: Case) -> Veil:
 def _print_plan(case: Case, veil: Veil) -> None:
     """Print the planned requests to standard error; standard output is for the result."""
     _print_endpoints(case.server)
-    requests = planned(examine(case), int(time.time()))
+    requests = plan_requests(examine(case), int(time.time()))
     _say("Requests, which issue real tokens to the test clients:", veil)
     for number, one in enumerate(requests, 1):
-        _say(f"{number:3}  {one.name}\n     {one.shown(fingerprints=False)}", veil)
+        _say(f"{number:3}  {one.name}\n     {one.describe(fingerprints=False)}", veil)
     _say("Where one is refused, it may be sent again with another token type, scope or audience of yours.", veil)
     if case.server.revocation is not None:
         _say("The last ones revoke a token that was issued before. The subject token is not revoked.", veil)
@@ -240,7 +240,7 @@ def _approve() -> bool:
 
 def _say(text: str, veil: Veil) -> None:
     for line in text.split("\n"):
-        _print(visible(veil.over(line)))
+        _print(visible(veil.mask(line)))
 
 
 def _print(line: str) -> None:

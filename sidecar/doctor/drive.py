@@ -40,7 +40,7 @@ async def drive(script: Script[T], call: Call, sleep: Callable[[float], Awaitabl
     raise RuntimeError("the script of the probes does not end")
 
 
-def planned(script: Script[Examination], now: int) -> list[Request]:
+def plan_requests(script: Script[Examination], now: int) -> list[Request]:
     """List a script's requests at a simulated server that accepts all; refusals lead to others of the same kind."""
     requests: list[Request] = []
     answer: Answer | None = None

@@ -17,7 +17,7 @@ from sidecar.doctor.verdicts_actor import act_of, with_actor
 _ABSENT: Final = "none"
 
 
-def shown_token(found: Examination) -> Attempt | None:
+def main_exchange(found: Examination) -> Attempt | None:
     """Return the exchange for the facts: the accepted one with an actor token, else the plain one; None if neither."""
     for one in (with_actor(found), found[Probe.PLAIN]):
         if one is not None and one.accepted:
@@ -27,7 +27,7 @@ def shown_token(found: Examination) -> Attempt | None:
 
 def facts_of(found: Examination) -> dict[str, str]:
     """Return each fact by its name, in the order of the page."""
-    attempt = shown_token(found)
+    attempt = main_exchange(found)
     facts = {"client authentication proven": _name_accepted_methods(found), "refusals": _refusals(found)}
     if attempt is None:
         return facts

@@ -10,7 +10,7 @@ from delegation_core.profile import PRESETS, ActorForm, IssuerProfile
 from delegation_core.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.doctor.attempts import Examination
 from sidecar.doctor.clients import Method
-from sidecar.doctor.facts import shown_token
+from sidecar.doctor.facts import main_exchange
 from sidecar.doctor.reading import Reading
 from sidecar.doctor.verdicts_actor import act_of, names_clients, with_actor
 from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
@@ -30,7 +30,7 @@ Settings = dict[str, object]
 
 def profile_of(found: Examination) -> Settings | str | None:
     """Return the profile of the issued tokens: a preset, or one with changes; None if unreadable or no preset fits."""
-    attempt = shown_token(found)
+    attempt = main_exchange(found)
     if attempt is None or attempt.reading.claims is None or _algorithm(attempt.reading) is None:
         return None
     reading = attempt.reading
@@ -157,7 +157,7 @@ def _changes(preset: IssuerProfile, reading: Reading, found: Examination) -> Set
 
 
 def _actor_changes(preset: IssuerProfile, found: Examination) -> Settings:
-    act = act_of(shown_token(found))
+    act = act_of(main_exchange(found))
     if act is None:
         return {}
     form, issuer = _form_of(act), _describe_issuer(found)
@@ -177,7 +177,7 @@ def _form_of(act: Mapping[str, object]) -> ActorForm:
 
 
 def _trust_domains(found: Examination) -> list[str]:
-    act = act_of(shown_token(found)) or {}
+    act = act_of(main_exchange(found)) or {}
     named = _spiffe_id(act.get("sub")) or _spiffe_id(act.get("client_id"))
     return [PLACEHOLDER_DOMAIN if named is None else str(named.trust_domain)]
 
@@ -190,7 +190,7 @@ def _spiffe_id(value: object) -> SpiffeId | None:
 
 
 def _describe_issuer(found: Examination) -> str | None:
-    attempt = shown_token(found)
+    attempt = main_exchange(found)
     told = None if attempt is None else attempt.reading.claim("iss")
     return told if isinstance(told, str) else None
 

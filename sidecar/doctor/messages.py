@@ -42,7 +42,7 @@ class Held:
     name: str
     type: str
 
-    def shown(self, *, fingerprint: bool = True) -> str:
+    def describe(self, *, fingerprint: bool = True) -> str:
         """Describe the token by its name and the beginning of its fingerprint."""
         return f"<{self.name}, {fingerprint_of(self.value)[:_SHORT_FINGERPRINT]}>" if fingerprint else f"<{self.name}>"
 
@@ -67,7 +67,7 @@ class Request:
         """The request's parameters, without those of client authentication."""
         return [(name, value.value if isinstance(value, Held) else value) for name, value in self.form]
 
-    def shown(self, *, fingerprints: bool = True) -> str:
+    def describe(self, *, fingerprints: bool = True) -> str:
         """Describe the request on one line, without secrets and tokens."""
         credential = "no credential" if self.bare else "a wrong credential" if self.wrong else self.client.method.value
         given = [f"{name}={_render(value, fingerprint=fingerprints)}" for name, value in self.form]
@@ -142,7 +142,7 @@ def text_pairs(pairs: Iterable[Parameter | None]) -> tuple[Parameter, ...]:
 
 def _render(value: str | Held, *, fingerprint: bool) -> str:
     if isinstance(value, Held):
-        return value.shown(fingerprint=fingerprint)
+        return value.describe(fingerprint=fingerprint)
     for prefix in _URNS:
         value = value.removeprefix(prefix)
     return value.replace(" ", "+")

@@ -10,7 +10,7 @@ from sidecar.doctor.attempts import Attempt, Draft, Examination
 from sidecar.doctor.clients import spoil
 from sidecar.doctor.messages import Held, Script
 from sidecar.doctor.names import Probe
-from sidecar.doctor.proof import unsigned
+from sidecar.doctor.proof import make_unsigned
 
 _LIFE_S: Final = 300
 
@@ -48,7 +48,7 @@ def _worthless(found: Examination, lawful: Draft) -> Script[None]:
     noise = found.case.noise
     claims = _claims(found)
     header = found.own_readings[0].header or found.subject.header
-    forged, bare = found.case.own_key.forge(claims, header), unsigned(claims)
+    forged, bare = found.case.own_key.forge(claims, header), make_unsigned(claims)
     for name, value, kind in (
         (Probe.GARBAGE_ACTOR, noise, TOKEN_TYPE_ACCESS_TOKEN),
         (Probe.GARBAGE_ACTOR_JWT, noise, TOKEN_TYPE_JWT),

@@ -56,18 +56,18 @@ def _scopes(found: Examination, lawful: Draft) -> Script[None]:
         yield from found.exchange(Probe.NARROW, replace(lawful, scope=narrow))
     own = found.case.scope or narrow or " ".join(sorted(scopes_of_subject(found) or ()))
     for number, wider in enumerate(wider_of(found), 1):
-        yield from found.exchange(numbered(Probe.WIDER, number), replace(lawful, scope=wider))
+        yield from found.exchange(number_probe(Probe.WIDER, number), replace(lawful, scope=wider))
         if own:
             beside = replace(lawful, scope=f"{own} {wider}")
-            yield from found.exchange(numbered(Probe.WIDER_BESIDE, number), beside)
+            yield from found.exchange(number_probe(Probe.WIDER_BESIDE, number), beside)
         plain = found[Probe.PLAIN]
         if lawful.actor is not None and plain is not None and plain.accepted and plain.draft is not None:
             alone = replace(plain.draft, scope=f"{own} {wider}".strip())
-            yield from found.exchange(numbered(Probe.WIDER_PLAIN, number), alone)
+            yield from found.exchange(number_probe(Probe.WIDER_PLAIN, number), alone)
     yield from found.exchange(Probe.INVENTED_SCOPE, replace(lawful, scope=found.case.invented_scope))
 
 
-def numbered(name: Probe, number: int) -> str:
+def number_probe(name: Probe, number: int) -> str:
     """Return the name of a probe, numbered among several of its kind."""
     return name.value if number == 1 else f"{name.value} ({number})"
 

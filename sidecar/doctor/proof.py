@@ -49,6 +49,6 @@ class ProofKey:
         return dict(ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True))
 
 
-def unsigned(claims: Mapping[str, object]) -> str:
+def make_unsigned(claims: Mapping[str, object]) -> str:
     """Return a JWT without a signature (``alg`` none), which nobody may accept (RFC 8725 section 3.2)."""
     return _JWS.encode(json.dumps(claims).encode(), "", algorithm="none")

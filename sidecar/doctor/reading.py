@@ -118,7 +118,7 @@ def read_token(raw: str, keys: KeySet | None = None) -> Reading:
     return Reading(kind="JWT", header=header, claims=claims, signature=_signature(raw, keys))
 
 
-def introspected(members: Mapping[str, object], kind: str) -> Reading | None:
+def parse_introspection(members: Mapping[str, object], kind: str) -> Reading | None:
     """Return the reading of an introspection answer (RFC 7662 section 2.2); None unless the token is active."""
     if members.get("active") is not True:
         return None

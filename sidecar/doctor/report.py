@@ -35,7 +35,7 @@ class Veil:
         """Add texts to hide, except those shorter than six characters."""
         self._secrets.update(secret for secret in secrets if len(secret) >= _LEAST_SECRET)
 
-    def over(self, text: str) -> str:
+    def mask(self, text: str) -> str:
         """Mask the known secrets, and anything that looks like a token, in a text."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             if len(secret) >= _LEAST_WITHIN:
@@ -44,16 +44,16 @@ class Veil:
                 text = re.sub(rf"(?<![A-Za-z0-9_]){re.escape(secret)}(?![A-Za-z0-9_])", "<secret>", text)
         return _TOKEN.sub(r"\1<token>", text)
 
-    def over_all(self, value: object) -> object:
+    def mask_all(self, value: object) -> object:
         """Mask each text in a JSON value."""
         if isinstance(value, str):
-            return self.over(value)
+            return self.mask(value)
         if isinstance(value, Mapping):
-            return {self.over(str(name)): self.over_all(one) for name, one in value.items()}
-        return [self.over_all(one) for one in value] if isinstance(value, list | tuple) else value
+            return {self.mask(str(name)): self.mask_all(one) for name, one in value.items()}
+        return [self.mask_all(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def proposed(found: Examination, conclusion: Conclusion) -> Settings:
+def propose(found: Examination, conclusion: Conclusion) -> Settings:
     """Return the settings that fit: for delegation, else for logins alone."""
     if not conclusion.fits:
         login = login_settings(found)
@@ -73,21 +73,21 @@ def document(found: Examination, log: Log, veil: Veil) -> dict[str, object]:
         "against": list(conclusion.against),
         "open": list(conclusion.open),
         "cautions": list(conclusion.cautions),
-        "settings": veil.over_all(proposed(found, conclusion)),
+        "settings": veil.mask_all(propose(found, conclusion)),
         "cells": [
             {
                 "id": one.id,
                 "question": one.question,
                 "value": one.value.value,
-                "detail": veil.over(one.detail),
+                "detail": veil.mask(one.detail),
                 "bad": one.bad,
-                "evidence": [veil.over(line) for line in one.evidence],
+                "evidence": [veil.mask(line) for line in one.evidence],
             }
             for one in cells
         ],
-        "facts": veil.over_all(facts_of(found)),
+        "facts": veil.mask_all(facts_of(found)),
         "requests": [
-            {"name": one.name, "request": veil.over(one.shown()), "answer": veil.over(answer.told)}
+            {"name": one.name, "request": veil.mask(one.describe()), "answer": veil.mask(answer.told)}
             for one, answer in log
         ],
     }
@@ -103,7 +103,7 @@ def show(found: Examination, log: Log, veil: Veil, *, as_json: bool, evidence: b
     print_line()
     print_table(("question", "verdict", "seen"), _rows(cells, veil, evidence=evidence))
     print_line()
-    print_table(("form", "seen"), ((name, veil.over(text)) for name, text in facts_of(found).items()))
+    print_table(("form", "seen"), ((name, veil.mask(text)) for name, text in facts_of(found).items()))
     _conclude(found, conclusion, veil)
     return conclusion.fits
 
@@ -111,10 +111,10 @@ def show(found: Examination, log: Log, veil: Veil, *, as_json: bool, evidence: b
 def _rows(cells: Sequence[Cell], veil: Veil, *, evidence: bool) -> Iterable[tuple[str, str, str]]:
     for one in cells:
         value = f"{one.value.value} !" if one.bad else one.value.value
-        yield one.question, value, veil.over(one.detail)
+        yield one.question, value, veil.mask(one.detail)
         if evidence and one.value is not Value.NOT_TESTED:
             for line in one.evidence:
-                yield "", "", f"  {veil.over(line)}"
+                yield "", "", f"  {veil.mask(line)}"
 
 
 def _conclude(found: Examination, conclusion: Conclusion, veil: Veil) -> None:
@@ -130,13 +130,13 @@ def _conclude(found: Examination, conclusion: Conclusion, veil: Veil) -> None:
     if conclusion.cautions:
         print_line("Mind:")
         _list(conclusion.cautions)
-    settings = proposed(found, conclusion)
+    settings = propose(found, conclusion)
     if not settings:
         return
     print_line()
     where = "Settings of a sidecar that fit" if conclusion.fits else "For logins it fits: settings of our token service"
     print_line(f"{where} (check names and scopes, then run sidecar check):")
-    text = yaml.safe_dump(veil.over_all(settings), sort_keys=False, allow_unicode=False, width=1000)
+    text = yaml.safe_dump(veil.mask_all(settings), sort_keys=False, allow_unicode=False, width=1000)
     for line in text.rstrip().split("\n"):
         print_line(f"  {line}")
 

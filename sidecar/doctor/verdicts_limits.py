@@ -7,7 +7,7 @@ from typing import Final
 from sidecar.doctor.attempts import Attempt, Examination
 from sidecar.doctor.cells import Cell, Question, Value, some
 from sidecar.doctor.names import Probe
-from sidecar.doctor.probes_limits import STANDARD, life_of, narrow_of, numbered, scopes_of_subject, wider_of
+from sidecar.doctor.probes_limits import STANDARD, life_of, narrow_of, number_probe, scopes_of_subject, wider_of
 from sidecar.doctor.verdicts_actor import with_actor
 
 _ROUNDING_S: Final = 1.0  # NumericDates of two tokens may be rounded differently
@@ -92,7 +92,7 @@ def _widens(found: Examination) -> Cell:
     wider = wider_of(found)
     for number, scope in enumerate(wider, 1):
         for name in (Probe.WIDER, Probe.WIDER_BESIDE, Probe.WIDER_PLAIN):
-            attempt = found[numbered(name, number)]
+            attempt = found[number_probe(name, number)]
             if attempt is None:
                 continue
             attempts.append(attempt)

@@ -70,19 +70,19 @@ class Circuit:
         self._failed_at = 0.0
         self._failures = 0
         self._failures_since = 0.0
-        self.succeeded()
+        self.record_success()
 
-    def avoided(self, now: float, subject: Hashable) -> bool:
+    def should_avoid(self, now: float, subject: Hashable) -> bool:
         """True if calls of this subject should go elsewhere."""
         return self.failing_since is not None and now < self._pause_for(subject).until
 
     def admits(self, now: float, subject: Hashable) -> bool:
         """True if the endpoint may receive a call of this subject."""
-        return not (self.open and self.avoided(now, subject))
+        return not (self.open and self.should_avoid(now, subject))
 
     def begin(self, now: float, subject: Hashable, *, at_most_s: float) -> Pause | None:
         """Begin an attempt. If it is a probe, return its pause, and keep others away for ``at_most_s``; else None."""
-        if self.failing_since is None or self.avoided(now, subject):
+        if self.failing_since is None or self.should_avoid(now, subject):
             return None
         pause = self._pause_for(subject)
         pause.until = now + at_most_s
@@ -91,15 +91,15 @@ class Circuit:
     def forget(self, now: float) -> None:
         """Close the circuit if its last failure is older than ``FORGET_AFTER_S``."""
         if self.failing_since is not None and now - self._failed_at > FORGET_AFTER_S:
-            self.succeeded()
+            self.record_success()
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """Close the circuit: the endpoint works."""
         self.failing_since: float | None = None  # None: the last attempt succeeded
         self._pause, self._pause_of_known = Pause(), Pause()
         self._answered()
 
-    def failed(self, now: float, subject: Hashable, failure: Failure, *, probe: Pause | None) -> None:
+    def record_failure(self, now: float, subject: Hashable, failure: Failure, *, probe: Pause | None) -> None:
         """Record a failed attempt. ``probe``: the result of ``begin``."""
         if failure is Failure.ANSWERED:
             self._answered()

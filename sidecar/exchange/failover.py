@@ -148,14 +148,14 @@ class Failover:
     def _next(self, untried: Sequence[Replica], subject: Hashable) -> Replica | None:
         now = self._monotonic()
         usable = [one for one in untried if one.circuit.admits(now, subject)]
-        return min(usable, key=lambda one: one.circuit.avoided(now, subject), default=None)
+        return min(usable, key=lambda one: one.circuit.should_avoid(now, subject), default=None)
 
     def _patience_s(self, untried: Sequence[Replica], subject: Hashable) -> float | None:
         now = self._monotonic()
         left = [one.circuit for one in untried if one.circuit.admits(now, subject)]
         if not left:
             return None
-        return 2 * self._share_s if all(one.avoided(now, subject) for one in left) else self._share_s
+        return 2 * self._share_s if all(one.should_avoid(now, subject) for one in left) else self._share_s
 
     async def _attempt(
         self,
@@ -196,13 +196,13 @@ class Failover:
         return answer
 
     def _worked(self, replica: Replica) -> None:
-        replica.circuit.succeeded()
+        replica.circuit.record_success()
         replica.failure = None
 
     def _failed(
         self, replica: Replica, subject: Hashable, probe: Pause | None, failure: Failure, error: SidecarError
     ) -> None:
-        replica.circuit.failed(self._monotonic(), subject, failure, probe=probe)
+        replica.circuit.record_failure(self._monotonic(), subject, failure, probe=probe)
         replica.failure = error
         self._on_failure(replica.label, error.reason)
 

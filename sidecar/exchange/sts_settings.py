@@ -68,7 +68,7 @@ class ExchangeSettings:
         if self.max_response_bytes < 1 or self.max_flights < 1:
             raise ValueError("max_response_bytes, max_flights: each must be at least 1")
         adapter = self.known
-        object.__setattr__(self, "options", adapter.completed(self.options))
+        object.__setattr__(self, "options", adapter.complete(self.options))
         if self.authentication.method not in adapter.client_auth:
             raise ValueError(
                 f"client_auth: {adapter.name} does not support {self.authentication.method}; use one of "

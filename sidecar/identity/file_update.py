@@ -17,7 +17,7 @@ from sidecar.identity.file_reader import MAX_FILE_BYTES
 from sidecar.identity.generation import IdentityError, parse_x509_svid
 from sidecar.identity.pem import PemError, certificates_of, private_key_of
 from sidecar.identity.svid import parse_leaf
-from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, known_or_parsed, last_good
+from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, last_good, reuse_or_parse
 
 
 def read_file_update(
@@ -93,7 +93,7 @@ def read_jwt_bundle_file(
 
 
 def _bundle(trust_domain: TrustDomain, text: bytes, known: Mapping[TrustDomain, X509Bundle]) -> X509Bundle:
-    bundle = known_or_parsed(trust_domain, b"".join(certificates_of(text)), known)
+    bundle = reuse_or_parse(trust_domain, b"".join(certificates_of(text)), known)
     if any(_speaks_for_another(authority, trust_domain) for authority in bundle.authorities):
         raise BundleError("the bundle holds authorities of another trust domain; give each trust domain a file")
     return bundle

@@ -147,7 +147,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
         except NOT_OVER + PEER_LEFT:
             raise
         except ssl.SSLError as error:
-            if refused_us(error):
+            if is_refusal(error):
                 raise
             self._refuse(*self._why(binding, error), cause=error)
 
@@ -217,7 +217,7 @@ def reason_of(error: ssl.SSLError) -> Reason:
     return Reason.BAD_SVID if error.library in _CERTIFICATE_LIBRARIES else Reason.TLS_VERSION
 
 
-def refused_us(error: ssl.SSLError) -> bool:
+def is_refusal(error: ssl.SSLError) -> bool:
     """Return True for an alert of the other end, except for the TLS version, which counts as our refusal."""
     reason = error.reason or ""
     return "_ALERT_" in reason and not reason.endswith("_ALERT_PROTOCOL_VERSION")

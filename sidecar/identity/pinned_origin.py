@@ -21,7 +21,7 @@ from delegation_core.verify import thumbprint_of
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2
 from sidecar.identity.source import Identity, IdentitySource
-from sidecar.identity.tls import client_context, guard_of, shown_on
+from sidecar.identity.tls import client_context, guard_of, own_certificate_of
 from sidecar.wire.dialer import Origin
 
 Retire = Callable[[Callable[[Hashable], bool]], None]
@@ -146,7 +146,7 @@ class PinnedOrigins:
 
     def _still_bound(self, bound_to: str, transport: asyncio.BaseTransport) -> bool:
         """True if the peer is still trusted, and the connection presented the SVID in ``bound_to``."""
-        shown = shown_on(transport)
+        shown = own_certificate_of(transport)
         return shown is not None and thumbprint_of(shown) == bound_to and self._still_trusted(transport)
 
 

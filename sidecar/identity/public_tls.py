@@ -18,7 +18,7 @@ from cryptography import x509
 from delegation_core.errors import ConfigError, Problem, Reason, SidecarError
 from sidecar.identity.file_reader import Present, Watched, facts_of, look_at
 from sidecar.identity.generation import ALPN
-from sidecar.identity.handshake import NOT_OVER, PEER_LEFT, OnRefused, reason_of, refused_us
+from sidecar.identity.handshake import NOT_OVER, PEER_LEFT, OnRefused, is_refusal, reason_of
 from sidecar.identity.memory_file import new_memory_file, path_of
 from sidecar.identity.peer_address import peer_address
 from sidecar.identity.ssl_object import HandshakeRefused, ScreenedContext, ScreenedSSLObject
@@ -50,7 +50,7 @@ class PublicSSLObject(ScreenedSSLObject):
         except NOT_OVER + PEER_LEFT:
             raise
         except ssl.SSLError as error:
-            if not refused_us(error):
+            if not is_refusal(error):
                 self.tell_refused(reason_of(error), error.reason or "")
             raise
 

@@ -17,7 +17,7 @@ from delegation_core.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 from sidecar.identity.bundle import BundleError, X509Bundle
 from sidecar.identity.generation import IdentityError, parse_x509_svid
 from sidecar.identity.source import Identity, X509Svid
-from sidecar.identity.update import UpdateError, X509Update, choose, known_or_parsed, last_good
+from sidecar.identity.update import UpdateError, X509Update, choose, last_good, reuse_or_parse
 
 
 def read_context(
@@ -51,7 +51,7 @@ def read_context(
             broken += 1
             continue
         try:
-            bundles[trust_domain] = known_or_parsed(trust_domain, b"".join(der), known)
+            bundles[trust_domain] = reuse_or_parse(trust_domain, b"".join(der), known)
         except BundleError:
             broken += 1
             if trust_domain != own:  # ours is not a federated one: without it the update is unusable

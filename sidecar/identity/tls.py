@@ -108,7 +108,7 @@ def guard_of(transport: asyncio.BaseTransport) -> PeerGuard:
     return guard
 
 
-def shown_on(transport: asyncio.BaseTransport) -> str | None:
+def own_certificate_of(transport: asyncio.BaseTransport) -> str | None:
     """Return the SHA-256 (hexadecimal) of the SVID that we presented on a connection; None if we presented none."""
     ssl_object = transport.get_extra_info("ssl_object")
     return ssl_object.shown if isinstance(ssl_object, VerifyingSSLObject) else None

@@ -63,7 +63,7 @@ def choose(
     return fitting[0]
 
 
-def known_or_parsed(trust_domain: TrustDomain, der: bytes, known: Mapping[TrustDomain, X509Bundle]) -> X509Bundle:
+def reuse_or_parse(trust_domain: TrustDomain, der: bytes, known: Mapping[TrustDomain, X509Bundle]) -> X509Bundle:
     """Parse a bundle; the same bytes give the same object as before. Raises BundleError as ``parse_bundle``."""
     before = known.get(trust_domain)
     return before if before is not None and before.der == der else parse_bundle(trust_domain, der)

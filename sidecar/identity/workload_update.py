@@ -15,7 +15,7 @@ from delegation_core.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 from sidecar.identity.bundle import BundleError, X509Bundle
 from sidecar.identity.der import DerError, split_der
 from sidecar.identity.generation import IdentityError, parse_x509_svid
-from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, known_or_parsed, last_good
+from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, last_good, reuse_or_parse
 
 _SCHEME: Final = "spiffe://"
 
@@ -42,7 +42,7 @@ def read_x509_update(
     try:
         svid = parse_x509_svid(chosen.spiffe_id, split_der(chosen.x509_svid), chosen.x509_svid_key, hint=chosen.hint)
         own = svid.spiffe_id.trust_domain
-        bundles = {own: known_or_parsed(own, chosen.bundle, known)}
+        bundles = {own: reuse_or_parse(own, chosen.bundle, known)}
     except (IdentityError, BundleError, DerError) as error:
         raise UpdateError(f"our own SVID or bundle: {error}") from error
     federated, broken = _by_domain(response.federated_bundles)
@@ -79,7 +79,7 @@ def read_jwt_bundles(
 def _bundle(trust_domain: TrustDomain, der: bytes | None, known: Mapping[TrustDomain, X509Bundle]) -> X509Bundle:
     if der is None:
         raise BundleError("there are two bundles of one trust domain")
-    return known_or_parsed(trust_domain, der, known)
+    return reuse_or_parse(trust_domain, der, known)
 
 
 def _key_set(document: bytes | None) -> KeySet:

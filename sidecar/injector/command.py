@@ -99,10 +99,10 @@ def run(arguments: argparse.Namespace) -> int:
     """
     try:
         if arguments.trial is not None:
-            from sidecar.injector.trial import tried  # a command, which no injector in a cluster runs
+            from sidecar.injector.trial import try_pod  # a command, which no injector in a cluster runs
 
             injection = read_injection(arguments.injection)
-            return tried(arguments.trial, injection, as_json=arguments.json, namespace=arguments.namespace)
+            return try_pod(arguments.trial, injection, as_json=arguments.json, namespace=arguments.namespace)
         injector = Injector(arguments.injection, _tls_folder(arguments.tls))
     except ConfigError as error:
         print(f"sidecar injector: {error}", file=sys.stderr)  # noqa: T201 - the command's own output

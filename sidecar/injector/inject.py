@@ -37,11 +37,11 @@ from sidecar.injector.rules import (
     Refusal,
     debugger_refusals,
     opted_out,
-    others,
+    other_containers,
+    printable,
     refusals,
-    shown,
 )
-from sidecar.injector.sizes import ANNOTATIONS, chosen, misfits, misfits_of, sized
+from sidecar.injector.sizes import ANNOTATIONS, apply_sizes, choose_sizes, misfits, misfits_of
 
 STATUS_ANNOTATION: Final = "delegation-sidecar.io/status"  # for people; never read back
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
@@ -124,7 +124,7 @@ def _refusals(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusa
         yield from mount_refusals(pod, injection)
         unfit = [
             Refusal("size", one.where, one.wrong, one.fix)
-            for one in misfits(chosen(_annotations(pod)), injection.container_in(namespace), injection.bounds)
+            for one in misfits(choose_sizes(_annotations(pod)), injection.container_in(namespace), injection.bounds)
         ]
         yield from unfit
         if not unfit:
@@ -139,7 +139,7 @@ def _build_container(pod: Pod, injection: Injection, namespace: str) -> dict[str
     """Return the sidecar's container as this pod should have it."""
     asked = mounts_of(pod, injection)
     own = injection.container_for(namespace, keys=bool(asked.keys), handle=asked.handle, door=bool(asked.door))
-    return sized(own, chosen(_annotations(pod)))
+    return apply_sizes(own, choose_sizes(_annotations(pod)))
 
 
 def _refuse_taken_names(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
@@ -280,8 +280,8 @@ def _warnings(pod: Pod, injection: Injection) -> Iterator[str]:
     for key in _annotations(pod):
         if key.startswith(_OURS) and key not in _KNOWN:
             fix = "it is a label" if key == INJECT_LABEL else f"known are {', '.join(sorted(_KNOWN))}"
-            yield f"annotation {shown(key)}: it has no effect; {fix}"
-    for layer, container in others(mapping(pod, "spec"), injection):
+            yield f"annotation {printable(key)}: it has no effect; {fix}"
+    for layer, container in other_containers(mapping(pod, "spec"), injection):
         for probe in _PROBES:
             asked = mapping(container, probe)
             through_us = mapping(asked, "httpGet").get("port") == injection.probe_port

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from delegation_core.errors import ConfigError, Problem
 from delegation_core.strict_json import StrictJsonError, parse_object
 from sidecar.injector.fields import MalformedError, flag, mapping, mappings, number, text
-from sidecar.injector.sizes import SECONDS, Bound, Sizes, bounds_of, misfits_of, of_namespace, sized
+from sidecar.injector.sizes import SECONDS, Bound, Sizes, apply_sizes, bounds_of, misfits_of, sizes_of_namespace
 
 SETTINGS_VOLUME: Final = "sidecar-settings"  # the volume whose ConfigMap differs for each workload
 KEYS_VOLUME: Final = "sidecar-keys"  # a Secret that differs, in pods that ask for it
@@ -64,7 +64,7 @@ class Injection:
 
     def container_in(self, namespace: str) -> dict[str, Any]:
         """Return the container for a namespace's pods without annotations of their own."""
-        return sized(self.container, self.namespaces.get(namespace, {}))
+        return apply_sizes(self.container, self.namespaces.get(namespace, {}))
 
     def has(self, volume: str) -> bool:
         """Tell if the platform lets pods have this volume."""
@@ -153,7 +153,7 @@ def _injection(members: dict[str, object], digest: str) -> Injection:
         ports=frozenset(ports),
         opt_out=flag(members, "optOut"),
         bounds=bounds,
-        namespaces={name: of_namespace(mapping(namespaces, name), bounds) for name in namespaces},
+        namespaces={name: sizes_of_namespace(mapping(namespaces, name), bounds) for name in namespaces},
         digest=digest,
     )
     for namespace in ("", *namespaces):

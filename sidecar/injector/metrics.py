@@ -66,11 +66,11 @@ class InjectorMetrics:
         lost = Gauge("sidecar_injector_records_lost", "Records that were lost.", registry=self._registry)
         lost.set_function(lambda: counts.events_dropped)
 
-    def allowed(self, rule: str) -> None:
+    def count_allowed(self, rule: str) -> None:
         """Count an allowed pod: ``INJECTED`` or ``UNCHANGED``."""
         self._reviews.labels("allow", rule).inc()
 
-    def refused(self, rule: str) -> None:
+    def count_refused(self, rule: str) -> None:
         """Count a refused pod, or an invalid review (``NO_REVIEW``)."""
         self._reviews.labels("deny", rule).inc()
 

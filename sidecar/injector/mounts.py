@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sidecar.injector.fields import mapping, mappings, number, text
 from sidecar.injector.injection import DOOR_VOLUME, HANDLE_VOLUME, KEYS_VOLUME, SETTINGS_VOLUME, Injection
-from sidecar.injector.rules import SETTINGS_ANNOTATION, Container, Pod, Refusal, others, shown
+from sidecar.injector.rules import SETTINGS_ANNOTATION, Container, Pod, Refusal, other_containers, printable
 
 KEYS_ANNOTATION: Final = "delegation-sidecar.io/keys"
 HANDLE_ANNOTATION: Final = "delegation-sidecar.io/workload-handle"
@@ -180,8 +180,8 @@ def _readers(mount: SecretMount, pod: Pod, injection: Injection, secret: str) ->
         names = [text(mapping(source, "secret"), "name") for source in sources]
         names.append(text(mapping(volume, "secret"), "secretName"))
         if text(volume, "name") not in ours and secret in names:
-            yield Refusal(mount.rule, f"volume {shown(text(volume, 'name'))}", wrong, fix)
-    yield from _reading(mount, others(spec, injection), secret)
+            yield Refusal(mount.rule, f"volume {printable(text(volume, 'name'))}", wrong, fix)
+    yield from _reading(mount, other_containers(spec, injection), secret)
 
 
 def _reading(mount: SecretMount, containers: Iterable[tuple[str, Container]], secret: str) -> Iterator[Refusal]:
@@ -196,7 +196,7 @@ def _reading(mount: SecretMount, containers: Iterable[tuple[str, Container]], se
 def debugger_readers(pod: Pod, injection: Injection) -> Iterator[Refusal]:
     """Refuse debuggers of a running pod that read a Secret of its sidecar."""
     spec = mapping(pod, "spec")
-    debuggers = [one for one in others(spec, injection) if one[0].startswith("ephemeral ")]
+    debuggers = [one for one in other_containers(spec, injection) if one[0].startswith("ephemeral ")]
     for mount in (KEYS, DOOR):
         if secret := _named(mount, pod, injection):
             yield from _reading(mount, debuggers, secret)
@@ -209,7 +209,7 @@ def _handle_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
         if annotated:
             yield Refusal("workload_handle", "annotation", "no agent here gets the workload handle", _HANDLE_FIX)
         return
-    beside = list(others(mapping(pod, "spec"), injection))
+    beside = list(other_containers(mapping(pod, "spec"), injection))
     if annotated and agent not in {text(container, "name") for _, container in beside}:
         wrong = f"{HANDLE_ANNOTATION} names no container of the pod"
         yield Refusal("workload_handle", "annotation", wrong, "name the agent's container")

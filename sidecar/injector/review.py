@@ -99,7 +99,7 @@ def _review(uid: str, request: Mapping[str, object]) -> Review:
     )
 
 
-def allowed(review: Review, patch: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> bytes:
+def allow(review: Review, patch: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> bytes:
     """Build the answer that allows the pod, changed by ``patch``."""
     response: dict[str, object] = {"uid": review.uid, "allowed": True}
     if patch:
@@ -109,7 +109,7 @@ def allowed(review: Review, patch: Sequence[Mapping[str, Any]], warnings: Sequen
     return _answer(response)
 
 
-def refused(uid: str, message: str, *, code: int = 403) -> bytes:
+def refuse(uid: str, message: str, *, code: int = 403) -> bytes:
     """Build the answer that refuses the review: 403 by a rule, 400 not a review for us, 502 a bug."""
     reason = {400: "BadRequest", 403: "Forbidden", 502: "InternalError"}[code]
     if len(message) > _MAX_MESSAGE:

@@ -74,7 +74,7 @@ def refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
     yield from _of_pod(spec, out=out)
     yield from _of_volumes(spec, injection, out=out)
     pod_context = mapping(spec, "securityContext")
-    for layer, container in _containers(spec) if out else others(spec, injection):
+    for layer, container in _containers(spec) if out else other_containers(spec, injection):
         yield from _of_any_container(layer, container, injection, pod_context)
         if not out:
             yield from _of_neighbour(layer, container, injection, pod_context)
@@ -91,7 +91,7 @@ def debugger_refusals(spec: Pod, injection: Injection) -> Iterator[Refusal]:
                 yield Refusal("workload_handle", layer, f"it mounts {HANDLE_VOLUME}", "leave it to the agent")
 
 
-def others(spec: Pod, injection: Injection) -> Iterator[tuple[str, Container]]:
+def other_containers(spec: Pod, injection: Injection) -> Iterator[tuple[str, Container]]:
     """Yield every container but the sidecar, with its layer.
 
     No other container may use the sidecar's name in its list.
@@ -112,10 +112,10 @@ def _by_list(spec: Pod) -> Iterator[tuple[str, str, Container]]:
         ("ephemeralContainers", "ephemeral container"),
     ):
         for container in mappings(spec, kind):
-            yield kind, f"{layer} {shown(text(container, 'name'))}", container
+            yield kind, f"{layer} {printable(text(container, 'name'))}", container
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """Escape a name from a pod for messages: no control characters, at most Kubernetes' length."""
     return escape(name[:_SHOWN]) + ("…" if len(name) > _SHOWN else "")
 
@@ -152,10 +152,12 @@ def _of_volumes(spec: Pod, injection: Injection, *, out: bool) -> Iterator[Refus
         if name in ours:
             continue  # `inject` checks that it is really ours
         if text(mapping(volume, "csi"), "driver").lower() in IDENTITY_DRIVERS | {injection.driver.lower()}:
-            yield Refusal("sidecar_volume", f"volume {shown(name)}", "it has an identity", "leave it to the sidecar")
+            yield Refusal(
+                "sidecar_volume", f"volume {printable(name)}", "it has an identity", "leave it to the sidecar"
+            )
         if "hostPath" in volume and volume["hostPath"] is not None:
             wrong = "a host path may lead to the Workload API"
-            yield Refusal("sidecar_volume", f"volume {shown(name)}", wrong, "use another kind of volume")
+            yield Refusal("sidecar_volume", f"volume {printable(name)}", wrong, "use another kind of volume")
 
 
 def _of_any_container(

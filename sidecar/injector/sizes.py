@@ -96,7 +96,7 @@ def _misfit(name: str, value: str, bound: Bound) -> tuple[str, str] | None:
     return None
 
 
-def of_namespace(members: Mapping[str, object], bounds: Mapping[str, Bound]) -> Sizes:
+def sizes_of_namespace(members: Mapping[str, object], bounds: Mapping[str, Bound]) -> Sizes:
     """Return the sizes that the chart renders for one namespace.
 
     Raises:
@@ -132,7 +132,7 @@ def bounds_of(members: Mapping[str, object]) -> Mapping[str, Bound]:
     return bounds
 
 
-def chosen(annotations: Mapping[str, object]) -> Sizes:
+def choose_sizes(annotations: Mapping[str, object]) -> Sizes:
     """Return the sizes that a pod asks for by annotations.
 
     Raises:
@@ -150,7 +150,7 @@ def misfits(asked: Sizes, container: Mapping[str, Any], bounds: Mapping[str, Bou
             yield Misfit(f"annotation {ANNOTATIONS[name]}", *found)
     if wrong or not asked:
         return
-    resources = sized(container, asked).get("resources") or {}
+    resources = apply_sizes(container, asked).get("resources") or {}
     for of in ("cpu", "memory"):
         request, limit = (_in(resources, kind, of) for kind in ("requests", "limits"))
         if request and limit and quantity(request) > quantity(limit):
@@ -172,7 +172,7 @@ def misfits_of(own: Mapping[str, object], wanted: Mapping[str, Any], bounds: Map
             yield Misfit(field, *found)
 
 
-def sized(container: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
+def apply_sizes(container: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
     """Return the sidecar's container with ``sizes`` in place of its own."""
     made: dict[str, Any] = copy.deepcopy(dict(container))
     for name, (kind, of) in _PLACES.items():

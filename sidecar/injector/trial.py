@@ -23,7 +23,7 @@ _TEMPLATE: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def tried(path: Path, injection: Injection, *, as_json: bool, namespace: str = "") -> int:
+def try_pod(path: Path, injection: Injection, *, as_json: bool, namespace: str = "") -> int:
     """Print the decision on the pod in a file. Exit codes: 0 it would be made, 1 refused.
 
     ``namespace`` is used where the file names none.

@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 from sidecar.injector.inject import Injected, RefusedError, inject, judge_change
 from sidecar.injector.injection import Injection
 from sidecar.injector.metrics import INJECTED, INTERNAL, NO_REVIEW, UNCHANGED, UNRECORDED, InjectorMetrics
-from sidecar.injector.review import MAX_BYTES, Review, ReviewError, allowed, parse_review, refused
+from sidecar.injector.review import MAX_BYTES, Review, ReviewError, allow, parse_review, refuse
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.serving.connections import served
@@ -67,7 +67,7 @@ class Webhook:
             self.no_review(str(error), error.uid)
             if not error.uid:
                 raise
-            return refused(error.uid, f"sidecar injector: {error}; register the webhook as the chart does", code=400)
+            return refuse(error.uid, f"sidecar injector: {error}; register the webhook as the chart does", code=400)
         try:
             if review.subresource:
                 judge_change(review.pod, review.old, self.injection, review.namespace)
@@ -78,23 +78,23 @@ class Webhook:
             return self._refuse(review, error)
         except Exception as error:  # noqa: BLE001 - a bug refuses this pod, and ends nothing
             _LOG.error("review failed", extra={"bug": type(error).__name__, "request_id": review.uid})
-            self._metrics.refused(INTERNAL)
+            self._metrics.count_refused(INTERNAL)
             self._tell("pod.refused", review, INTERNAL, f"a bug: {type(error).__name__}")
-            return refused(review.uid, "sidecar injector: internal; look for the request id in its log", code=502)
+            return refuse(review.uid, "sidecar injector: internal; look for the request id in its log", code=502)
         rule = INJECTED if done.patch else UNCHANGED
-        self._metrics.allowed(rule)
+        self._metrics.count_allowed(rule)
         self._tell("pod.injected", review, rule, f"definition {self.injection.digest}")
-        return allowed(review, done.patch, done.warnings)
+        return allow(review, done.patch, done.warnings)
 
     def _refuse(self, review: Review, error: RefusedError) -> bytes:
         rule = error.refusals[0].rule
-        self._metrics.refused(rule)
+        self._metrics.count_refused(rule)
         self._tell("pod.refused", review, rule, str(error))
-        return refused(review.uid, f"sidecar injector: {error}")
+        return refuse(review.uid, f"sidecar injector: {error}")
 
     def no_review(self, why: str, uid: str = "") -> None:
         """Count an invalid review, and record it within the listener's rate."""
-        self._metrics.refused(NO_REVIEW)
+        self._metrics.count_refused(NO_REVIEW)
         if self._unproven.take():
             self._log.event(
                 "pod.refused",
@@ -143,7 +143,7 @@ class Webhook:
             return web.Response(status=400, text="the body did not arrive\n")
         with served(request):
             if not self._log.healthy:  # the API server treats it as a failed call, and asks another replica next time
-                self._metrics.refused(UNRECORDED)
+                self._metrics.count_refused(UNRECORDED)
                 return web.Response(status=503, text=f"{UNRECORDED}\n")
             if length <= LARGE:
                 return self._respond(body)

@@ -57,7 +57,9 @@ class IntrospectionEndpoint:
             service.register.revocations(policy)  # whatever the token is, this replica can tell, or it answers 503
         answer: Mapping[str, object]
         try:
-            token = presented(raw, client=client, policy=policy, ring=service.current_ring(), now=int(service.clock()))
+            token = verify_presented(
+                raw, client=client, policy=policy, ring=service.current_ring(), now=int(service.clock())
+            )
             if service.register is not None:
                 service.register.refuse(use_of(token, client, policy), policy)
         except Denied as error:
@@ -86,7 +88,7 @@ def parse_introspection(body: bytes, content_type: str | None) -> str:
     return parameters["token"][0]
 
 
-def presented(raw: str, *, client: SpiffeId, policy: StsPolicy, ring: KeyRing, now: int) -> VerifiedToken:
+def verify_presented(raw: str, *, client: SpiffeId, policy: StsPolicy, ring: KeyRing, now: int) -> VerifiedToken:
     """Verify a token of ours that is for one of the audiences of ``client``.
 
     Raises:

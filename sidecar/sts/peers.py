@@ -40,11 +40,11 @@ class Peers:
         self._members = {one: self._members.get(one) or _Peer() for one in addresses}
         self._looked_up = True
 
-    def answered_ourselves(self, address: str) -> None:
+    def note_own_address(self, address: str) -> None:
         """Note that this address is our own."""
         self._members[address] = _Peer(own=True)
 
-    def heard(self, address: str, at: float, lacks: Collection[str] | None = None) -> None:
+    def note_heard(self, address: str, at: float, lacks: Collection[str] | None = None) -> None:
         """Note that all orders of another replica, as of ``at``, are merged.
 
         ``lacks``: the orders of ours that the replica lacks; None: unchanged since the last call.
@@ -54,13 +54,13 @@ class Peers:
             lacks = known.lacks if known is not None and known.lacks is not None else ()
         self._members[address] = _Peer(heard_at=at, lacks=set(lacks))
 
-    def gained(self, orders: Collection[str]) -> None:
+    def note_gained(self, orders: Collection[str]) -> None:
         """Note orders that are new here."""
         for one in self._others():
             if one.lacks is not None:
                 one.lacks.update(orders)
 
-    def acknowledged(self, address: str, orders: Collection[str]) -> None:
+    def note_acknowledged(self, address: str, orders: Collection[str]) -> None:
         """Note that another replica holds these orders of ours."""
         known = self._members.get(address)
         if known is not None and known.lacks is not None:
@@ -98,11 +98,11 @@ class Peers:
         lacked = set[str]().union(*(lacks for lacks in sets if lacks))
         return sum(one in lacked for one in orders) if lacked else 0
 
-    def not_kept(self, address: str, why: str) -> None:
+    def note_not_kept(self, address: str, why: str) -> None:
         """Note why another replica's orders could not be merged here: our list is incomplete."""
         self._members[address].unkept = why
 
-    def kept_again(self, addresses: Collection[str]) -> None:
+    def note_kept(self, addresses: Collection[str]) -> None:
         """Note that a write succeeded, after orders of these replicas could not be written."""
         for address in addresses:
             self._members[address].unkept = None

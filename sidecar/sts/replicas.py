@@ -101,7 +101,7 @@ class Replicas:
                 self._report(url, why, "given")
                 if why is not None:
                     return
-                peers.acknowledged(url, rows)
+                peers.note_acknowledged(url, rows)
 
     async def _post(self, url: str, body: bytes) -> str | None:
         """Send orders to one replica. Return the reason why it did not acknowledge them; None if it did."""
@@ -125,7 +125,7 @@ class Replicas:
         except Unavailable as error:
             _LOG.debug("the orders still cannot be written to the disk", extra={"why": error.detail})
         else:
-            self._register.peers.kept_again(urls)
+            self._register.peers.note_kept(urls)
 
     async def _ask(self, endpoint: Endpoint, url: str) -> bool:
         """Fetch and merge one replica's orders. Return True if they could not be kept here."""
@@ -147,7 +147,7 @@ class Replicas:
             if tag is not None:
                 self._tags[endpoint.url] = tag
         except SidecarError as error:
-            peers.not_kept(url, error.detail)
+            peers.note_not_kept(url, error.detail)
             self._report(url, error.detail)
             return True
         except (EndpointError, ValueError) as error:
@@ -156,9 +156,9 @@ class Replicas:
         finally:
             await client.close()
         if own:
-            peers.answered_ourselves(url)
+            peers.note_own_address(url)
         else:
-            peers.heard(url, asked_at, lacks)
+            peers.note_heard(url, asked_at, lacks)
         self._report(url, None)
         return False
 

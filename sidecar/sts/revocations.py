@@ -351,7 +351,7 @@ class Register:
                 await asyncio.to_thread(write_atomically, file, pieces_of({"seq": book.seq}, rows))
             except OSError as error:
                 raise Unavailable(Reason.NOT_READY, f"the orders cannot be kept: {error.strerror}") from error
-        self.peers.gained(book.orders.keys() - self._book.orders.keys())
+        self.peers.note_gained(book.orders.keys() - self._book.orders.keys())
         self._book, self._rows, self._view = book, rows, view
         self.changes += 1
 

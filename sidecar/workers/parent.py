@@ -21,7 +21,7 @@ from collections import deque
 from typing import Any, Final
 
 from delegation_core.errors import ConfigError
-from sidecar.background import Parts, until_stopped
+from sidecar.background import Parts, run_until_stopped
 from sidecar.config.loader import Loaded
 from sidecar.config.settings import SidecarSettings
 from sidecar.features import SESSION_KEY_BYTES
@@ -89,7 +89,7 @@ class Workers:
         """
         await self._require_addresses()
         one_is_gone = asyncio.Event()
-        watching = self._background.start("settings", until_stopped(self._watcher.run(), stop))
+        watching = self._background.start("settings", run_until_stopped(self._watcher.run(), stop))
         keeping = [asyncio.ensure_future(self._keep(number)) for number in self.living]
         for keeper in keeping:
             keeper.add_done_callback(lambda _: one_is_gone.set())

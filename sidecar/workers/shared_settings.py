@@ -159,7 +159,7 @@ async def _prepare(lines: Sequence[ToWorker], settings: SidecarSettings) -> None
         raise ConfigError(list(problems), transient=any(transient for _, transient in refusals))
 
 
-async def prepared(applied: AppliedSettings, fresh: SidecarSettings) -> Refusal | None:
+async def prepare(applied: AppliedSettings, fresh: SidecarSettings) -> Refusal | None:
     """Prepare fresh settings in a worker. Returns the refusal; None if they are accepted."""
     try:
         await applied.prepare(fresh)

@@ -27,7 +27,7 @@ from sidecar.proxy.listening.status import chains_of, status_of
 from sidecar.reload import AppliedSettings, watched_door
 from sidecar.signals import hold_signals, release_signals
 from sidecar.workers.channel import READY, Start, ToParent
-from sidecar.workers.shared_settings import COMMIT, COUNT, EVENT, PREPARE, REFUSE, ROOM, prepared
+from sidecar.workers.shared_settings import COMMIT, COUNT, EVENT, PREPARE, REFUSE, ROOM, prepare
 
 
 def main(control: int) -> int:
@@ -69,7 +69,7 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
                 "status": lambda: status_of(server, applied.state, since=since, now=int(time.time())),
                 "chains": lambda: chains_of(server),
                 ROOM: server.room_for,
-                PREPARE: partial(prepared, applied),
+                PREPARE: partial(prepare, applied),
             },
             {
                 "stop": stop.set,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.doctor.clients import Method, TestClient
-from sidecar.doctor.drive import drive, planned
+from sidecar.doctor.drive import drive, plan_requests
 from sidecar.doctor.messages import Answer, Place, Request, Script, Wait
 from sidecar.doctor.names import Probe
 from sidecar.doctor.probes import examine
@@ -49,7 +49,7 @@ async def test_a_script_that_does_not_end_is_a_bug() -> None:
 
 def test_the_plan_has_every_request_of_a_server_that_accepts_everything() -> None:
     world = World(Knobs(act="client", delegated_actor=True))
-    plan = {one.name for one in planned(examine(world.case), NOW)}
+    plan = {one.name for one in plan_requests(examine(world.case), NOW)}
     assert {name.value for name in Probe} - plan == {
         # these need a foreign JWT, a may_act, a resource
         "foreign JWT as actor", "subject with may_act, the named actor", "subject with may_act, another actor",
@@ -64,7 +64,7 @@ def test_the_plan_has_every_request_of_a_server_that_accepts_everything() -> Non
 @pytest.mark.parametrize("knobs", [Knobs(), Knobs(actor="ignore"), Knobs(actor="refuse"), Knobs(opaque="jwe")])
 def test_every_request_that_is_sent_was_in_the_plan_or_is_a_reading(knobs: Knobs) -> None:
     world = World(knobs)
-    plan = {one.name for one in planned(examine(world.case), NOW)}
+    plan = {one.name for one in plan_requests(examine(world.case), NOW)}
     world.examine()
     sent = {request.name for request, _ in world.log if request.place is not Place.INTROSPECTION}
     assert sent <= plan

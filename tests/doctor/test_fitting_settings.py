@@ -15,7 +15,7 @@ from sidecar.doctor.clients import Method, TestClient
 from sidecar.doctor.conclusion import conclude
 from sidecar.doctor.fitting_settings import exchange_settings, issuer_settings, login_settings, profile_of
 from sidecar.doctor.messages import Held
-from sidecar.doctor.report import proposed
+from sidecar.doctor.report import propose
 from sidecar.doctor.verdicts import verdicts_of
 from tests.doctor.world import World
 from tests.fakes.foreign_sts import Knobs
@@ -75,7 +75,7 @@ def test_an_opaque_token_has_no_profile() -> None:
 @pytest.mark.parametrize("knobs", [Knobs(), Knobs(typ="JWT"), Knobs(scope_claim=("scp", "array"))])
 def test_the_loader_accepts_what_is_printed(knobs: Knobs, tmp_path: Path) -> None:
     found = World(knobs).examine()
-    settings = proposed(found, conclude(verdicts_of(found)))
+    settings = propose(found, conclude(verdicts_of(found)))
     assert set(settings) == {"issuers", "exchange"}
     route = {
         "name": "crm",
@@ -131,7 +131,7 @@ def test_a_client_that_is_known_by_its_svid_needs_no_file(method: Method, name: 
 
 def test_a_server_that_does_not_fit_may_still_serve_logins() -> None:
     found = World(Knobs(actor="ignore")).examine()
-    settings: Any = proposed(found, conclude(verdicts_of(found)))
+    settings: Any = propose(found, conclude(verdicts_of(found)))
     assert settings == {
         "login_issuers": [
             {

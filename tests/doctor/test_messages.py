@@ -23,18 +23,18 @@ def request(**changes: Any) -> Request:
 def test_a_request_is_sent_as_it_is_and_shown_without_the_token() -> None:
     one = request()
     assert one.pairs == [("subject_token", TOKEN.value), ("subject_token_type", TOKEN.type), ("scope", "a b")]
-    assert one.shown() == (
+    assert one.describe() == (
         "POST token as agent-a (client_secret_basic): subject_token=<subject, cc529d9b>"
         " subject_token_type=access_token scope=a+b"
     )
-    assert "subject_token=<subject> " in one.shown(fingerprints=False)
-    assert "s3cret" not in repr(one) + one.shown()
+    assert "subject_token=<subject> " in one.describe(fingerprints=False)
+    assert "s3cret" not in repr(one) + one.describe()
     assert TOKEN.value not in repr(one)
 
 
 def test_a_spoiled_credential_is_shown_as_such() -> None:
-    assert "(a wrong credential)" in request(wrong=True).shown()
-    assert "(no credential)" in request(bare=True).shown()
+    assert "(a wrong credential)" in request(wrong=True).describe()
+    assert "(no credential)" in request(bare=True).describe()
 
 
 @pytest.mark.parametrize(

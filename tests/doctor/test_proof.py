@@ -4,7 +4,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from sidecar.doctor.proof import ProofKey, unsigned
+from sidecar.doctor.proof import ProofKey, make_unsigned
 
 
 def test_a_proof_is_for_one_request_and_shows_its_key() -> None:
@@ -36,5 +36,5 @@ def test_a_forged_token_has_the_claims_and_the_key_id_but_not_the_signature() ->
 
 
 def test_an_unsigned_token_says_so() -> None:
-    assert jwt.get_unverified_header(unsigned({"sub": "a"}))["alg"] == "none"
-    assert unsigned({"sub": "a"}).endswith(".")
+    assert jwt.get_unverified_header(make_unsigned({"sub": "a"}))["alg"] == "none"
+    assert make_unsigned({"sub": "a"}).endswith(".")

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
 from delegation_core.keyset import parse_jwks
-from sidecar.doctor.reading import Reading, introspected, read_token, scopes_of
+from sidecar.doctor.reading import Reading, parse_introspection, read_token, scopes_of
 
 KEY = generate_private_key(SECP256R1())
 JWK = {**jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True), "kid": "k1"}
@@ -76,11 +76,11 @@ def test_a_holder_has_the_names_of_its_token() -> None:
 
 
 def test_introspection_tells_of_active_tokens_only() -> None:
-    active = introspected({"active": True, "sub": "a"}, "JWE")
+    active = parse_introspection({"active": True, "sub": "a"}, "JWE")
     assert active is not None
     assert (active.kind, active.by, active.subject) == ("JWE", "introspection", "a")
-    assert introspected({"active": "true", "sub": "a"}, "JWE") is None
-    assert introspected({}, "JWE") is None
+    assert parse_introspection({"active": "true", "sub": "a"}, "JWE") is None
+    assert parse_introspection({}, "JWE") is None
 
 
 def test_scopes_are_read_leniently() -> None:

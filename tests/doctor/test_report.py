@@ -72,9 +72,9 @@ def test_a_server_that_reflects_a_token_or_a_secret_is_veiled(capsys: pytest.Cap
 def test_a_short_word_is_no_secret_to_veil() -> None:
     veil = Veil()
     veil.add("sub", "longer-secret")
-    assert veil.over("sub longer-secret") == "sub <secret>"
+    assert veil.mask("sub longer-secret") == "sub <secret>"
     veil.add("secret")
-    assert veil.over("client_secret_basic: secret, (secret)") == "client_secret_basic: <secret>, (<secret>)"
+    assert veil.mask("client_secret_basic: secret, (secret)") == "client_secret_basic: <secret>, (<secret>)"
 
 
 @pytest.mark.parametrize("text", ["bad{}", "invalid_{}_x", "{}{}", "a {}"])
@@ -82,8 +82,8 @@ def test_a_secret_of_12_characters_is_veiled_within_other_text_too(text: str) ->
     secret = "secretword_0"
     veil = Veil()
     veil.add(secret, "secretword1")
-    assert secret not in veil.over(text.format(secret, secret))
-    assert veil.over("my_secretword1 secretword1") == "my_secretword1 <secret>"  # 11: whole words only
+    assert secret not in veil.mask(text.format(secret, secret))
+    assert veil.mask("my_secretword1 secretword1") == "my_secretword1 <secret>"  # 11: whole words only
 
 
 def test_a_secret_that_is_a_word_of_ours_changes_no_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ def circuit() -> Circuit:
 def silent(one: Circuit, *times: float, subject: str | None = None, probe: Pause | None = None) -> None:
     """Let calls get no answer, each of another user unless one is named."""
     for now in times:
-        one.failed(now, subject or f"user-{next(_users)}", Failure.SILENT, probe=probe)
+        one.record_failure(now, subject or f"user-{next(_users)}", Failure.SILENT, probe=probe)
 
 
 def opened() -> Circuit:
@@ -41,9 +41,9 @@ def opened() -> Circuit:
 
 def test_a_failure_sends_calls_elsewhere_for_a_pause_and_refuses_none() -> None:
     one = circuit()
-    assert (one.avoided(0.0, NEW), one.admits(0.0, NEW)) == (False, True)
+    assert (one.should_avoid(0.0, NEW), one.admits(0.0, NEW)) == (False, True)
     silent(one, 0.0)
-    assert (one.avoided(FIRST_PAUSE_S - 0.01, NEW), one.avoided(FIRST_PAUSE_S, NEW)) == (True, False)
+    assert (one.should_avoid(FIRST_PAUSE_S - 0.01, NEW), one.should_avoid(FIRST_PAUSE_S, NEW)) == (True, False)
     assert one.admits(0.0, NEW)
 
 
@@ -53,7 +53,7 @@ def test_one_call_after_the_pause_is_the_probe() -> None:
     assert not one.begin(0.1, NEW, at_most_s=2.0), "within the pause"
     assert one.begin(FIRST_PAUSE_S, NEW, at_most_s=2.0)
     assert not one.begin(FIRST_PAUSE_S, NEW, at_most_s=2.0)
-    assert one.avoided(FIRST_PAUSE_S + 1.9, NEW)
+    assert one.should_avoid(FIRST_PAUSE_S + 1.9, NEW)
     assert one.begin(FIRST_PAUSE_S + 2.0, NEW, at_most_s=2.0), "one that never ended does not block the next"
 
 
@@ -67,19 +67,19 @@ def test_failed_probes_double_the_pause_up_to_a_limit(prober: str) -> None:
     silent(one, now, subject=ALICE)
     for _ in range(6):
         began = now
-        while one.avoided(now, prober):
+        while one.should_avoid(now, prober):
             now += 0.125
         pauses.append(now - began)
         probe = one.begin(now, prober, at_most_s=2.0)
         assert probe
-        one.failed(now, prober, Failure.UNREACHED, probe=probe)
+        one.record_failure(now, prober, Failure.UNREACHED, probe=probe)
     assert pauses == [FIRST_PAUSE_S, 1.0, 2.0, MAX_PAUSE_S, MAX_PAUSE_S, MAX_PAUSE_S]
 
 
 def test_calls_that_were_under_way_lengthen_no_pause() -> None:
     one = circuit()
     silent(one, 0.0, 0.1, 0.2)
-    assert not one.avoided(FIRST_PAUSE_S, NEW)
+    assert not one.should_avoid(FIRST_PAUSE_S, NEW)
 
 
 @pytest.mark.parametrize("failure", [Failure.SILENT, Failure.UNREACHED])
@@ -95,7 +95,7 @@ def test_calls_that_were_under_way_lengthen_no_pause() -> None:
 def test_it_opens_after_failures_in_a_row_over_a_time(times: list[float], is_open: bool, failure: Failure) -> None:
     one = circuit()
     for number, now in enumerate(times):
-        one.failed(now, f"user {number}", failure, probe=None)
+        one.record_failure(now, f"user {number}", failure, probe=None)
     assert one.open is is_open
 
 
@@ -112,7 +112,7 @@ def test_the_silence_of_few_never_opens_it_however_often_they_ask() -> None:
 def test_connections_that_fail_open_it_whoever_asks() -> None:
     one = circuit()
     for now in SPREAD:
-        one.failed(now, ALICE, Failure.UNREACHED, probe=None)
+        one.record_failure(now, ALICE, Failure.UNREACHED, probe=None)
     assert one.open
 
 
@@ -133,10 +133,10 @@ def test_a_subject_without_an_answer_neither_takes_nor_delays_the_probe_of_other
 def test_an_answer_makes_every_subject_like_the_others_again() -> None:
     one = circuit()
     silent(one, 0.0, subject=ALICE)
-    one.succeeded()
+    one.record_success()
     silent(one, 1.0)
     assert one.begin(2.0, ALICE, at_most_s=2.0)
-    assert one.avoided(2.0, NEW)
+    assert one.should_avoid(2.0, NEW)
 
 
 def test_a_probe_from_before_an_answer_lengthens_nothing() -> None:
@@ -144,10 +144,10 @@ def test_a_probe_from_before_an_answer_lengthens_nothing() -> None:
     silent(one, 0.0)
     probe = one.begin(1.0, NEW, at_most_s=2.0)
     assert probe
-    one.succeeded()
+    one.record_success()
     silent(one, 2.0)
     silent(one, 2.1, subject=NEW, probe=probe)
-    assert not one.avoided(2.0 + FIRST_PAUSE_S, "another")
+    assert not one.should_avoid(2.0 + FIRST_PAUSE_S, "another")
 
 
 def test_the_subjects_it_knows_are_bounded() -> None:
@@ -156,7 +156,7 @@ def test_the_subjects_it_knows_are_bounded() -> None:
         silent(one, 0.0, subject=f"hanging {number}")
     probe = one.begin(FIRST_PAUSE_S, f"hanging {MAX_KNOWN - 1}", at_most_s=2.0)
     assert probe
-    assert not one.avoided(FIRST_PAUSE_S, f"hanging {MAX_KNOWN}"), "it is like one without a failure"
+    assert not one.should_avoid(FIRST_PAUSE_S, f"hanging {MAX_KNOWN}"), "it is like one without a failure"
 
 
 def test_an_open_one_gets_the_probe_alone() -> None:
@@ -173,11 +173,11 @@ def test_an_open_one_gets_the_probe_alone() -> None:
 
 def test_a_success_ends_everything() -> None:
     one = opened()
-    one.succeeded()
-    assert (one.open, one.failing_since, one.avoided(0.0, NEW), one.admits(0.0, NEW)) == (False, None, False, True)
+    one.record_success()
+    assert (one.open, one.failing_since, one.should_avoid(0.0, NEW), one.admits(0.0, NEW)) == (False, None, False, True)
     silent(one, 10.0)
     assert not one.open
-    assert not one.avoided(10.0 + FIRST_PAUSE_S, NEW), "the pause is the first one again"
+    assert not one.should_avoid(10.0 + FIRST_PAUSE_S, NEW), "the pause is the first one again"
 
 
 def test_a_failure_is_forgotten_where_no_call_goes() -> None:
@@ -195,11 +195,11 @@ def test_an_answer_that_it_cannot_serve_never_opens_it() -> None:
     one = circuit()
     for number in range(10 * OPEN_AFTER):
         probe = one.begin(float(number), NEW, at_most_s=0.0)
-        one.failed(float(number), NEW, Failure.ANSWERED, probe=probe)
+        one.record_failure(float(number), NEW, Failure.ANSWERED, probe=probe)
     assert not one.open
-    assert one.avoided(10 * OPEN_AFTER - 1.0, NEW)
+    assert one.should_avoid(10 * OPEN_AFTER - 1.0, NEW)
     one = opened()
-    one.failed(2.0, NEW, Failure.ANSWERED, probe=None)
+    one.record_failure(2.0, NEW, Failure.ANSWERED, probe=None)
     assert not one.open
 
 
@@ -207,5 +207,5 @@ def test_replicas_of_a_workload_probe_at_different_times() -> None:
     early, late = Circuit(spread=lambda: 0.0), Circuit(spread=lambda: 1.0)
     silent(early, 0.0)
     silent(late, 0.0)
-    assert (early.avoided(FIRST_PAUSE_S, NEW), late.avoided(FIRST_PAUSE_S, NEW)) == (False, True)
-    assert not late.avoided(1.25 * FIRST_PAUSE_S, NEW)
+    assert (early.should_avoid(FIRST_PAUSE_S, NEW), late.should_avoid(FIRST_PAUSE_S, NEW)) == (False, True)
+    assert not late.should_avoid(1.25 * FIRST_PAUSE_S, NEW)

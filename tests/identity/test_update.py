@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
-from sidecar.identity.update import UpdateError, WithdrawnError, choose, known_or_parsed
+from sidecar.identity.update import UpdateError, WithdrawnError, choose, reuse_or_parse
 from tests.identity.shapes import authority
 
 A = TrustDomain("a.test")
@@ -61,6 +61,6 @@ def test_no_svid_at_all_is_no_update() -> None:
 
 
 def test_a_bundle_of_the_same_bytes_is_the_same_object() -> None:
-    bundle = known_or_parsed(A, ROOT_A.der, {})
-    assert known_or_parsed(A, ROOT_A.der, {A: bundle}) is bundle
-    assert known_or_parsed(A, ROOT_B.der, {A: bundle}) is not bundle
+    bundle = reuse_or_parse(A, ROOT_A.der, {})
+    assert reuse_or_parse(A, ROOT_A.der, {A: bundle}) is bundle
+    assert reuse_or_parse(A, ROOT_B.der, {A: bundle}) is not bundle

@@ -11,8 +11,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
 
 def test_every_series_is_there_from_the_start_and_counts() -> None:
     metrics = InjectorMetrics(Metrics())
-    metrics.allowed(INJECTED)
-    metrics.refused("privileged")
+    metrics.count_allowed(INJECTED)
+    metrics.count_refused("privileged")
     metrics.certificate(1_800_000_000)
     text = metrics.render().decode()
     assert 'sidecar_injector_reviews_total{decision="allow",rule="injected"} 1.0' in text

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.injector.review import MAX_BYTES, ReviewError, allowed, parse_review, refused
+from sidecar.injector.review import MAX_BYTES, ReviewError, allow, parse_review, refuse
 from tests.injector.pods import bare, review
 
 
@@ -95,19 +95,19 @@ def test_a_pod_of_real_depth_is_read() -> None:
 
 def test_an_answer_carries_uid_patch_and_warnings() -> None:
     question = parse_review(body())
-    answer = json.loads(allowed(question, [{"op": "add", "path": "/x", "value": 1}], ["mind this"]))
+    answer = json.loads(allow(question, [{"op": "add", "path": "/x", "value": 1}], ["mind this"]))
     assert (answer["apiVersion"], answer["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
     response = answer["response"]
     assert (response["uid"], response["allowed"], response["patchType"]) == (question.uid, True, "JSONPatch")
     assert json.loads(base64.b64decode(response["patch"])) == [{"op": "add", "path": "/x", "value": 1}]
     assert response["warnings"] == ["mind this"]
-    assert "patch" not in json.loads(allowed(question, [], []))["response"]
+    assert "patch" not in json.loads(allow(question, [], []))["response"]
 
 
 def test_a_refusal_says_why() -> None:
-    response = json.loads(refused("7", "rule x"))["response"]
+    response = json.loads(refuse("7", "rule x"))["response"]
     assert (response["uid"], response["allowed"]) == ("7", False)
     assert response["status"] == {"code": 403, "reason": "Forbidden", "message": "rule x"}
-    response = json.loads(refused("7", "x" * 100_000, code=400))["response"]
+    response = json.loads(refuse("7", "x" * 100_000, code=400))["response"]
     assert (response["status"]["code"], response["status"]["reason"]) == (400, "BadRequest")
     assert len(response["status"]["message"]) < 3000

@@ -6,7 +6,7 @@ import pytest
 
 from delegation_core.errors import Denied, Reason
 from delegation_core.spiffe_id import SpiffeId
-from sidecar.sts.introspection import parse_introspection, presented
+from sidecar.sts.introspection import parse_introspection, verify_presented
 from sidecar.sts.keys import SigningKey
 from tests.fakes.sts import LOGIN, Mesh
 from tests.fakes.tokens import CRM, WRITER
@@ -16,7 +16,7 @@ FORM: Final = "application/x-www-form-urlencoded"
 
 def reason_of(mesh: Mesh, raw: str, client: SpiffeId = WRITER, *, now: int | None = None) -> Reason | None:
     try:
-        presented(
+        verify_presented(
             raw,
             client=client,
             policy=mesh.service.policy,

@@ -20,9 +20,9 @@ def peers(*ages: float | None, own: bool = False) -> Peers:
     made.follow([str(number) for number in range(len(ages))] + ["own"] * own)
     for number, age in enumerate(ages):
         if age is not None:
-            made.heard(str(number), clock.now - age)
+            made.note_heard(str(number), clock.now - age)
     if own:
-        made.answered_ourselves("own")
+        made.note_own_address("own")
     return made
 
 
@@ -56,8 +56,8 @@ def test_before_the_names_are_looked_up_nothing_is_known_except_by_a_single_repl
 
 def test_no_majority_holds_an_order_before_the_names_are_looked_up() -> None:
     known = Peers(["https://names"])
-    known.acknowledged("https://names", ["x"])
-    known.heard("https://names", 1000.0, lacks=())
+    known.note_acknowledged("https://names", ["x"])
+    known.note_heard("https://names", 1000.0, lacks=())
     assert not known.majority_holds("x")
     known.follow(["https://names"])
     assert known.majority_holds("x")
@@ -76,7 +76,7 @@ def test_a_replica_that_left_the_names_counts_no_more_and_one_that_came_is_unhea
 def test_another_replica_at_an_address_that_was_ours_counts() -> None:
     known = peers(own=True)
     assert known.counts() == {"heard": 0, "silent": 0}
-    known.heard("own", 1000.0)
+    known.note_heard("own", 1000.0)
     assert known.counts() == {"heard": 1, "silent": 0}
 
 
@@ -94,38 +94,38 @@ def test_times_are_told_by_the_clock_of_readers_and_one_that_was_never_heard_is_
 
 def test_what_could_not_be_kept_is_told_until_it_is() -> None:
     known = peers(7.0, 9.0)
-    known.not_kept("0", "the disk is full")
+    known.note_not_kept("0", "the disk is full")
     assert known.unkept() == "the disk is full"
-    known.heard("1", 1000.0)
+    known.note_heard("1", 1000.0)
     assert known.unkept(), "another replica's orders are no sign of these"
-    known.heard("0", 1000.0)
+    known.note_heard("0", 1000.0)
     assert known.unkept() is None
-    known.not_kept("0", "the disk is full")
-    known.kept_again(["0", "1"])
+    known.note_not_kept("0", "the disk is full")
+    known.note_kept(["0", "1"])
     assert (known.unkept(), known.silence_s()) == (None, 0)
-    known.not_kept("0", "the disk is full")
+    known.note_not_kept("0", "the disk is full")
     known.follow(["1"])
     assert known.unkept() is None
 
 
 def test_an_order_is_acknowledged_once_every_other_replica_is_known_to_hold_it() -> None:
     known = peers(7.0, 9.0, own=True)
-    known.gained(["x"])
+    known.note_gained(["x"])
     assert (known.unacknowledged(["x", "y"]), known.majority_holds("x")) == (1, False)
     assert (known.without("x"), known.without("y")) == (["0", "1"], [])
-    known.acknowledged("0", ["x"])
+    known.note_acknowledged("0", ["x"])
     assert (known.unacknowledged(["x"]), known.majority_holds("x"), known.without("x")) == (1, True, ["1"])
-    known.heard("1", 1000.0)
+    known.note_heard("1", 1000.0)
     assert known.unacknowledged(["x"]) == 1, "an answer that nothing changed there is no acknowledgement"
-    known.heard("1", 1000.0, [])
+    known.note_heard("1", 1000.0, [])
     assert (known.unacknowledged(["x"]), known.without("x")) == (0, [])
-    known.heard("0", 1000.0, ["x"])
+    known.note_heard("0", 1000.0, ["x"])
     assert known.unacknowledged(["x"]) == 1, "it has lost it"
 
 
 def test_of_a_replica_that_was_never_heard_nothing_is_known() -> None:
     known = peers(7.0, None)
-    known.acknowledged("1", ["x"])
+    known.note_acknowledged("1", ["x"])
     assert (known.without("x"), known.unacknowledged(["x"]), known.behind()) == (["1"], 1, [])
     assert known.majority_holds("x")
     assert not Peers(["https://names"]).majority_holds("x"), "before the names are looked up"
@@ -135,5 +135,5 @@ def test_of_a_replica_that_was_never_heard_nothing_is_known() -> None:
 def test_only_replicas_that_are_heard_are_given_orders() -> None:
     known = peers(7.0, SILENT_S + 1)
     assert known.behind() == []
-    known.gained(["x"])
+    known.note_gained(["x"])
     assert known.behind() == ["0"]

@@ -243,7 +243,7 @@ def test_a_replica_with_peers_is_ready_only_once_one_has_answered() -> None:
         known.revocations(POLICY)
     known.peers.follow(["a"])
     assert known.lacking()
-    known.peers.heard("a", 0.0)
+    known.peers.note_heard("a", 0.0)
     known.peers.monotonic = lambda: 0.0
     assert known.lacking() is None
     assert known.revocations(POLICY).seq == 0

@@ -131,7 +131,7 @@ class Adapter:
         if not self.discovered.keys() <= frozenset(self.endpoints):
             raise ValueError("discovered: names endpoints of the adapter")
 
-    def completed(self, options: Mapping[str, str]) -> Mapping[str, str]:
+    def complete(self, options: Mapping[str, str]) -> Mapping[str, str]:
         """Return the options with defaults for those that are not set.
 
         Raises:

@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from delegation_core.outside import FederatedKey
-from sidecar.exchange.federation.trade import Steps, form, refused, seconds_to, traded
+from sidecar.exchange.federation.trade import Steps, check_trade, form, seconds_to, trade_error
 
 _HOST: Final = "bedrock.amazonaws.com"
 _NAMESPACE: Final = "{https://sts.amazonaws.com/doc/2011-06-15/}"
@@ -40,7 +40,9 @@ def trade(key: FederatedKey, svid: str, now: float) -> Steps:
     )
     access_key, secret, session, expiration = _credentials_of(answer)
     life_s = min(_LIFE_S, seconds_to(expiration, now))
-    return traded(bedrock_key(access_key, secret, session, key.term("region") or "", now=now, life_s=life_s), life_s)
+    return check_trade(
+        bedrock_key(access_key, secret, session, key.term("region") or "", now=now, life_s=life_s), life_s
+    )
 
 
 def bedrock_key(access_key: str, secret: str, session: str, region: str, *, now: float, life_s: int) -> str:
@@ -71,17 +73,17 @@ def _credentials_of(answer: bytes) -> tuple[str, str, str, str]:
     from xml.etree import ElementTree  # 0.7 MiB, which a process without such a route need not hold
 
     if b"<!" in answer or not answer.isascii():  # a document type is where XML's entities come from
-        raise refused("the answer is not XML of the expected form")
+        raise trade_error("the answer is not XML of the expected form")
     try:  # parsed as text, so that a declared encoding is ignored
         root = ElementTree.fromstring(answer.decode())  # noqa: S314 - without a document type nothing can be expanded
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise refused("the answer is not XML") from error
+        raise trade_error("the answer is not XML") from error
     result = f"{_NAMESPACE}AssumeRoleWithWebIdentityResult"
     found = root.findall(f"{result}/{_NAMESPACE}Credentials")
     if root.tag != f"{_NAMESPACE}AssumeRoleWithWebIdentityResponse" or len(found) != 1:
-        raise refused("the answer holds no credentials")
+        raise trade_error("the answer holds no credentials")
     names = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
     texts = [found[0].findtext(f"{_NAMESPACE}{name}") or "" for name in names]
     if not all(texts):
-        raise refused("the answer holds no whole credentials")
+        raise trade_error("the answer holds no whole credentials")
     return texts[0], texts[1], texts[2], texts[3]

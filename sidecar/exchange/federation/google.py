@@ -13,12 +13,12 @@ from sidecar.exchange.federation.trade import (
     TOKEN_EXCHANGE,
     TOKEN_TYPE_JWT,
     Steps,
+    check_trade,
     document,
     form,
     members_of,
     oauth_token,
     seconds_to,
-    traded,
 )
 
 _CLOUD: Final = "https://www.googleapis.com/auth/cloud-platform"
@@ -44,4 +44,4 @@ def trade(key: FederatedKey, svid: str, now: float) -> Steps:
         return federated
     answer = yield document(impersonation, {"scope": scope.split()}, {"Authorization": f"Bearer {federated.token}"})
     members = members_of(answer)
-    return traded(members.get("accessToken"), seconds_to(members.get("expireTime"), now))
+    return check_trade(members.get("accessToken"), seconds_to(members.get("expireTime"), now))

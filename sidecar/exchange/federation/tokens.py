@@ -20,7 +20,7 @@ from delegation_core.errors import Reason, SidecarError, Unavailable
 from delegation_core.outside import FederatedKey, Provider
 from delegation_core.spiffe_id import SpiffeId
 from sidecar.exchange.federation import anthropic, aws, azure, google, openai
-from sidecar.exchange.federation.trade import MAX_ANSWER_BYTES, Adapter, Ask, Traded, refused
+from sidecar.exchange.federation.trade import MAX_ANSWER_BYTES, Adapter, Ask, Traded, trade_error
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError
 from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.file_trust import public_authorities
@@ -94,7 +94,7 @@ class FederatedTokens:
         if flight is None:
             flight = self._flights[of_us] = asyncio.get_running_loop().create_task(self._fly(of_us))
         await asyncio.wait([flight])  # unlike awaiting the task, this leaves it alone when the caller goes away
-        outcome = refused("the trade was cancelled") if flight.cancelled() else flight.result()
+        outcome = trade_error("the trade was cancelled") if flight.cancelled() else flight.result()
         if isinstance(outcome, SidecarError):
             raise outcome
         if self._source.current is None or self._source.current.spiffe_id != identity.spiffe_id:
@@ -118,9 +118,9 @@ class FederatedTokens:
         except SidecarError as error:
             return error
         except EndpointError as error:
-            return refused(str(error))
+            return trade_error(str(error))
         except TimeoutError:
-            return refused(f"no token within {TRADE_S:g} s")
+            return trade_error(f"no token within {TRADE_S:g} s")
         finally:
             del self._flights[of_us]
         return token
@@ -133,9 +133,9 @@ class FederatedTokens:
         while True:
             answer = await self._call(ask, key.ca_file)
             if answer.status != 200:
-                raise refused(f"{_host_of(ask)} answered with status {answer.status}")
+                raise trade_error(f"{_host_of(ask)} answered with status {answer.status}")
             if (answer.content_type or "").partition(";")[0].strip().lower() not in _TYPES:
-                raise refused(f"{_host_of(ask)} answered with another content type")
+                raise trade_error(f"{_host_of(ask)} answered with another content type")
             try:
                 ask = steps.send(answer.body)
             except StopIteration as end:

@@ -66,7 +66,7 @@ def members_of(answer: bytes) -> dict[str, object]:
     try:
         return parse_object(answer, max_bytes=MAX_ANSWER_BYTES)
     except StrictJsonError as error:
-        raise refused(f"the answer is not acceptable JSON: {error}") from error
+        raise trade_error(f"the answer is not acceptable JSON: {error}") from error
 
 
 def oauth_token(answer: bytes) -> Traded:
@@ -78,22 +78,22 @@ def oauth_token(answer: bytes) -> Traded:
     members = members_of(answer)
     kind = members.get("token_type")
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise refused("token_type is not Bearer")
-    return traded(members.get("access_token"), members.get("expires_in"))
+        raise trade_error("token_type is not Bearer")
+    return check_trade(members.get("access_token"), members.get("expires_in"))
 
 
-def traded(token: object, life_s: object) -> Traded:
+def check_trade(token: object, life_s: object) -> Traded:
     """Check the token and lifetime of an answer, and return them as the result of a trade.
 
     Raises:
         Unavailable: CREDENTIAL_UNAVAILABLE: no token, no lifetime, or a lifetime outside of 1 to ``MAX_LIFE_S``.
     """
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise refused("the answer holds no token")
+        raise trade_error("the answer holds no token")
     if isinstance(life_s, bool) or not isinstance(life_s, int):
-        raise refused("the token has no expiry time")
+        raise trade_error("the token has no expiry time")
     if not 0 < life_s <= MAX_LIFE_S:
-        raise refused(f"the token's lifetime is not from 1 to {MAX_LIFE_S} s")
+        raise trade_error(f"the token's lifetime is not from 1 to {MAX_LIFE_S} s")
     return Traded(token, life_s)
 
 
@@ -106,12 +106,12 @@ def seconds_to(timestamp: object, now: float) -> int:
     try:
         ends_at = datetime.fromisoformat(timestamp if isinstance(timestamp, str) else "")
     except ValueError:
-        raise refused("the token has no expiry time") from None
+        raise trade_error("the token has no expiry time") from None
     if ends_at.tzinfo is None:
-        raise refused("the token's expiry time has no time zone")
+        raise trade_error("the token's expiry time has no time zone")
     return int(ends_at.timestamp() - now)
 
 
-def refused(why: str) -> Unavailable:
+def trade_error(why: str) -> Unavailable:
     """Make the error of a trade without a token. ``why`` is our own text; it quotes no answer."""
     return Unavailable(Reason.CREDENTIAL_UNAVAILABLE, f"the trade with the provider failed: {why}")

@@ -10,7 +10,7 @@ from pydantic import Field
 from delegation_core.errors import Problem
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from delegation_core.txn_token import TxnSource
-from sidecar.config.endpoints import client_auth_of, endpoint_of, renamed, static_problem
+from sidecar.config.endpoints import client_auth_of, endpoint_of, rename_member, static_problem
 from sidecar.config.exchange_model import ClientAuthSection
 from sidecar.config.field_types import Line, Seconds, TrustDomainText, UrlText
 from sidecar.config.sections import TlsSection
@@ -49,7 +49,7 @@ def txn_tokens_of(file: SidecarFile) -> TxnTokenSettings | None:
     subject_issuer = _subject_issuer(file, section)
     if subject_issuer is None:
         raise ValueError("subject_issuer: it is missing, and issuers has not exactly one; name the one whose sub it is")
-    with renamed("url", "token_endpoint"):
+    with rename_member("url", "token_endpoint"):
         endpoint = None if section.token_endpoint is None else endpoint_of(section.token_endpoint, section.tls)
     return TxnTokenSettings(
         source=TxnSource(

@@ -33,7 +33,7 @@ def wanted(
         subject_token_type=subject_token_type,
         client_id=client_id,
         jwt_svid=svid,
-        options=adapter.completed(options or {}),
+        options=adapter.complete(options or {}),
     )
 
 

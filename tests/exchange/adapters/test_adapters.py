@@ -92,8 +92,8 @@ def test_no_adapter_is_found_by_guessing(
 def test_each_adapter_says_how_it_authenticates_and_completes_its_own_options(adapter: Adapter) -> None:
     assert adapter.client_auth
     needed = dict.fromkeys(adapter.required_options, "x")
-    assert adapter.completed(needed).keys() == adapter.options.keys()
-    assert adapter.needs_jwt_svid(adapter.completed(needed)) in (True, False)
+    assert adapter.complete(needed).keys() == adapter.options.keys()
+    assert adapter.needs_jwt_svid(adapter.complete(needed)) in (True, False)
 
 
 @pytest.mark.parametrize(
@@ -105,20 +105,20 @@ def test_each_adapter_says_how_it_authenticates_and_completes_its_own_options(ad
 )
 def test_an_option_that_the_adapter_does_not_know_is_refused(options: dict[str, str], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        ADAPTER.completed(options)
+        ADAPTER.complete(options)
 
 
 def test_an_option_of_free_text_takes_any() -> None:
     free = replace(ADAPTER, options={"tenant": ("",)})
-    assert free.completed({"tenant": "acme"}) == {"tenant": "acme"}
+    assert free.complete({"tenant": "acme"}) == {"tenant": "acme"}
 
 
 @pytest.mark.parametrize("options", [{}, {"tenant": ""}])
 def test_an_option_that_the_adapter_cannot_do_without_is_asked_for(options: dict[str, str]) -> None:
     choosy = replace(ADAPTER, options={"tenant": ("",)}, required_options=("tenant",))
-    assert choosy.completed({"tenant": "acme"}) == {"tenant": "acme"}
+    assert choosy.complete({"tenant": "acme"}) == {"tenant": "acme"}
     with pytest.raises(ValueError, match="options: rfc8693 needs tenant"):
-        choosy.completed(options)
+        choosy.complete(options)
 
 
 def _settings(**settings: object) -> ExchangeSettings:

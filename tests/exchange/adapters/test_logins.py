@@ -34,7 +34,7 @@ def wanted(adapter: Adapter, **changes: Any) -> WantedLogin:
     lawful = WantedLogin(
         plan=LoginPlan(route=replace(route(), token="login"), actor=WRITER, life_s=300),
         client_id=str(WRITER),
-        options=adapter.completed({"target": "none"}),
+        options=adapter.complete({"target": "none"}),
         reason="to plan Monday",
         state="st4te",
         verifier="dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",  # of RFC 7636 appendix B
@@ -83,7 +83,7 @@ def test_the_adapter_makes_exactly_the_messages_of_its_draft(adapter: Adapter) -
 
 def test_the_target_is_named_in_every_request_unless_an_option_says_otherwise() -> None:
     for adapter in ADAPTERS.values():
-        flow, asked = flow_of(adapter), wanted(adapter, options=adapter.completed({}))
+        flow, asked = flow_of(adapter), wanted(adapter, options=adapter.complete({}))
         begun = Answer(200, "application/json", encode({"request_code": "r", "poll_interval": 5, "expires_in": 600}))
         started, made = taken(flow.begin(asked), *([] if flow.browser else [begun]))
         parameters = dict(parse_qsl(urlsplit(started.url).query)) if started.url else dict(made[0].form)

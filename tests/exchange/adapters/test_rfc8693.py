@@ -84,7 +84,7 @@ def test_a_server_that_takes_only_its_own_tokens_is_shown_one_that_others_share(
 
 def test_only_the_option_that_needs_a_jwt_svid_asks_for_one() -> None:
     needs = {
-        value: ADAPTER.needs_jwt_svid(ADAPTER.completed({"actor_token": value}))
+        value: ADAPTER.needs_jwt_svid(ADAPTER.complete({"actor_token": value}))
         for value in ADAPTER.options["actor_token"]
     }
     assert needs == {"jwt-svid": True, "own-token": False, "client": False}

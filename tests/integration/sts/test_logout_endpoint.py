@@ -84,9 +84,9 @@ async def test_a_logout_that_no_majority_of_the_replicas_has_is_kept_and_the_iss
         answer = await post(port, "/backchannel-logout", FORM, logout_form(mesh))
         assert (answer.status, answer.members) == (503, {"error": "temporarily_unavailable"})
         assert len(register.book.orders) == register.unacknowledged() == 1
-        register.peers.heard("https://a", register.peers.monotonic(), register.book.orders.keys())
+        register.peers.note_heard("https://a", register.peers.monotonic(), register.book.orders.keys())
         assert (await post(port, "/backchannel-logout", FORM, logout_form(mesh))).status == 503
-        register.peers.acknowledged("https://a", register.book.orders.keys())
+        register.peers.note_acknowledged("https://a", register.book.orders.keys())
         assert (await post(port, "/backchannel-logout", FORM, logout_form(mesh))).status == 200
         assert register.unacknowledged() == 1, "the third one is silent"
         assert register.book.seq == 1

@@ -160,7 +160,7 @@ async def test_an_operator_is_told_which_replicas_may_lack_the_order() -> None:
         mesh.service.register.peers.follow(["https://10.0.0.9:7444"])
         answer = await post(sts, jti="order-1")
         assert (answer.status, answer.members["missing"]) == (200, ["10.0.0.9:7444"])
-        mesh.service.register.peers.heard("https://10.0.0.9:7444", 0.0, [])
+        mesh.service.register.peers.note_heard("https://10.0.0.9:7444", 0.0, [])
         assert "missing" not in (await post(sts, jti="order-1")).members
 
 
@@ -173,7 +173,7 @@ async def test_a_replica_that_may_lack_orders_is_not_ready_and_gives_no_list() -
         assert (await listed(sts)).status == 503
         assert (await sts.probe("/readyz")).status == 503
         assert any("revocations" in reason for reason in sts.server.missing())
-        peers.heard("https://other", peers.monotonic())
+        peers.note_heard("https://other", peers.monotonic())
         assert (await listed(sts)).status == 200
         assert (await sts.probe("/readyz")).status == 200
 
