@@ -19,7 +19,7 @@ from delegation_core.json_rpc import (
     RpcMessage,
     one_spelling,
 )
-from delegation_core.mcp_fields import decode_field, fault_of_params
+from delegation_core.mcp_fields import decode_field, problem_of_params
 
 STATELESS: Final = frozenset({"2026-07-28"})
 WITH_SESSIONS: Final = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"})
@@ -168,8 +168,8 @@ def check_fields(
         raise _mismatch("MCP-Protocol-Version or Mcp-Method is missing, or differs from the message", message)
     if method is not None and method != message.method:
         raise _mismatch("Mcp-Method differs from the message's method", message)
-    if (fault := fault_of_params(params, message.params.get("arguments"))) is not None:
-        raise _mismatch(fault, message)
+    if (problem := problem_of_params(params, message.params.get("arguments"))) is not None:
+        raise _mismatch(problem, message)
     member = _NAMED.get(message.method or "")
     if name is None:
         if stateless and member in message.params:

@@ -37,7 +37,7 @@ def decode_field(value: str) -> str | None:
         return None
 
 
-def fault_of_params(fields: Iterable[tuple[str, str]], arguments: object) -> str | None:
+def problem_of_params(fields: Iterable[tuple[str, str]], arguments: object) -> str | None:
     """Return the problem if ``Mcp-Param-*`` fields contradict a call's ``arguments``; None if they do not.
 
     ``fields``: the lower-case rest of each name after ``Mcp-Param-``, and the value.

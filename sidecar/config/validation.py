@@ -27,7 +27,7 @@ from sidecar.config.sections import Section
 S = TypeVar("S", bound=Section)
 T = TypeVar("T")
 
-_FAULTS: Final[Mapping[str, tuple[str, str]]] = {
+_ERRORS: Final[Mapping[str, tuple[str, str]]] = {
     "missing": ("is missing", "add it"),
     "string_type": ("is not text", "put it in quotes"),
     "int_type": ("is not a whole number", "write a decimal number without quotes"),
@@ -164,7 +164,7 @@ class _Partial:
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Return every error of a document."""
     return [
-        Problem(_dotted(detail["loc"]), *_fault(detail, model))
+        Problem(_dotted(detail["loc"]), *_error_of(detail, model))
         for detail in error.errors(include_url=False, include_input=False, include_context=True)
     ]
 
@@ -208,11 +208,11 @@ def from_value_error(field: str, error: ValueError) -> Problem:
     return Problem(field, wrong, fix or "change it")
 
 
-def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
+def _error_of(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     kind = detail["type"]
     context = detail.get("ctx", {})
-    if kind in _FAULTS:
-        return _FAULTS[kind]
+    if kind in _ERRORS:
+        return _ERRORS[kind]
     if kind == "extra_forbidden":
         return "is not a setting", _spelling(detail["loc"], model)
     if kind in {"literal_error", "enum"}:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delegation_core.mcp_fields import decode_field, fault_of_params
+from delegation_core.mcp_fields import decode_field, problem_of_params
 
 
 def encoded(text: str) -> str:
@@ -77,7 +77,7 @@ ARGUMENTS = {
     ],
 )
 def test_fields_that_repeat_arguments_are_taken(fields: list[tuple[str, str]]) -> None:
-    assert fault_of_params(fields, ARGUMENTS) is None
+    assert problem_of_params(fields, ARGUMENTS) is None
 
 
 @pytest.mark.parametrize(
@@ -104,24 +104,24 @@ def test_fields_that_repeat_arguments_are_taken(fields: list[tuple[str, str]]) -
     ],
 )
 def test_a_field_that_says_otherwise_is_a_fault(fields: list[tuple[str, str]], fault: str) -> None:
-    told = fault_of_params(fields, ARGUMENTS)
+    told = problem_of_params(fields, ARGUMENTS)
     assert told is not None
     assert any(part in told for part in fault.split("|"))
 
 
 @pytest.mark.parametrize("arguments", [None, [], "eu", {}])
 def test_a_field_without_arguments_is_a_fault(arguments: object) -> None:
-    assert fault_of_params([("region", "eu")], arguments) is not None
-    assert fault_of_params([], arguments) is None
+    assert problem_of_params([("region", "eu")], arguments) is not None
+    assert problem_of_params([], arguments) is None
 
 
 def test_two_arguments_that_some_parsers_take_for_one_are_a_fault_where_a_field_repeats_them() -> None:
     both = {"region": "eu", "Region": "us"}
     for told in ("eu", "us"):
-        assert fault_of_params([("region", told)], both) is not None
-    assert fault_of_params([("zone", "b")], {**both, "zone": "b"}) is None
+        assert problem_of_params([("region", told)], both) is not None
+    assert problem_of_params([("zone", "b")], {**both, "zone": "b"}) is None
 
 
 def test_a_number_that_parsers_read_differently_is_never_repeated() -> None:
-    assert fault_of_params([("n", str(2**53 - 1))], {"n": 2**53 - 1}) is None
-    assert fault_of_params([("n", str(2**53))], {"n": 2**53}) is not None
+    assert problem_of_params([("n", str(2**53 - 1))], {"n": 2**53 - 1}) is None
+    assert problem_of_params([("n", str(2**53))], {"n": 2**53}) is not None
