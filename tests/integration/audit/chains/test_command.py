@@ -140,7 +140,7 @@ def test_the_recorded_demo_is_rebuilt(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", ["chains", "attribution", "export --as=ecs", "verify"])
 def test_a_reader_that_goes_away_is_no_error(command: str, unbuffered: str) -> None:
-    """Whether the pipe breaks while a command prints or at its end depends on the buffer; the exit code does not."""
+    """The buffer decides if the pipe breaks while a command prints or at its end; the exit code is the same."""
     program = [sys.executable, "-m", "sidecar.cli", "audit", *command.split(), *RECORDED * 40]
     environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with subprocess.Popen(program, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
