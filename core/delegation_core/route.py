@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from delegation_core.a2a_rules import PLAIN_RULES, A2aRules
 from delegation_core.errors import Denied, Reason
-from delegation_core.operation import Operations, RouteProtocol, SessionsOf
 from delegation_core.scope import ScopeSet
 from delegation_core.spiffe_id import SpiffeId
 from delegation_core.target import canonical_target
@@ -20,6 +19,7 @@ from delegation_core.target import canonical_target
 if TYPE_CHECKING:
     from delegation_core.crossing import Crossing
     from delegation_core.human import Human
+    from delegation_core.operation import Operations, RouteProtocol, SessionsOf
     from delegation_core.resource_metadata import ProtectedResource
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024  # default limit of an MCP or A2A message

@@ -23,7 +23,6 @@ from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.failover import Unsent
 from sidecar.identity.call import Call, fields_for
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, Trouble
-from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.handshake import HandshakeRefused
 from sidecar.identity.pinned_origin import Address, Pin, PinnedOrigins
 from sidecar.identity.source import IdentitySource
@@ -82,6 +81,8 @@ class StsChannel:
         self._address = Address(*endpoint.address)
         self._pin: Pin = endpoint.peer
         if endpoint.ca_file is not None:
+            from sidecar.identity.file_trust import FileTrust
+
             self._pin = FileTrust(endpoint.ca_file, source if shows_svid else None)
         self._target = endpoint.target
         self._max_bytes = max_bytes

@@ -12,12 +12,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from delegation_core.errors import Denied, Reason, SidecarError
 from sidecar.identity.call import Call, fields_for
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, Trouble
-from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.handshake import HandshakeRefused
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import client_context
@@ -26,6 +25,9 @@ from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
+
+if TYPE_CHECKING:
+    from sidecar.identity.file_trust import FileTrust
 
 _LAST: Final = b"connection: close\r\n"
 _TROUBLES: Final[Mapping[Reason, Trouble]] = {
@@ -50,7 +52,11 @@ class EndpointClient:
             connect_timeout_s=timeout_s, first_byte_timeout_s=timeout_s, idle_timeout_s=timeout_s
         )
         self._pinned = client_context(source, expected=endpoint.peer) if endpoint.peer else None
-        self._trust = FileTrust(endpoint.ca_file) if endpoint.ca_file else None
+        self._trust: FileTrust | None = None
+        if endpoint.ca_file:
+            from sidecar.identity.file_trust import FileTrust
+
+            self._trust = FileTrust(endpoint.ca_file)
         self._resolver = Resolver()
         self._running: set[UpstreamPool] = set()
         self._lines = fields_for(endpoint.authority)

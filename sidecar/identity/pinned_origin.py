@@ -13,19 +13,21 @@ import asyncio
 import ssl
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from delegation_core.spiffe_id import SpiffeId
 from delegation_core.verify import thumbprint_of
-from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.tls import client_context, guard_of, own_certificate_of
 from sidecar.wire.dialer import Origin
 
+if TYPE_CHECKING:
+    from sidecar.identity.file_trust import FileTrust
+
 Retire = Callable[[Callable[[Hashable], bool]], None]
-Pin = SpiffeId | FileTrust | None
+Pin: TypeAlias = "SpiffeId | FileTrust | None"
 
 
 class Address(NamedTuple):
@@ -95,7 +97,7 @@ class PinnedOrigins:
         ):
             raise Denied(Reason.CNF_MISMATCH, "the token is bound to another certificate than ours")
         known = self._origins.get((address, pin, bound_to, http2))
-        context = pin.context() if isinstance(pin, FileTrust) else None
+        context = None if pin is None or isinstance(pin, SpiffeId) else pin.context()
         if known is not None and (context is None or known.tls is context):
             return known
         if known is not None:
@@ -121,7 +123,7 @@ class PinnedOrigins:
             chosen: Literal["", "alpn"] = "alpn" if http2 else ""
             return Origin(host, port, key, context, still_good=still_good, life_s=self._life_s, http2=chosen)
         life_s = None if context is None else self._certificate_life_s
-        own = self._own if isinstance(pin, FileTrust) and pin.shows_svid else None
+        own = self._own if pin is not None and pin.shows_svid else None
         known: Literal["", "prior"] = "prior" if http2 and pin is None else ""
         key = OriginKey(address, context, own, http2=bool(known))
         return Origin(host, port, key, context, life_s=life_s, http2=known)

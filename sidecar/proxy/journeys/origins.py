@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from delegation_core.errors import Denied, Reason, Unavailable
 from delegation_core.route import OutboundRoute
 from delegation_core.spiffe_id import SpiffeId
-from sidecar.identity.file_trust import FileTrust, public_authorities
 from sidecar.identity.pinned_origin import Address, PinnedOrigins, Retire
 from sidecar.identity.source import IdentitySource
 from sidecar.wire.dialer import Origin
@@ -18,6 +17,7 @@ from sidecar.wire.stream import Stream
 if TYPE_CHECKING:
     from delegation_core.connect import ConnectRoute
     from delegation_core.outside import OutsideRoute
+    from sidecar.identity.file_trust import FileTrust
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,8 @@ class Origins:
         """
         trust = self._trusts.get(route.ca_file)
         if trust is None:
+            from sidecar.identity.file_trust import FileTrust, public_authorities  # loaded with ``features/outside``
+
             trust = self._trusts[route.ca_file] = FileTrust(route.ca_file or public_authorities())
         upstream = route.upstream
         return self._pinned.of(Address(upstream.scheme, upstream.host, upstream.port), trust)

@@ -13,9 +13,9 @@ import logging
 import secrets
 import traceback
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -34,7 +34,6 @@ from sidecar.proxy.journeys.inbound import Inbound
 from sidecar.proxy.journeys.journey import Drive, Journey
 from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.proxy.native.ghosts import new_entry, new_forwarding, new_stream
-from sidecar.proxy.native.warm_operations import HandedOver, WarmMessage
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection, State
 from sidecar.wire.h1_fields import CONTROLS_MARKED, STATUS_LINES
@@ -44,6 +43,9 @@ from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Field, Passes, Request
 from sidecar.wire.teardown import Phase
+
+if TYPE_CHECKING:
+    from sidecar.proxy.native.warm_operations import HandedOver, WarmMessage
 
 # The keys of a record that differ by request, in its order. The native engine writes their values.
 VARYING: Final = (
@@ -226,7 +228,6 @@ class WarmSide:
             max_fields=limits.max_fields,
             proxy_form=direction == "outbound",
         )
-        self._handed_over = HandedOver()
         log, forwarder = journeys.log, journeys.forwarder
         self.direction = direction
         self.snapshots = journeys.snapshots
@@ -266,6 +267,12 @@ class WarmSide:
         self.passes = passes_to_mesh
         self.answer_passes = forwarder.answer_edits.passes
         self.status_lines = STATUS_LINES
+
+    @cached_property
+    def _handed_over(self) -> HandedOver:
+        from sidecar.proxy.native.warm_operations import HandedOver  # the ``warm`` modules of protocols load it
+
+        return HandedOver()
 
     def inflate(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import TYPE_CHECKING
 
 from delegation_core.bearer import bearer_of
 from delegation_core.permit import Permit
@@ -19,15 +20,11 @@ from sidecar.proxy.journeys.journey import OnDemand
 from sidecar.proxy.journeys.verdicts import Given, new_call
 from sidecar.proxy.native.ghosts import new_request
 from sidecar.proxy.native.warm import InFlight, WarmSide, prepare
-from sidecar.proxy.native.warm_operations import (
-    InboundMessages,
-    WarmMessage,
-    WholeMessage,
-    head_of,
-    read_operation,
-)
 from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.limits import ClientLimits, ServerLimits
+
+if TYPE_CHECKING:
+    from sidecar.proxy.native.warm_operations import InboundMessages, WarmMessage, WholeMessage
 
 
 class WarmInbound(WarmSide):
@@ -64,6 +61,8 @@ class WarmInbound(WarmSide):
         Raises:
             Denied: the engine in Python reads the same bytes, and refuses them.
         """
+        from sidecar.proxy.native.warm_operations import head_of, read_operation  # loaded with the protocol
+
         if path in self._inbound.snapshots.in_force().policy.inbound.cards or self._handed_over.takes(route.name):
             return False
         head = head_of(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Hashable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from delegation_core.bounded import BoundedCache
 from delegation_core.outbound_routes import CallRoute
@@ -21,10 +22,13 @@ from sidecar.proxy.journeys.journey import OnDemand
 from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.proxy.native.warm import InFlight, WarmSide, prepare
-from sidecar.proxy.native.warm_operations import OutboundMessages, WarmMessage, WholeMessage, head_of, read_operation
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_server import Warm
 from sidecar.wire.limits import ClientLimits, ServerLimits
+
+if TYPE_CHECKING:
+    from sidecar.features.logins.logins import Logins
+    from sidecar.proxy.native.warm_operations import OutboundMessages, WholeMessage
 
 
 class WarmOutbound(WarmSide):
@@ -38,9 +42,8 @@ class WarmOutbound(WarmSide):
         self.planned = self.plans.entries
         self.of_second = self.plans.of_second
         self.counts = self.log.metrics.token_cache
-        logins = outbound.features["logins"]
-        self.login_holds = logins.holds
-        self.judged = logins.judged
+        self.login_holds = partial(_login_holds, outbound.features)
+        self.judged = _JudgedLogins(outbound.features)
         self.find = partial(_find, outbound.own_authorities)
         self.is_plain = is_plain
         # Counters of look-ups before the latest one, for ``_uncount``.
@@ -60,6 +63,8 @@ class WarmOutbound(WarmSide):
         Raises:
             Denied: the engine in Python reads the same bytes, and refuses them.
         """
+        from sidecar.proxy.native.warm_operations import WarmMessage, head_of, read_operation  # as ``warm_inbound``
+
         messages = self._messages[route.protocol]
         if messages.is_answered(path) or self._handed_over.takes(route.name):
             return False
@@ -165,6 +170,28 @@ class WarmOutbound(WarmSide):
             note_answer=partial(outbound.note_answer, asked=asked, permit=permit, tokens=tokens),
         )
         flight.wait_for_answer(rest, Forwarding, *way)
+
+
+class _JudgedLogins:
+    """Counts the gate's look-ups in the cache of judged logins, whose feature is loaded with the first login."""
+
+    def __init__(self, features: OnDemand[Any]) -> None:
+        self._features = features
+
+    @property
+    def hits(self) -> int:
+        """The hits of the cache."""
+        logins: Logins = self._features["logins"]
+        return logins.judged.hits
+
+    @hits.setter
+    def hits(self, hits: int) -> None:
+        self._features["logins"].judged.hits = hits
+
+
+def _login_holds(features: OnDemand[Any], delegation: Delegation, snapshot: Snapshot) -> bool:
+    logins: Logins = features["logins"]
+    return logins.holds(delegation, snapshot)
 
 
 def _find(own_authorities: Container[str], policy: Policy, host: str, path: str) -> tuple[CallRoute, int, bool]:
