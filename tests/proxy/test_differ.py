@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.proxy.native import warm_inbound
+from sidecar.proxy.native import warm_operations
 from tests.fuzz.mutate import names_in_values
 from tests.native import needs_native
 from tests.proxy import differ
@@ -62,7 +62,7 @@ async def test_a_bug_that_the_native_engine_leaves_to_python_is_found(
     def fails(*_given: Any, **_named: Any) -> None:
         raise ValueError("a bug on purpose")
 
-    monkeypatch.setattr(warm_inbound, "read_operation", fails)
+    monkeypatch.setattr(warm_operations, "read_operation", fails)
     with pytest.raises(AssertionError, match="a bug on purpose"):
         await differ.compare(differ.inbound_messages(), 1, tmp_path)
     native_bugs.clear()  # it was on purpose
