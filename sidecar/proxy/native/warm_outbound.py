@@ -27,7 +27,6 @@ from sidecar.wire.h1_server import Warm
 from sidecar.wire.limits import ClientLimits, ServerLimits
 
 if TYPE_CHECKING:
-    from sidecar.features.logins.logins import Logins
     from sidecar.proxy.native.warm_operations import OutboundMessages, WholeMessage
 
 
@@ -181,8 +180,8 @@ class _JudgedLogins:
     @property
     def hits(self) -> int:
         """The hits of the cache."""
-        logins: Logins = self._features["logins"]
-        return logins.judged.hits
+        hits: int = self._features["logins"].judged.hits
+        return hits
 
     @hits.setter
     def hits(self, hits: int) -> None:
@@ -190,8 +189,8 @@ class _JudgedLogins:
 
 
 def _login_holds(features: OnDemand[Any], delegation: Delegation, snapshot: Snapshot) -> bool:
-    logins: Logins = features["logins"]
-    return logins.holds(delegation, snapshot)
+    holds: bool = features["logins"].holds(delegation, snapshot)
+    return holds
 
 
 def _find(own_authorities: Container[str], policy: Policy, host: str, path: str) -> tuple[CallRoute, int, bool]:
