@@ -16,9 +16,8 @@ from delegation_core.bearer import Bearer, parse_bearer
 from delegation_core.bounded import bytes_of
 from delegation_core.claims import audience_claim, audience_values, is_name, name_claim
 from delegation_core.errors import Denied, Reason
-from delegation_core.jwt_svid import JwtSvid, verify_jwt_svid
 from delegation_core.keyset import VerificationKey
-from delegation_core.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
+from delegation_core.profile import ActorForm, IssuerProfile, TrustedIssuer
 from delegation_core.scope import ScopeError, ScopeSet, parse_scope_claim
 from delegation_core.signature import verify_signature
 from delegation_core.spiffe_id import SpiffeId
@@ -28,11 +27,9 @@ from delegation_core.validity import check_times, parse_validity
 __all__ = [
     "ANY_AUDIENCE",
     "ANY_CERTIFICATE",
-    "PRESETS",
     "ActorForm",
     "Grounds",
     "IssuerProfile",
-    "JwtSvid",
     "TrustedIssuer",
     "VerifiedToken",
     "ancestors_of",
@@ -41,7 +38,6 @@ __all__ = [
     "check_times",
     "thumbprint_of",
     "verify_again",
-    "verify_jwt_svid",
     "verify_signature",
     "verify_token",
 ]

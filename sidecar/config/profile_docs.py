@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from delegation_core.profile import MAX_LEEWAY_S, PRESETS, ActorForm, IssuerProfile
+from delegation_core.profile import MAX_LEEWAY_S, ActorForm, IssuerProfile
+from delegation_core.profile_presets import PRESETS
 
 _HEAD: Final = f"""\
 A profile states the form of one issuer's tokens: their type, the claims that name user, client, actor and scopes, and

@@ -8,7 +8,8 @@ from typing import Final, Protocol, TypeVar
 
 from delegation_core.errors import Problem
 from delegation_core.login_issuer import LoginKind
-from delegation_core.profile import PRESETS, ActorForm, IssuerProfile
+from delegation_core.profile import ActorForm, IssuerProfile
+from delegation_core.profile_presets import PRESETS
 from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.sections import ActorRow, ProfileSection, UserIssuerSection
 from sidecar.config.validation import Findings

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from delegation_core.act import MAX_ACT_DEPTH
 from delegation_core.jws import ALGORITHMS
-from delegation_core.profile import MAX_LEEWAY_S, PRESETS, ActorForm
+from delegation_core.profile import MAX_LEEWAY_S, ActorForm
+from delegation_core.profile_presets import PRESETS
 from delegation_core.scope import ScopeShape
 from sidecar.config.field_types import (
     AddressText,

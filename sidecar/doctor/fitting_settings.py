@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from delegation_core.jws import ALGORITHMS
-from delegation_core.profile import PRESETS, ActorForm, IssuerProfile
+from delegation_core.profile import ActorForm, IssuerProfile
+from delegation_core.profile_presets import PRESETS
 from delegation_core.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.doctor.attempts import Examination
 from sidecar.doctor.clients import Method

@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Final
 
 from delegation_core.errors import Reason
+from delegation_core.jwt_svid import JwtSvid
 from delegation_core.records.reading import Record
 from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, ClientCredentialsRequest, ExchangeRequest
 from delegation_core.scope import ScopeSet
 from delegation_core.spiffe_id import SpiffeId
-from delegation_core.verify import JwtSvid, VerifiedToken
+from delegation_core.verify import VerifiedToken
 from sidecar.explain.recorded_token import CannotJudgeError, time_of, token_of
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rules import LoginIssuer

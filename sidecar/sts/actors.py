@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 
 from delegation_core.bounded import BoundedCache, bytes_of
 from delegation_core.errors import Denied, Reason
+from delegation_core.jwt_svid import JwtSvid
 from delegation_core.keyset import KeySet, VerificationKey
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
-from delegation_core.verify import JwtSvid, check_times
+from delegation_core.verify import check_times
 from sidecar.sts.tokens import key_of_actor, verify_actor
 
 MAX_BYTES: Final = 16 * 1024 * 1024

@@ -15,6 +15,7 @@ from typing import Final
 
 from delegation_core.act import ActChain
 from delegation_core.errors import Denied, Reason
+from delegation_core.jwt_svid import JwtSvid
 from delegation_core.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
     TOKEN_TYPE_ID_TOKEN,
@@ -24,7 +25,7 @@ from delegation_core.rfc8693 import (
 )
 from delegation_core.scope import ScopeSet, format_scope
 from delegation_core.spiffe_id import SpiffeId
-from delegation_core.verify import ANCESTORS, MAX_ANCESTORS, JwtSvid, VerifiedToken, ancestors_of, thumbprint_of
+from delegation_core.verify import ANCESTORS, MAX_ANCESTORS, VerifiedToken, ancestors_of, thumbprint_of
 from sidecar.sts.authority import Authority, authority_of, sub_id_claim
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rules import LoginKind

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from delegation_core.act import MAX_ACT_DEPTH
 from delegation_core.errors import ConfigError
+from delegation_core.profile_presets import PRESETS
 from delegation_core.scope import ScopeSet
 from delegation_core.spiffe_id import SpiffeId
-from delegation_core.verify import PRESETS, TrustedIssuer
+from delegation_core.verify import TrustedIssuer
 from sidecar.sts.contradictions import contradictions
 from sidecar.sts.rules import EntryWorkload, ForeignIssuer, LoginIssuer, Rule, SelfDelegation, SelfRule, Target
 

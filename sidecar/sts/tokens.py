@@ -6,18 +6,11 @@ from collections.abc import Mapping
 
 from delegation_core.bearer import Bearer, parse_jwt_svid
 from delegation_core.errors import Denied, Reason
-from delegation_core.jwt_svid import svid_subject
+from delegation_core.jwt_svid import JwtSvid, svid_subject, verify_jwt_svid
 from delegation_core.keyset import KeySet, VerificationKey
 from delegation_core.profile import TrustedIssuer
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
-from delegation_core.verify import (
-    ANY_CERTIFICATE,
-    JwtSvid,
-    VerifiedToken,
-    check_header,
-    verify_jwt_svid,
-    verify_token,
-)
+from delegation_core.verify import ANY_CERTIFICATE, VerifiedToken, check_header, verify_token
 from sidecar.sts.authority import foreign_issuer_for, login_issuer_for
 from sidecar.sts.policy import StsPolicy
 

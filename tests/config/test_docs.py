@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from delegation_core.profile import PRESETS
+from delegation_core.profile_presets import PRESETS
 from sidecar.cli import main as main_command
 from sidecar.config import json_schema, load_sts
 from sidecar.config.doc_examples import as_yaml, examples_in

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from delegation_core.errors import ConfigError, Problem
-from delegation_core.profile import PRESETS
+from delegation_core.profile_presets import PRESETS
 from sidecar.config import loader
 from sidecar.config.loader import SettingsFiles, load_again
 from sidecar.exchange.adapters import BUILT_IN

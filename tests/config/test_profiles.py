@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from delegation_core.login_issuer import LoginKind
-from delegation_core.profile import PRESETS, ActorForm
+from delegation_core.profile import ActorForm
+from delegation_core.profile_presets import PRESETS
 from delegation_core.spiffe_id import SpiffeId
 from sidecar.config.profiles import kind_of, kind_problems, profile_of, profile_problems
 from sidecar.config.sections import ProfileSection

@@ -7,7 +7,8 @@ import pytest
 
 from delegation_core.errors import ConfigError
 from delegation_core.human import Human
-from delegation_core.profile import PRESETS, ActorForm
+from delegation_core.profile import ActorForm
+from delegation_core.profile_presets import PRESETS
 from delegation_core.route import Upstream
 from delegation_core.spiffe_id import SpiffeId
 from sidecar.check import check

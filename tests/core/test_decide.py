@@ -24,9 +24,10 @@ from delegation_core.inbound_routes import InboundRoutes
 from delegation_core.permit import IssuedPermit, Permit
 from delegation_core.plan import opened_routes
 from delegation_core.policy import Deny, Policy
+from delegation_core.profile_presets import PRESETS
 from delegation_core.route import InboundRoute
 from delegation_core.spiffe_id import SpiffeId
-from delegation_core.verify import PRESETS, TrustedIssuer
+from delegation_core.verify import TrustedIssuer
 from tests.core.world import (
     CRM,
     ENTRY,

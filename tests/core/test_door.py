@@ -16,7 +16,7 @@ from delegation_core.login_issuer import LoginKind
 from delegation_core.outbound_routes import OutboundRoutes
 from delegation_core.plan import plan_outbound
 from delegation_core.policy import Entry, Policy
-from delegation_core.profile import PRESETS
+from delegation_core.profile_presets import PRESETS
 from delegation_core.reevaluate import login_again
 from delegation_core.resource_metadata import ProtectedResource
 from delegation_core.target import canonical_target

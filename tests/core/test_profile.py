@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from delegation_core.act import Actor
-from delegation_core.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
+from delegation_core.profile import ActorForm, IssuerProfile, TrustedIssuer
+from delegation_core.profile_presets import PRESETS
 from delegation_core.spiffe_id import TrustDomain
 from tests.fakes.tokens import ISSUER, PLANNER, TRUST_DOMAIN, WRITER
 
@@ -139,17 +140,3 @@ def test_an_unsafe_profile_cannot_be_made(changes: dict[str, Any]) -> None:
 
 def test_a_profile_that_is_just_safe_can_be_made() -> None:
     assert trusted(ActorForm.SUB, leeway_s=60, max_act_depth=8, algorithms=frozenset({"ES512"})).issuer == ISSUER
-
-
-def test_the_presets_are_known_by_their_names() -> None:
-    assert PRESETS.keys() == {
-        "sts", "actor-profile-01", "keycloak", "keycloak-26.7", "spring", "zitadel", "entra", "obo-draft-02",
-        "oidc-id-token", "oidc-access-token",
-    }  # fmt: skip
-    assert all(name == preset.name for name, preset in PRESETS.items())
-
-
-def test_the_presets_allow_one_algorithm_per_kind_of_key_and_padding() -> None:
-    allowed = frozenset().union(*(preset.algorithms for preset in PRESETS.values()))
-
-    assert allowed == {"RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"}

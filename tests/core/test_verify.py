@@ -14,7 +14,8 @@ from delegation_core.act import Actor
 from delegation_core.bearer import parse_bearer
 from delegation_core.errors import Denied, Reason
 from delegation_core.keyset import VerificationKey
-from delegation_core.profile import PRESETS, IssuerProfile
+from delegation_core.profile import IssuerProfile
+from delegation_core.profile_presets import PRESETS
 from delegation_core.spiffe_id import SpiffeId
 from delegation_core.verify import (
     ActorForm,

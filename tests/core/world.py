@@ -22,9 +22,10 @@ from delegation_core.login_issuer import LoginKind, ScopeFrom, UserIssuer
 from delegation_core.outbound_routes import OutboundRoutes
 from delegation_core.plan import Delegation, Plan, plan_outbound
 from delegation_core.policy import Deny, Entry, Policy
+from delegation_core.profile_presets import PRESETS
 from delegation_core.route import InboundRoute, OutboundRoute, Upstream
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
-from delegation_core.verify import PRESETS, TrustedIssuer, VerifiedToken
+from delegation_core.verify import TrustedIssuer, VerifiedToken
 
 NOW: Final = 1_790_000_000
 STS: Final = "https://sts.acme.example"

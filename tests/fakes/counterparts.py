@@ -21,7 +21,8 @@ from delegation_core.login_issuer import ScopeFrom
 from delegation_core.outbound_routes import OutboundRoutes
 from delegation_core.plan import Delegation, Plan, plan_outbound, plan_own
 from delegation_core.policy import Policy
-from delegation_core.profile import PRESETS, ActorForm
+from delegation_core.profile import ActorForm
+from delegation_core.profile_presets import PRESETS
 from delegation_core.rfc8693 import TOKEN_TYPE_JWT
 from delegation_core.route import OutboundRoute
 from delegation_core.verify import VerifiedToken

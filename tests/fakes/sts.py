@@ -16,7 +16,8 @@ from delegation_core.bearer import parse_bearer
 from delegation_core.errors import Denied, Reason
 from delegation_core.keyset import KeySet, VerificationKey
 from delegation_core.login_issuer import ScopeFrom
-from delegation_core.profile import PRESETS, TrustedIssuer
+from delegation_core.profile import TrustedIssuer
+from delegation_core.profile_presets import PRESETS
 from delegation_core.records.record import RecordFields
 from delegation_core.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
 from delegation_core.spiffe_id import SpiffeId, TrustDomain

@@ -14,7 +14,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_
 
 from delegation_core.bearer import Bearer, parse_bearer, parse_jwt_svid
 from delegation_core.keyset import KeySet, VerificationKey, parse_jwks, parse_jwt_bundle
-from delegation_core.profile import PRESETS, IssuerProfile, TrustedIssuer
+from delegation_core.profile import IssuerProfile, TrustedIssuer
+from delegation_core.profile_presets import PRESETS
 from delegation_core.scope import ScopeSet
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from delegation_core.verify import VerifiedToken, verify_token

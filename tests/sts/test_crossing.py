@@ -11,7 +11,8 @@ import pytest
 from delegation_core.act import ActChain, Actor
 from delegation_core.crossing import Crossing
 from delegation_core.errors import ConfigError, Denied, Reason, SidecarError
-from delegation_core.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
+from delegation_core.profile import ActorForm, IssuerProfile, TrustedIssuer
+from delegation_core.profile_presets import PRESETS
 from delegation_core.revocation import Kind
 from delegation_core.rfc8693 import TOKEN_TYPE_ID_TOKEN
 from delegation_core.spiffe_id import SpiffeId, TrustDomain

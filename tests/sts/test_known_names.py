@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from delegation_core.errors import Denied
-from delegation_core.profile import PRESETS
+from delegation_core.profile_presets import PRESETS
 from delegation_core.revocation import NO_NAMES, Kind, Use
 from sidecar.sts.known_names import LEAST_S, MAX_SEEN, SeenNames, known_names
 from tests.core.world import INBOUND_CLAIMS, WRITER, verified

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from delegation_core.act import parse_act
 from delegation_core.errors import Denied, Reason
+from delegation_core.jwt_svid import JwtSvid
 from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT, ExchangeRequest
-from delegation_core.verify import JwtSvid, VerifiedToken
+from delegation_core.verify import VerifiedToken
 from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, require_lawful_form
 from sidecar.sts.rules import ANYONE, Rule, SelfDelegation, SubjectMatch, Target
 from tests.fakes.sts import ALL_USERS, LOGIN, small_policy

@@ -13,7 +13,7 @@ from pydantic import Field
 from delegation_core.errors import Problem
 from delegation_core.login_issuer import LoginKind, UserIssuer
 from delegation_core.policy import Entry
-from delegation_core.profile import ACTOR_PROFILE
+from delegation_core.profile_presets import ACTOR_PROFILE
 from delegation_core.validity import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S
 from sidecar.config.field_types import Line, RouteName, UrlText
 from sidecar.config.issuers import login_issuer, scope_from

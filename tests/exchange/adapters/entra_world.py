@@ -12,7 +12,7 @@ from delegation_core.decide import decide_entry
 from delegation_core.login_issuer import LoginKind, ScopeFrom, UserIssuer
 from delegation_core.plan import Plan, plan_outbound
 from delegation_core.policy import Entry, Policy
-from delegation_core.profile import PRESETS
+from delegation_core.profile_presets import PRESETS
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.client_auth import ClientAuthSettings

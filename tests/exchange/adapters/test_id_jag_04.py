@@ -13,7 +13,8 @@ from delegation_core.errors import Denied, Reason
 from delegation_core.login_issuer import LoginKind
 from delegation_core.plan import Plan, plan_outbound
 from delegation_core.policy import Policy
-from delegation_core.profile import PRESETS, ActorForm
+from delegation_core.profile import ActorForm
+from delegation_core.profile_presets import PRESETS
 from delegation_core.rfc8693 import TOKEN_TYPE_ID_TOKEN
 from sidecar.exchange.adapters.adapter import Answer
 from sidecar.exchange.adapters.id_jag_04 import ADAPTER, ID_JAG

@@ -15,9 +15,9 @@ from spiffe import JwtSource, WorkloadApiClient, X509Source
 from spiffe.workloadapi.errors import FetchX509SvidError
 
 from delegation_core.bearer import parse_jwt_svid
+from delegation_core.jwt_svid import verify_jwt_svid
 from delegation_core.keyset import parse_jwt_bundle
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
-from delegation_core.verify import verify_jwt_svid
 from sidecar.identity import workload_pb as pb
 from sidecar.identity.source import Identity, State
 from sidecar.identity.workload_api import WorkloadApiSource
