@@ -38,6 +38,7 @@ ELSEWHERE: Final = {
     "core/steps.py": "test_steps.py",
     "audit/__main__.py": "interop/test_dist.py",
     "core/door_url.py": "core/test_door.py",
+    "core/token_endpoint.py": "core/test_token_request.py",
     "identity/peer_address.py": "identity/test_handshake.py",
     "sts/features.py": "integration/test_walls.py",
     "assembly/server.py": "integration/test_inbound.py",

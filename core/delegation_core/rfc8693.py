@@ -1,4 +1,4 @@
-"""RFC 8693 token exchange, for client and server: token types, and re-exports of the request and response modules."""
+"""RFC 8693 token exchange for clients: token types, and re-exports of the request and response modules."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from delegation_core.token_request import (
     build_exchange,
     client_credentials_form,
     exchange_form,
-    parse_token_request,
 )
 from delegation_core.token_response import (
     MAX_RESPONSE_BYTES,
     TokenResponse,
-    build_error,
-    build_response,
     parse_response,
     parse_token_answer,
 )
@@ -38,14 +35,11 @@ __all__ = [
     "ExchangeRequest",
     "TokenResponse",
     "build_client_credentials",
-    "build_error",
     "build_exchange",
-    "build_response",
     "client_credentials_form",
     "exchange_form",
     "parse_response",
     "parse_token_answer",
-    "parse_token_request",
 ]
 
 # Token type identifiers (RFC 8693 section 3).

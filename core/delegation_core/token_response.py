@@ -1,4 +1,4 @@
-"""Parsers and builders for responses of a token endpoint (RFC 8693 section 2.2, RFC 6749 section 5).
+"""Parsers for responses of a token endpoint (RFC 8693 section 2.2, RFC 6749 section 5).
 
 Members must have the right type. Only a known error code of a refusal is returned: an STS's description may quote
 tokens, so it never leaves this module, not even for records.
@@ -13,18 +13,18 @@ from typing import Final
 
 from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from delegation_core.form import media_type
-from delegation_core.scope import ScopeError, ScopeSet, format_scope, parse_scope_claim
+from delegation_core.scope import ScopeError, ScopeSet, parse_scope_claim
 from delegation_core.strict_json import StrictJsonError, parse_object
 from delegation_core.token_request import ClientCredentialsRequest, ExchangeRequest
 
 MAX_RESPONSE_BYTES: Final = 65536
 MAX_EXPIRES_IN_S: Final = 2**31
 
-_BEARER: Final = "Bearer"
+BEARER: Final = "Bearer"
 _JSON: Final = "application/json"
 _VISIBLE: Final = re.compile(r"[!-~]+")
 # Error codes of a token endpoint (RFC 6749 section 5.2, RFC 8693 section 2.2.2, and the actor-profile draft).
-_ENDPOINT_ERRORS: Final = frozenset(
+ENDPOINT_ERRORS: Final = frozenset(
     {
         "invalid_request",
         "invalid_client",
@@ -36,30 +36,9 @@ _ENDPOINT_ERRORS: Final = frozenset(
         "actor_unauthorized",
     }
 )
-# Codes of draft-mcguinness-oauth-actor-profile-01 for an untrusted token, and for an actor that may not act.
-_ACTOR_PROFILE_ERRORS: Final = {
-    **dict.fromkeys(
-        (
-            Reason.ACTOR_TOKEN_INVALID,
-            Reason.ACTOR_NOT_CLIENT,
-            Reason.NOT_YOUR_TOKEN,
-            Reason.WRONG_ISSUER,
-            Reason.UNKNOWN_KEY,
-            Reason.ALG_NOT_ALLOWED,
-            Reason.BAD_SIGNATURE,
-            Reason.TOKEN_TYPE,
-            Reason.TOKEN_EXPIRED,
-            Reason.TOKEN_NOT_YET_VALID,
-            Reason.REVOKED,
-        ),
-        "invalid_grant",
-    ),
-    **dict.fromkeys((Reason.DELEGATION_NOT_ALLOWED, Reason.MAY_ACT_REFUSED), "actor_unauthorized"),
-}
 # Further codes: Keycloak's for a client that is not among a token's audiences; Entra's if a user must log in again, or
 # for an unknown resource.
-_READ_ERRORS: Final = _ENDPOINT_ERRORS | {"access_denied", "interaction_required", "invalid_resource"}
-_STATUSES_KEPT: Final = frozenset({404, 405, 408, 413, 414, 417, 431})
+_READ_ERRORS: Final = ENDPOINT_ERRORS | {"access_denied", "interaction_required", "invalid_resource"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +81,7 @@ def parse_token_answer(
     *,
     scope: ScopeSet | None,
     issued_token_type: str | None,
-    token_type: str = _BEARER,
+    token_type: str = BEARER,
 ) -> TokenResponse:
     """Parse a token response: of RFC 8693 with ``issued_token_type``, else of RFC 6749 section 5.1.
 
@@ -170,46 +149,6 @@ def error_among(status: int, content_type: str | None, body: bytes, known: froze
     except Denied:
         return None
     return error if isinstance(error, str) and error in known else None
-
-
-def build_response(
-    *, access_token: str, expires_in: int, scope: ScopeSet, issued_token_type: str | None
-) -> dict[str, object]:
-    """Return the members of a token response (RFC 8693 section 2.2.1): always a scope, never a refresh token.
-
-    ``issued_token_type``: None for client credentials, which omits the member (RFC 6749 section 5.1).
-    """
-    response: dict[str, object] = {
-        "access_token": access_token,
-        "token_type": _BEARER,
-        "expires_in": expires_in,
-        "scope": format_scope(scope),
-    }
-    if issued_token_type is not None:
-        response["issued_token_type"] = issued_token_type
-    return response
-
-
-def build_error(error: SidecarError, *, actor_profile: bool = False) -> tuple[int, dict[str, object]]:
-    """Return status and members of an error response (RFC 8693 section 2.2.2).
-
-    An invalid token is 400 ``invalid_request``, as RFC 8693 requires. ``actor_profile``: use the codes of
-    draft-mcguinness-oauth-actor-profile-01 instead, ``invalid_grant`` for an untrusted token and
-    ``actor_unauthorized`` for an actor that may not act for this subject.
-    The description is the reason's fixed text, so nothing of the request is reflected.
-    """
-    answer = error.answer
-    if actor_profile and error.reason in _ACTOR_PROFILE_ERRORS:
-        status, code = 400, _ACTOR_PROFILE_ERRORS[error.reason]
-    elif answer.error in _ENDPOINT_ERRORS:
-        status, code = answer.status, answer.error
-    elif error.reason is Reason.INSUFFICIENT_SCOPE:
-        status, code = 400, "invalid_scope"
-    elif answer.status >= 500:
-        status, code = answer.status, "temporarily_unavailable" if answer.status == 503 else "server_error"
-    else:
-        status, code = answer.status if answer.status in _STATUSES_KEPT else 400, "invalid_request"
-    return status, {"error": code, "error_description": answer.text}
 
 
 def _refusal(status: int, content_type: str | None, body: bytes) -> SidecarError:

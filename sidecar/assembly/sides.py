@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from delegation_core.bounded import EMPTY, Bounded
 from delegation_core.records.record import Direction
-from sidecar.config.addresses import Address
-from sidecar.config.settings import InboundSettings, OutboundSettings
+from sidecar.config.settings import Address, InboundSettings, OutboundSettings
 from sidecar.engine import Engine, native_writes
 from sidecar.features import Features
 from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2

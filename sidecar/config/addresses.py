@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import SplitResult
 
 from delegation_core.route import Upstream
-from sidecar.identity.endpoint import is_loopback, split_url
+from sidecar.config.settings import Address
+from sidecar.identity.endpoint import split_url
 
 _PORTS: Final = {"http": 80, "https": 443}
 _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Address to listen at: a host name or address (IPv6 without brackets), and a port, 0 for any free one."""
-
-    host: str
-    port: int
-
-    @property
-    def is_loopback(self) -> bool:
-        """True for an address that only this machine (this pod) can reach."""
-        return is_loopback(self.host)
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_address(text: str) -> Address:

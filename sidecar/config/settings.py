@@ -15,10 +15,10 @@ from delegation_core.profile import TrustedIssuer
 from delegation_core.records.record import Direction
 from delegation_core.route import Upstream
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
-from sidecar.config.addresses import Address
 from sidecar.config.record_settings import RecordSettings
 from sidecar.engine import EngineChoice
 from sidecar.exchange.sts import ExchangeSettings
+from sidecar.identity.endpoint import is_loopback
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.proxy.listening.connection_limits import ConnectionLimits
@@ -37,6 +37,22 @@ if TYPE_CHECKING:
     from sidecar.proxy.journeys.handle_delivery import WorkloadHandleSettings
 
 _ANY_AGENT: Final = Upstream(scheme="http", host="", port=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Address to listen at: a host name or address (IPv6 without brackets), and a port, 0 for any free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """True for an address that only this machine (this pod) can reach."""
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

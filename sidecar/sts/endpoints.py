@@ -17,14 +17,9 @@ import orjson
 from aiohttp import HttpVersion11, hdrs, web
 
 from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
-from delegation_core.rfc8693 import (
-    CLIENT_CREDENTIALS,
-    GRANT_TYPE,
-    MAX_REQUEST_BYTES,
-    TOKEN_TYPE_JWT,
-    build_error,
-)
+from delegation_core.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUEST_BYTES, TOKEN_TYPE_JWT
 from delegation_core.spiffe_id import SpiffeId
+from delegation_core.token_endpoint import build_error
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.record_rate import UnprovenRecords

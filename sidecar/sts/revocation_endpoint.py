@@ -15,8 +15,8 @@ from aiohttp import hdrs, web
 
 from delegation_core.errors import Denied, Reason, SidecarError, Unavailable
 from delegation_core.revocation_list import UNCHANGED_FIELD
-from delegation_core.rfc8693 import build_error
 from delegation_core.spiffe_id import SpiffeId
+from delegation_core.token_endpoint import build_error
 from sidecar.identity.tls import guard_of
 from sidecar.observe.tracing import new_id
 from sidecar.steps import in_steps

@@ -20,14 +20,9 @@ from delegation_core.checkpoint import Checkpoint, Head, parse_head
 from delegation_core.errors import Denied, Reason, Unavailable
 from delegation_core.keyset import KeySet, VerificationKey
 from delegation_core.revocation import Use
-from delegation_core.rfc8693 import (
-    TOKEN_TYPE_ACCESS_TOKEN,
-    ClientCredentialsRequest,
-    ExchangeRequest,
-    build_response,
-    parse_token_request,
-)
+from delegation_core.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, ClientCredentialsRequest, ExchangeRequest
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
+from delegation_core.token_endpoint import build_response, parse_token_request
 from sidecar.sts.actors import ActorTokens
 from sidecar.sts.authority import use_of
 from sidecar.sts.keys import KeyRing

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sidecar.config.addresses import Address, parse_address, parse_origin, parse_url
+from sidecar.config.addresses import parse_address, parse_origin, parse_url
+from sidecar.config.settings import Address
 from sidecar.identity.endpoint import is_loopback
 
 

@@ -17,8 +17,8 @@ from delegation_core.rfc8693 import (
     ExchangeRequest,
     build_client_credentials,
     build_exchange,
-    parse_token_request,
 )
+from delegation_core.token_endpoint import parse_token_request
 
 FORM = "application/x-www-form-urlencoded"
 REQUEST = ExchangeRequest(

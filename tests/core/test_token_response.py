@@ -16,10 +16,9 @@ from delegation_core.rfc8693 import (
     TOKEN_TYPE_JWT,
     ClientCredentialsRequest,
     ExchangeRequest,
-    build_error,
-    build_response,
     parse_response,
 )
+from delegation_core.token_endpoint import build_error, build_response
 from delegation_core.token_response import parse_answer
 
 JSON = "application/json"

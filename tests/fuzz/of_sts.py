@@ -14,11 +14,10 @@ from delegation_core.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
     ClientCredentialsRequest,
     ExchangeRequest,
-    build_error,
     build_exchange,
     parse_response,
-    parse_token_request,
 )
+from delegation_core.token_endpoint import build_error, parse_token_request
 from tests.fuzz.properties import quiet
 
 _FORM: Final = "application/x-www-form-urlencoded"
