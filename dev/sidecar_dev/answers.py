@@ -8,9 +8,9 @@ from typing import Any
 
 from delegation_core.bearer import Bearer, parse_jwt_svid
 from delegation_core.errors import Denied, Reason
+from delegation_core.jwt_svid import verify_jwt_svid
 from delegation_core.keyset import VerificationKey, parse_jwt_bundle
 from delegation_core.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
-from delegation_core.jwt_svid import verify_jwt_svid
 from sidecar.identity import workload_pb as pb
 from sidecar_dev.attestation import Peer
 from sidecar_dev.entries import Entry
