@@ -57,6 +57,10 @@ _OF_DIGEST: Final = re.compile(
 )
 _SEQUENCES: Final = "abcdefghijklmnopqrstuvwxyz", "01234567890123456789", "zyxwvutsrqponmlkjihgfedcba", "9876543210"
 _SEQUENCE: Final = 8  # consecutive characters of an alphabet: not random
+_MIN_LETTERS: Final = 16
+_MIXED: Final = 0.3, 0.7
+_NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[-.][a-z0-9]+)+")
+_LONGEST_WORD: Final = 12
 
 
 def is_placeholder(value: str) -> bool:
@@ -101,3 +105,20 @@ def entropy(text: str) -> float:
     """Return the Shannon entropy of a text in bits per character."""
     counts = Counter(text)
     return -sum(count / len(text) * math.log2(count / len(text)) for count in counts.values()) if text else 0.0
+
+
+def is_drawn(value: str) -> bool:
+    """Return True if a text mixes letters and digits, or capitals and small letters in a ratio unlike identifiers."""
+    if any(map(str.isdigit, value)):
+        return any(map(str.isalpha, value))
+    capitals = sum(map(str.isupper, value)) / len(value)
+    return len(value) >= _MIN_LETTERS and _MIXED[0] <= capitals <= _MIXED[1] and value.isascii()
+
+
+def is_words(value: str) -> bool:
+    """Return True if a value is a name: words with separators, possibly with a number at the end."""
+    parts = [part for part in re.split(r"[-_./:]", re.sub(r"\d{0,3}$", "", value)) if part]
+    if all(part.isalpha() and (part.islower() or part.isupper() or part.istitle()) for part in parts):
+        return True
+    count = sum(part.isalpha() and len(part) > 2 for part in parts)
+    return _NAME.fullmatch(value) is not None and count > 1 and max(map(len, parts)) <= _LONGEST_WORD

@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-from delegation_audit.credentials.decoys import words
+from delegation_audit.credentials.decoys import is_drawn, is_words, words
 from delegation_audit.credentials.kinds import Kind
 
 LONG_LIFE_S: Final = 24 * 3600
 _MIN_QUERY: Final = 12
+_MIN_PASSWORD: Final = 6
+_PASSWORDS: Final = "password", "passwd", "pwd"
 _MAX_QUERY: Final = 64
 
 _BASIC: Final = re.compile(
@@ -30,7 +32,9 @@ _JWT: Final = re.compile(r"(?<![A-Za-z0-9_-])(eyJ[A-Za-z0-9_-]{8,})\.(eyJ[A-Za-z
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+]{1,20}://[^\s'\"<>`]{4,2048}")
 _AUTHORITY: Final = re.compile(r"([A-Za-z0-9+]+)://([^/?#]*)")
 _QUERY_NAMES: Final = re.compile(
-    r"(?:api[-_]?key|access[-_]?token|auth[-_]?token|token|key|sig|secret|subscription-key)", re.IGNORECASE
+    r"(?:x[-_])?(?:(?:api|app|access|auth|secret|subscription|license)[-_]?key|(?:api|access|auth|refresh|private)[-_]?token"
+    r"|token|key|sig|secret|(?:client|app|api)[-_]?secret|hapikey)",
+    re.IGNORECASE,
 )
 _DOCUMENTED: Final = frozenset(("John Doe", "supabase-demo", "payload"))  # claims of tokens in documentation
 _PAIRS: Final = re.compile(
@@ -141,12 +145,15 @@ def _parse_query(url: str) -> Form | None:
     parts = _AUTHORITY.match(url)
     database = parts is not None and parts[1].lower().split("+")[0] in _DATABASES
     for name, secret in parse_qsl("&".join(query.split("&")[:_MAX_QUERY])):
-        if database and name.lower() in ("password", "pwd") and secret:
-            return Form(Kind.DATABASE_PASSWORD, secret)
-        if _QUERY_NAMES.fullmatch(name) and len(secret) >= _MIN_QUERY and any(map(str.isdigit, secret)):
+        host = None if parts is None else parts[2].rpartition("@")[2]  # a user name may be a token
+        if name.lower() in _PASSWORDS and secret and (database or (len(secret) >= _MIN_PASSWORD and is_drawn(secret))):
             return Form(
-                Kind.AZURE_KEY if name == "sig" else Kind.API_KEY, secret, target=None if parts is None else parts[2]
+                Kind.DATABASE_PASSWORD if database else Kind.PASSWORD, secret, target=None if database else host
             )
+        name = name.removeprefix("amp;")  # of HTML and XML
+        if _QUERY_NAMES.fullmatch(name) and len(secret) >= _MIN_QUERY and is_drawn(secret) and not is_words(secret):
+            kind = Kind.OAUTH_CLIENT_SECRET if name.lower().startswith("client") else Kind.API_KEY
+            return Form(Kind.AZURE_KEY if name == "sig" else kind, secret, target=host)
     return None
 
 

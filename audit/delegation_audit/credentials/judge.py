@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from delegation_audit.credentials.decoys import entropy, is_decoy, is_digest, is_placeholder
+from delegation_audit.credentials.decoys import entropy, is_decoy, is_digest, is_drawn, is_placeholder, is_words
 from delegation_audit.credentials.detector import Detector, Hit
 from delegation_audit.credentials.fields import Exposure, Field
 from delegation_audit.credentials.forms import Form, recognise
+from delegation_audit.credentials.jwk import find_jwks, jwk_members
 from delegation_audit.credentials.kinds import KINDS, PROVIDERS, Kind, find_kind, provider_name
 from delegation_audit.rules import Confidence
 
@@ -39,7 +40,9 @@ class Judged(NamedTuple):
 
 _CLIENT: Final = re.compile(r"client[-_.]?secret|app[-_.]?secret|consumer[-_.]?secret|oauth[-_.]?secret", re.IGNORECASE)
 _PASSWORD: Final = re.compile(
-    r"(?:^|[-_.\s])(?:password|passwd|passphrase|passcode|pwd|pass|pw|bindpw)(?:$|[-_.\s]|\d)|password$", re.IGNORECASE
+    r"(?:^|[-_.\s])(?:password|passwd|passphrase|passcode|pwd|pass|pw|bindpw)(?:$|[-_.\s]|\d)|password$|^(?:requirepass|masterauth)$"
+    r"|^(?:redis|rediscli|valkey|valkeycli)_auth$",
+    re.IGNORECASE,
 )
 _KEY: Final = re.compile(
     r"api[-_.]?key|api[-_.]?token|access[-_.]?key|secret[-_.]?key|auth[-_.]?key|auth[-_.]?token|access[-_.]?token"
@@ -49,7 +52,7 @@ _KEY: Final = re.compile(
 )
 _DATABASE: Final = re.compile(
     r"postgres|pg_?pass|datasource|mysql|maria|mongo|redis|(?:^|[-_.])(?:db|database|sql|jdbc|clickhouse|cassandra|influx)(?:[-_.]|$)"
-    r"|^db|database",
+    r"|^db|database|requirepass|masterauth|valkey",
     re.IGNORECASE,
 )
 _AZURE: Final = re.compile(r"azure(?!.*openai)", re.IGNORECASE)
@@ -70,12 +73,9 @@ _TEMPORARY: Final = re.compile(r"(?:ASIA|ACCA)[A-Z0-9]{16}")  # issued by STS: e
 _PEM: Final = re.compile(r"PRIVATE KEY(?: BLOCK)?-----(.{16,}?)-----END", re.DOTALL)
 _HUMPS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # clientSecret
 _ANY_KEY: Final = re.compile(r"(?:^|[-_.])(?:key|keys)$", re.IGNORECASE)
-_NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[-.][a-z0-9]+)+")
 _MIN_KEY: Final = 12
 _MIN_LONG_KEY: Final = 20
-_MIN_LETTERS: Final = 16
 _MIN_PROVIDER: Final = 5  # "zai" and "fal" occur in ordinary words
-_MIXED: Final = 0.3, 0.7
 _DRAWN: Final = 3.0  # bits of entropy for each character
 _MIN_RANDOM, _RANDOM = 32, 4.2
 _MIN_PASSWORD: Final = 6
@@ -84,12 +84,18 @@ _MIN_PASSWORD: Final = 6
 def judge(fields: Sequence[Field], detector: Detector, *, now: int) -> Iterator[Judged]:
     """Yield the credentials in the fields, without decoys and short-lived tokens. Raises DetectorError."""
     hits = _hits(fields, detector)
-    paired = _aws_pairs(fields, hits)
+    paired = _aws_pairs(fields, hits) | _jwks(fields)
     for number, field in enumerate(fields):
         if field.identity:
             yield Judged(field, field.kind or Kind.API_KEY, "", expires=field.expires)
             continue
-        yield from paired[number] if number in paired else _judge(field, hits[number], now)
+        if number in paired:
+            yield from paired[number]
+            continue
+        for key in find_jwks(field.value) if field.kind is None else ():
+            held = replace(field, hidden=(*field.hidden, *key.hidden))
+            yield Judged(held, Kind.PRIVATE_KEY, key.secret, offset=key.line if field.literal else 0)
+        yield from _judge(field, hits[number], now)
 
 
 def _hits(fields: Sequence[Field], detector: Detector) -> dict[int, list[Hit]]:
@@ -144,6 +150,16 @@ def _aws_pairs(fields: Sequence[Field], hits: dict[int, list[Hit]]) -> dict[int,
             hidden = replace(field, hidden=(*field.hidden, field.value))
             paired[number] = [] if temporary else [Judged(hidden, Kind.AWS_ACCESS_KEY, key_id, provider="AWS")]
     return paired
+
+
+def _jwks(fields: Sequence[Field]) -> dict[int, list[Judged]]:
+    """Return the judgements of members of JWKs by field index; public members are none."""
+    judged: dict[int, list[Judged]] = {}
+    for number, hidden in jwk_members(fields).items():
+        field = fields[number]
+        key = [] if hidden is None else [replace(field, hidden=(*field.hidden, *hidden))]
+        judged[number] = [Judged(one, Kind.PRIVATE_KEY, field.value) for one in key]
+    return judged
 
 
 def _belong_together(one: Field, other: Field) -> bool:
@@ -210,7 +226,7 @@ def _judge_name(field: Field) -> Iterator[Judged]:
     if not value or "\n" in value or len(value) > MAX_LINE or is_decoy(value) or _NOT_SECRET.search(name):
         return
     if _CLIENT.search(name):
-        if len(value) >= _MIN_KEY and not _is_words(value) and not _CALL.search(value):
+        if len(value) >= _MIN_KEY and not is_words(value) and not _CALL.search(value):
             kind = Kind.AZURE_KEY if _AZURE.search(name) else Kind.OAUTH_CLIENT_SECRET
             yield Judged(field, kind, value, provider="Azure" if kind is Kind.AZURE_KEY else None)
         return
@@ -243,17 +259,9 @@ def _key(field: Field, value: str) -> Judged:
 
 def _is_key(value: str) -> bool:
     """Return True if a value looks like a random key: long, with high entropy; no words, no code, no URL."""
-    if len(value) < _MIN_KEY or " " in value or "://" in value or _CALL.search(value) or _is_words(value):
+    if len(value) < _MIN_KEY or " " in value or "://" in value or _CALL.search(value) or is_words(value):
         return False
-    return _is_drawn(value) and entropy(value) >= _DRAWN
-
-
-def _is_drawn(value: str) -> bool:
-    """Return True if a text mixes letters and digits, or capitals and small letters in a ratio unlike identifiers."""
-    if any(map(str.isdigit, value)):
-        return any(map(str.isalpha, value))
-    capitals = sum(map(str.isupper, value)) / len(value)
-    return len(value) >= _MIN_LETTERS and _MIXED[0] <= capitals <= _MIXED[1] and value.isascii()
+    return is_drawn(value) and entropy(value) >= _DRAWN
 
 
 def _is_password(field: Field, value: str) -> bool:
@@ -262,13 +270,4 @@ def _is_password(field: Field, value: str) -> bool:
         return False
     if not value.isascii() or "://" in value or (value.istitle() and value.isalpha()):
         return False
-    return not field.strict or (_is_drawn(value) and not _is_words(value) and not is_digest(field.name, value))
-
-
-def _is_words(value: str) -> bool:
-    """Return True if a value is a name: words with separators, possibly with a number at the end."""
-    parts = [part for part in re.split(r"[-_./:]", re.sub(r"\d{0,3}$", "", value)) if part]
-    if all(part.isalpha() and (part.islower() or part.isupper() or part.istitle()) for part in parts):
-        return True
-    words = sum(part.isalpha() and len(part) > 2 for part in parts)
-    return _NAME.fullmatch(value) is not None and words > 1 and max(map(len, parts)) <= _MIN_KEY
+    return not field.strict or (is_drawn(value) and not is_words(value) and not is_digest(field.name, value))

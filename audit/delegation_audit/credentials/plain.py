@@ -22,13 +22,16 @@ _ANY: Final = re.compile(_NAMED + r"(?:([\"'`])([^\"'`]{4,4096})[\"'`]|([^\s\"'`
 _LINE: Final = re.compile(
     r"\s{0,64}(?:export\s{1,4}|set\s{1,4}|-\s{1,4})?([A-Za-z_][\w.-]{1,63})\s{0,8}[=:]\s{0,8}(\S{4,8192})\s{0,64}"
 )
-# A name and a value in Dockerfiles, .netrc, SQL, XML and PHP.
+# A name and a value in Dockerfiles, .netrc, SQL, XML, PHP, Redis' settings and command lines.
 _PAIRS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"^\s{0,8}ENV\s{1,4}([A-Z_][A-Z0-9_]{1,63})\s{1,4}([^\s=]{4,1024})$",
         r"\b(password)\s{1,4}([^\s=:'\"]{4,256})(?=\s*$|\s{1,4}(?:machine|account|login))",
         r"\b(password|identified by)\s{1,4}'([^'\s]{4,256})'",
+        r"\b(requirepass|masterauth)[\"']?\s{1,4}[\"']?([^\s\"']{4,256})",
+        r"^\s{0,8}(user\s{1,4}[\w-]{1,64})\s[^>\n]{0,64}>([^\s>]{6,256})",
+        r"\b((?:add_user|change_password)\s{1,4}[\w.-]{1,64})\s{1,4}[\"']?([^\s\"'-][^\s\"']{5,255})",
         r"<([A-Za-z][\w.:-]{1,63})>([^<>\s]{4,1024})</",
         r"\b(?:key|name)\s{0,2}=\s{0,2}\"([\w.:-]{2,64})\"\s{1,4}value\s{0,2}=\s{0,2}\"([^\"\s]{4,1024})\"",
         r"\bdefine\(\s{0,4}['\"]([\w]{2,64})['\"]\s{0,4},\s{0,4}['\"]([^'\"\s]{4,1024})['\"]",
@@ -41,10 +44,37 @@ _JSON_ENCODED: Final = ("ewog", "eyJ0eXBlIjo", "eyAidHlwZSI6", "ewogICJ0eXBl", "
 _SIGNS: Final = (
     *("pass", "pwd", "pw", "secret", "token", "key", "auth", "cred", "pat", "bearer", "basic", "identified", "sk-"),
     *("://", "eyj", "curl", "docker", "podman", "helm", "oras", "mysql", "redis-cli", "ldap", "skopeo", "buildah"),
-    *("server=", "endpoint", "host=", "source=", "az "),
+    *(
+        "server=",
+        "endpoint",
+        "host=",
+        "source=",
+        "az ",
+        "mongo",
+        "mariadb",
+        "cqlsh",
+        "cypher",
+        "sqlcmd",
+        "bcp ",
+        "valkey",
+    ),
+    *("add_user", "kty"),
 )
-# Programs that accept a password, or user and password, by a short flag.
-_WITH_FLAG: Final = (
+_WORD: Final = r"[ =]{0,2}[\"']?(?:[^\s\"':]{1,64}:)?([^\s\"':-][^\s\"':]{5,255})"
+# Programs that accept a password, or user and password, by a short flag: a word of the line besides, and the flags.
+_SHORT_FLAGS: Final = tuple(
+    (programs, word, re.compile(rf"(?<=\s)(?:{flags}){_WORD}"))
+    for programs, word, flags in (
+        (("curl",), "", "-u|--user"),
+        (("docker", "podman", "helm", "oras", "skopeo", "buildah"), "login", "-p"),
+        (("oras", "skopeo", "buildah", "podman"), "", "--creds|--src-creds|--dest-creds"),
+        (("mysql", "mariadb", "sshpass", "mongo", "cqlsh", "cypher-shell", "az "), "", "-p"),
+        (("redis-cli", "valkey-cli"), "", "-a"),
+        (("ldap",), "", "-w"),
+        (("sqlcmd", "bcp "), "", "-P"),
+    )
+)
+_FLAG: Final = (
     *("curl", "docker", "podman", "helm", "oras", "az ", "sshpass", "mysql", "redis-cli", "ldap", "skopeo"),
 )
 _SHORT_FLAG: Final = re.compile(
@@ -130,9 +160,10 @@ def _parse_line(line: str, here: Field, *, unquoted: bool, nested: bool = False)
     connection = _CONNECTION.search(line)
     if connection is not None:
         yield replace(here, name="", value=connection[0])
-    if any(program in line for program in _WITH_FLAG):
-        for short in _SHORT_FLAG.finditer(line):
-            yield replace(here, name="password", value=short[1], strict=True)
+    for programs, word, flags in _SHORT_FLAGS:
+        if word in line and any(program in line for program in programs):
+            for short in flags.finditer(line):
+                yield replace(here, name="password", value=short[1], strict=True)
     for flag in _FLAG.finditer(line):
         yield replace(here, name=flag[1], value=flag[2])
     for pattern in _PAIRS:

@@ -165,11 +165,12 @@ def _application(one: Node, today: str) -> Iterator[Field]:
                 expires=expires,
                 hidden=(hint,) if hint else (),
             )
-            secret = credential.text_of("secretText") or credential.text_of("value")
-            if secret and secret not in ("null", "~"):
-                yield replace(field, value=secret)
+            key = credential.get("secretText") or credential.get("value")
+            if key is not None and key.text and key.text not in ("null", "~"):
+                yield replace(field, value=key.text, line=key.line)
             else:
-                yield replace(field, identity=("entra", app_id, key_id))
+                key = credential.get("keyId") or credential
+                yield replace(field, line=key.line, identity=("entra", app_id, key_id))
 
 
 def google_keys(documents: list[Node]) -> list[Node]:

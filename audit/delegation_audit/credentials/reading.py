@@ -39,7 +39,8 @@ def read_file(path: str, text: str, *, today: str) -> Read:
     """Read a file: the fields of its format, and as the last field the whole text, for the detector."""
     read = _read_format(path, text, today)
     exposure = read.fields[0].exposure if read.fields else Exposure.CODE
-    owner = folder_of(path) if not read.fields else None
+    owners = {field.owner for field in read.fields} or {folder_of(path)}
+    owner = owners.pop() if len(owners) == 1 else None
     whole = Field(name="", value=text, line=1, literal=True, exposure=exposure, owner=owner)
     found = (*read.fields, *_comments(path, text, exposure))
     fields = tuple(field for field in found if not field.cut)
@@ -65,7 +66,7 @@ def _read_format(path: str, text: str, today: str) -> Read:
             return Read(one.fields + other.fields)
         if documents[0].get("auths") is not None:
             docker = Field(name="", value=text, line=1, owner=folder_of(path), exposure=Exposure.CONFIGURATION)
-            return Read(tuple(registries(docker)))
+            return Read(tuple(registries(docker, documents[0])))
         if google_keys(documents):
             return read_google(google_keys(documents))
         if any(map(is_kubernetes, documents)):

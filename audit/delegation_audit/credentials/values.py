@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
@@ -10,7 +9,7 @@ from typing import Final
 from delegation_audit.credentials.fields import Field, walk
 from delegation_audit.credentials.kinds import Kind
 from delegation_audit.credentials.plain import decode_key_file, fields_of
-from delegation_audit.credentials.tree import Node
+from delegation_audit.credentials.tree import Node, TreeError, read_documents
 
 _COMMANDS: Final = frozenset(("args", "command", "entrypoint", "cmd"))
 
@@ -81,19 +80,34 @@ def _is_assignment(text: str) -> bool:
     return bool(equals and value and name.replace("_", "").replace("-", "").isalnum())
 
 
-def registries(field: Field) -> Iterator[Field]:
-    """Yield the passwords of container registries in a Docker configuration; nothing if it is no JSON."""
+def registries(field: Field, document: Node | None = None) -> Iterator[Field]:
+    """Yield the passwords of container registries in a Docker configuration; nothing if the value is no JSON.
+
+    ``document``: the parsed file, whose lines are those of the keys; without it, the value is parsed.
+    """
+    literal = document is not None or field.literal
     try:
-        document = json.loads(field.value)
-    except (ValueError, RecursionError):
+        document = document or next(iter(read_documents(field.value)), Node(1))
+    except TreeError:
         return
-    auths = document.get("auths", document) if isinstance(document, dict) else None
-    for host, entry in auths.items() if isinstance(auths, dict) else ():
-        if not isinstance(entry, dict):
-            continue
+    for host, entry in (document.get("auths") or document).members:
         auth, password = entry.get("auth"), entry.get("password")
-        if isinstance(password, str):
-            hidden = (*field.hidden, *((auth,) if isinstance(auth, str) else ()))
-            yield replace(field, name="password", value=password, kind=Kind.BASIC_CREDENTIALS, hidden=hidden)
-        elif isinstance(auth, str):
-            yield replace(field, name=f"registry {host}", value=f"Basic {auth}", hidden=(*field.hidden, auth))
+        found = password if password is not None and password.text else auth
+        if found is None or not found.text:
+            continue
+        line = field.line + found.line - 1 if literal else field.line
+        hidden = (*field.hidden, *((auth.text,) if auth is not None and auth.text else ()))
+        if found is password:
+            yield replace(
+                field,
+                name="password",
+                value=found.text,
+                line=line,
+                literal=False,
+                kind=Kind.BASIC_CREDENTIALS,
+                hidden=hidden,
+            )
+        else:
+            yield replace(
+                field, name=f"registry {host}", value=f"Basic {found.text}", line=line, literal=False, hidden=hidden
+            )
