@@ -14,7 +14,6 @@ from delegation_audit.credentials.detector import DetectorError, Kingfisher
 from delegation_audit.credentials.examine import Credential, Result, examine
 from delegation_audit.credentials.history import HistoryError
 from delegation_audit.credentials.kinds import KINDS, RULES
-from delegation_audit.credentials.retire import settings_for
 from delegation_audit.credentials.secrecy import Fingerprints, KeyFileError, read_key
 from delegation_audit.rules import Place, unknown_rules
 from delegation_audit.sarif import sarif
@@ -126,7 +125,7 @@ def _entry(one: Credential) -> dict[str, object]:
         "places": [_place(place) for place in one.places],
         "fix": KINDS[one.kind].rule.fix,
         "cure": KINDS[one.kind].rule.fix,  # the key's old name, for one release
-        "settings": settings_for(one.kind, one.provider),
+        "settings": one.settings,
     }
 
 
@@ -162,7 +161,7 @@ def _show_fixes(result: Result) -> None:
         print_line(f"{rule.title} ({kind.value})", style="bold")
         print_line(f"  {rule.why}")
         print_line(f"  {rule.fix}")
-        pieces = dict.fromkeys(settings_for(kind, one.provider) for one in result.credentials if one.kind is kind)
+        pieces = dict.fromkeys(one.settings for one in result.credentials if one.kind is kind)
         for piece in filter(None, pieces):
             for line in piece.splitlines():
                 print_line(f"    {line}", style="dim")

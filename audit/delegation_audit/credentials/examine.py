@@ -69,10 +69,14 @@ class Credential:
         """True unless the confidence is low, as for text that only looks random."""
         return self.confidence is not Confidence.LOW
 
+    @property
+    def settings(self) -> str | None:
+        """Settings of a sidecar that replace the credential; None if no settings can."""
+        return settings_for(self.kind, self.provider, dict(self.facts).get("target"))
+
     def weakness(self, place: Place) -> Weakness:
         """Return the weakness at one of the credential's places."""
         rule = KINDS[self.kind].rule
-        settings = settings_for(self.kind, self.provider)
         others = len(self.places) - 1
         owner = f" of {', '.join(self.owners)}" if self.owners else ""
         text = f"{rule.title}{owner}" + (f", also in {pluralise(others, 'other place')}" if others else "") + "."
@@ -90,7 +94,7 @@ class Credential:
             severity=self.severity,
             confidence=self.confidence,
             fingerprint=self.fingerprint,
-            fix=rule.fix + (f" In the sidecar's settings:\n{settings}" if settings else ""),
+            fix=rule.fix + (f" In the sidecar's settings:\n{self.settings}" if self.settings else ""),
             facts={name: value for name, value in facts.items() if value},
         )
 

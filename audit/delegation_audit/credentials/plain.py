@@ -27,10 +27,10 @@ _PAIRS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"^\s{0,8}ENV\s{1,4}([A-Z_][A-Z0-9_]{1,63})\s{1,4}([^\s=]{4,1024})$",
-        r"\b(password)\s{1,4}([^\s=:'\"]{4,256})(?=\s*$|\s{1,4}(?:machine|account|login))",
+        r"(?<![\w$-])(password)\s{1,4}([^\s=:'\"]{4,256})(?=\s*$|\s{1,4}(?:machine|account|login))",
         r"\b(password|identified by)\s{1,4}'([^'\s]{4,256})'",
         r"\b(requirepass|masterauth)[\"']?\s{1,4}[\"']?([^\s\"']{4,256})",
-        r"^\s{0,8}(user\s{1,4}[\w-]{1,64})\s[^>\n]{0,64}>([^\s>]{6,256})",
+        r"^\s{0,8}(user\s{1,4}[\w-]{1,64})\s[^>\n]{0,64}>([^\s<>]{6,256})",
         r"\b((?:add_user|change_password)\s{1,4}[\w.-]{1,64})\s{1,4}[\"']?([^\s\"'-][^\s\"']{5,255})",
         r"<([A-Za-z][\w.:-]{1,63})>([^<>\s]{4,1024})</",
         r"\b(?:key|name)\s{0,2}=\s{0,2}\"([\w.:-]{2,64})\"\s{1,4}value\s{0,2}=\s{0,2}\"([^\"\s]{4,1024})\"",

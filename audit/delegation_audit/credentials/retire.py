@@ -1,7 +1,8 @@
 """Writes settings of a sidecar that retire a credential: a route that needs no key of the agent's.
 
 A provider that accepts a workload's identity needs no key at all (``federate``). For others the sidecar holds the key,
-with an owner and an end date (``inject``), or the target gets a sidecar of its own (``exchange``).
+with an owner and an end date (``inject``), or the target gets a sidecar of its own (``exchange``). An unknown host is
+written as HOST, which `sidecar check` refuses.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ outbound:
   routes:
     - name: {name}
       match: {{host: {name}.mesh}}                     # {means}
-      upstream: https://{name}.internal:7443
+      upstream: https://HOST:7443
       peer: "spiffe://acme.example/tool/{name}"
       audience: "spiffe://acme.example/tool/{name}"
       scopes: [docs.read]                     # the most that a call may carry
@@ -74,7 +75,7 @@ _FEDERATED: Final = {
         "audience": "https://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/mesh/providers/spire",
         "pool_provider": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/mesh/providers/spire",
     }),
-    "Azure": ("azure", "acme.openai.azure.com", "/openai/deployments", {
+    "Azure": ("azure", "HOST", "/openai/deployments", {
         "audience": "api://AzureADTokenExchange", "tenant_id": "acme.example",
         "client_id": "0b9c6c4e-8a1f-4b0e-9d55-3f4f0a6b2c11", "scope": "https://cognitiveservices.azure.com/.default",
     }),
@@ -83,15 +84,28 @@ _FEDERATED: Final = {
         "session_name": "writer", "region": "eu-central-1",
     }),
 }  # fmt: skip
+# Hosts that take a provider's key as a bearer token, with the path of their API.
+_HOSTS: Final = {
+    "github": ("api.github.com", "/repos"), "gitlab": ("gitlab.com", "/api/v4"),
+    "sendgrid": ("api.sendgrid.com", "/v3"), "airtable": ("api.airtable.com", "/v0"),
+    "slack": ("slack.com", "/api"), "stripe": ("api.stripe.com", "/v1"), "notion": ("api.notion.com", "/v1"),
+    "mistral": ("api.mistral.ai", "/v1"), "cohere": ("api.cohere.com", "/v2"), "groq": ("api.groq.com", "/openai/v1"),
+    "deepseek": ("api.deepseek.com", "/v1"), "openrouter": ("openrouter.ai", "/api/v1"), "xai": ("api.x.ai", "/v1"),
+    "hugging-face": ("router.huggingface.co", "/v1"), "replicate": ("api.replicate.com", "/v1"),
+}  # fmt: skip
 _SAME: Final = {"Azure OpenAI": "Azure"}
 _BY_KIND: Final = {Kind.AWS_ACCESS_KEY: "AWS", Kind.GCP_SERVICE_ACCOUNT_KEY: "Google", Kind.AZURE_KEY: "Azure"}
 _INJECTED: Final = frozenset((Kind.MODEL_PROVIDER_KEY, Kind.GIT_HOST_TOKEN, Kind.SERVICE_TOKEN))
 _KEY_DAYS: Final = 90
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,20}")
+_HOST: Final = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){1,5}(?::\d{1,5})?")
 
 
-def settings_for(kind: Kind, provider: str | None = None) -> str | None:
-    """Return settings of the agent's sidecar that replace the credential; None if no settings can."""
+def settings_for(kind: Kind, provider: str | None = None, target: str | None = None) -> str | None:
+    """Return settings of the agent's sidecar that replace the credential; None if no settings can.
+
+    ``target``: the host that accepts the credential, if the audit saw it.
+    """
     if kind in _IDENTIFIED:
         return _IDENTITY
     named = _BY_KIND.get(kind) or (_SAME.get(provider or "", provider) if kind is Kind.MODEL_PROVIDER_KEY else None)
@@ -99,7 +113,7 @@ def settings_for(kind: Kind, provider: str | None = None) -> str | None:
         return _write_federate(named)
     word = (provider or "").lower().replace(" ", "-")
     if kind in _INJECTED:
-        return _write_inject(word if _NAME.fullmatch(word) else "service", read=kind is Kind.GIT_HOST_TOKEN)
+        return _write_inject(word if _NAME.fullmatch(word) else "service", target, read=kind is Kind.GIT_HOST_TOKEN)
     if kind not in _EXCHANGED:
         return None
     name, means = _EXCHANGED[kind]
@@ -115,9 +129,10 @@ def _write_federate(provider: str) -> str:
     return route + _FEDERATE + section
 
 
-def _write_inject(name: str, *, read: bool) -> str:
+def _write_inject(name: str, target: str | None, *, read: bool) -> str:
     form = "preset: github" if name == "github" else "field: authorization\n        scheme: Bearer"
-    host, path = ("api.github.com", "/repos") if name == "github" else (f"api.{name}.example", "/v1")
+    host, path = _HOSTS.get(name, ("HOST", "/v1"))
+    host = target if host == "HOST" and target and _HOST.fullmatch(target) else host
     route = _OUTSIDE.format(kind="inject", name=name, host=host, methods="GET" if read else "POST", path=path)
     until = datetime.now(UTC).date() + timedelta(days=_KEY_DAYS)
     return route + _INJECT.format(name=name, form=form, until=until)

@@ -170,3 +170,54 @@ def test_a_file_with_more_values_than_are_judged_is_told(
         (tmp_path / name).write_text(head + "".join(line.format(number, number) for number in range(count)))
         result = run(tmp_path)
         assert (result.skipped, result.unread) == (told, len(told))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("redis-server --requirepass {}", "requirepass {}", "masterauth {}", "redis-cli config set requirepass {}"),
+        *("REDISCLI_AUTH={} redis-cli ping", "redis-cli -a {} ping"),
+        *("PGPASSWORD={} psql -h db", "MYSQL_PWD={} mysqldump", "mysql -uroot -p{} crm", "mysql --password={}"),
+        *("mongosh -u admin -p {}", "mongodump --password {}", "docker login -u ci -p {} a.internal"),
+        *("skopeo copy --src-creds ci:{} a b", "sqlcmd -U sa -P {}", "curl -u ci:{} a", "rabbitmqctl add_user ci {}"),
+    ],
+)
+def test_a_password_of_a_command_line_is_found_and_a_reference_is_none(line: str, tmp_path: Path) -> None:
+    for name in ("a.sh", "a.conf"):
+        (tmp_path / name).write_text("\n" + line.format(PASSWORD) + "\n")
+    (found,) = run(tmp_path).credentials
+    assert found.kind in (Kind.PASSWORD, Kind.DATABASE_PASSWORD)
+    assert [place.line for place in found.places] == [2, 2]
+    assert PASSWORD[:6] not in repr(found)
+    for other in ("${PASSWORD}", "$PASSWORD", "changeme", "your-password", "<password>"):
+        for name in ("a.sh", "a.conf"):
+            (tmp_path / name).write_text("\n" + line.format(other) + "\n")
+        assert run(tmp_path).credentials == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("docker compose -p crm2agents2027x up", "docker run -u agent20271203x image", "mkdir -p crm2agents2027x"),
+        *("psql -p 5432 -h db", "redis-server --port 63790000", "mysql -P 33060000", "ssh -p 22000022 crm2agents2027x"),
+    ],
+)
+def test_a_short_flag_that_is_no_password_is_none(line: str, tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text(line + "\n")
+    assert run(tmp_path).credentials == ()
+
+
+def test_the_password_of_a_redis_user_is_found(tmp_path: Path) -> None:
+    for secret, count in ((PASSWORD, 1), ("${PASSWORD}", 0), ("<password>", 0), ("#" + "0a" * 32, 0)):
+        (tmp_path / "users.conf").write_text(f"user agent on >{secret} ~* +@all\n")
+        assert len(run(tmp_path).credentials) == count
+
+
+@pytest.mark.parametrize("command", ["redis-server --requirepass {}", '["redis-server", "--requirepass", "{}"]'])
+def test_a_password_of_a_services_command_belongs_to_the_service(command: str, tmp_path: Path) -> None:
+    text = f"services:\n  cache:\n    image: redis\n    command: {command}\n"
+    (tmp_path / "compose.yaml").write_text(text.format(PASSWORD))
+    (found,) = run(tmp_path).credentials
+    assert (found.owners, [place.line for place in found.places]) == (("service cache",), [4])
+    (tmp_path / "compose.yaml").write_text(text.format("${REDIS_PASSWORD}"))
+    assert run(tmp_path).credentials == ()

@@ -109,6 +109,14 @@ def test_a_registrations_secret_has_owner_age_and_end_and_its_hint_is_hidden() -
     assert field.hidden == ("a1B",)
 
 
+def test_a_registrations_secret_has_the_line_of_the_secret_or_of_its_id() -> None:
+    credential = {"displayName": "ci", "endDateTime": None, "keyId": "k", "secretText": KEY}
+    for shown, key in ((credential, "secretText"), ({**credential, "secretText": None}, "keyId")):
+        text = json.dumps({"appId": "1", "passwordCredentials": [shown]}, indent=1)
+        (field,) = read_entra(entra_applications(read_documents(text)), today=TODAY).fields
+        assert text.split("\n")[field.line - 1].strip().startswith(f'"{key}"')
+
+
 @pytest.mark.parametrize(("end", "count"), [("2026-09-20T00:00:00Z", 0), ("2026-09-21T00:00:00Z", 1), (None, 1)])
 def test_a_secret_that_is_over_is_left_out(end: str | None, count: int) -> None:
     assert len(entra(endDateTime=end) if end else entra()) == count

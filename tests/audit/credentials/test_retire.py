@@ -24,8 +24,12 @@ from tests.config.documents import example
 WITH_SETTINGS = [kind for kind in KINDS if settings_for(kind) is not None]
 
 
-def load(snippet: str, folder: Path, *, listed: bool = True) -> object:
-    """Load a piece of settings beside an example's. ``listed``: the platform file lists the routes' hosts."""
+def load(snippet: str, folder: Path, *, listed: bool = True, host: str = "host.internal") -> object:
+    """Load a piece of settings beside an example's. ``listed``: the platform file lists the routes' hosts.
+
+    ``host``: replaces HOST, as a reader does where the audit knows none.
+    """
+    snippet = snippet.replace("https://HOST", f"https://{host}")
     document = example("agent")
     document["inbound"]["routes"][0]["may_call"] = []
     document.update(yaml.safe_load(snippet))
@@ -91,6 +95,37 @@ def test_the_same_settings_with_one_key_changed_are_refused(tmp_path: Path) -> N
 def test_most_kinds_have_settings_and_every_kind_has_a_fix() -> None:
     assert len(WITH_SETTINGS) >= 12
     assert all(declared.rule.fix for declared in KINDS.values())
+
+
+@pytest.mark.parametrize(
+    ("provider", "target", "host"),
+    [
+        ("SendGrid", None, "api.sendgrid.com"),
+        ("SendGrid", "other.internal", "api.sendgrid.com"),
+        ("Unheard", "api.unheard.internal:8443", "api.unheard.internal:8443"),
+        ("Unheard", "[masked]", "HOST"),
+        ("Unheard", "host\nx: y", "HOST"),
+        ("Unheard", None, "HOST"),
+        (None, None, "HOST"),
+    ],
+)
+def test_a_host_is_written_only_where_it_is_known(provider: str | None, target: str | None, host: str) -> None:
+    snippet = settings_for(Kind.SERVICE_TOKEN, provider, target)
+    assert snippet is not None
+    assert f"upstream: https://{host}\n" in snippet
+
+
+@pytest.mark.parametrize("kind", WITH_SETTINGS)
+def test_no_settings_name_a_host_that_was_made_up(kind: Kind) -> None:
+    hosts = {line.rpartition("//")[2] for line in (settings_for(kind) or "").split("\n") if "upstream:" in line}
+    assert not [host for host in hosts if host.endswith((".example", ".internal:7443"))]
+
+
+def test_settings_with_an_unknown_host_are_refused(tmp_path: Path) -> None:
+    snippet = settings_for(Kind.SERVICE_TOKEN)
+    assert snippet is not None
+    with pytest.raises(ConfigError, match="write its lower-case name"):
+        load(snippet, tmp_path, host="HOST")
 
 
 def test_a_provider_that_is_no_name_is_not_written(tmp_path: Path) -> None:

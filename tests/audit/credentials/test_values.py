@@ -59,5 +59,17 @@ def test_registries_have_passwords_in_two_forms_and_other_text_has_none() -> Non
     one, two = registries(Field(name="", value=json.dumps(auths), line=1))
     assert one.value == "Basic YTpi"
     assert (two.value, two.kind, two.hidden) == ("p", Kind.BASIC_CREDENTIALS, ("YTpw",))
+    assert (one.line, two.line) == (1, 1)
     for text in ("[]", "{", "1", '{"auths": []}', "[" * 100_000):
         assert list(registries(Field(name="", value=text, line=1))) == []
+
+
+@pytest.mark.parametrize("form", ["the file", "a block of a manifest", "an encoded value"])
+def test_a_registrys_password_has_the_line_of_its_key(form: str) -> None:
+    text = json.dumps(
+        {"auths": {"one": {}, "two": {"auth": "YTpi"}, "three": {"username": "a", "password": "p"}}}, indent=1
+    )
+    lines = [text[: text.index(secret)].count("\n") + 1 for secret in ("YTpi", '"p"')]
+    field = Field(name="", value=text, line=1 if form == "the file" else 7, literal=form == "a block of a manifest")
+    found = [one.line for one in registries(field, read_documents(text)[0] if form == "the file" else None)]
+    assert found == {"the file": lines, "a block of a manifest": [6 + line for line in lines]}.get(form, [7, 7])
