@@ -74,10 +74,7 @@ _SHORT_FLAGS: Final = tuple(
         (("sqlcmd", "bcp "), "", "-P"),
     )
 )
-_FLAG: Final = (
-    *("curl", "docker", "podman", "helm", "oras", "az ", "sshpass", "mysql", "redis-cli", "ldap", "skopeo"),
-)
-_SHORT_FLAG: Final = re.compile(
+_FLAG: Final = re.compile(
     r"(?<=\s)(?:-u|--user|--creds|-p|-w|-a)[ =]{0,2}[\"']?(?:[^\s\"':]{1,64}:)?([^\s\"':-][^\s\"':]{5,255})"
 )
 _FLAG: Final = re.compile(r"(?<!\S)--?([A-Za-z][A-Za-z0-9-]{1,40})(?:=|[ \t]{1,4})[\"']?([^\s\"']{6,1024})")
