@@ -208,7 +208,7 @@ def test_a_short_flag_that_is_no_password_is_none(line: str, tmp_path: Path) -> 
 
 
 def test_the_password_of_a_redis_user_is_found(tmp_path: Path) -> None:
-    for secret, count in ((PASSWORD, 1), ("${PASSWORD}", 0), ("<password>", 0))):
+    for secret, count in ((PASSWORD, 1), ("${PASSWORD}", 0), ("<password>", 0)):
         (tmp_path / "users.conf").write_text(f"user agent on >{secret} ~* +@all\n")
         assert len(run(tmp_path).credentials) == count
 
