@@ -74,9 +74,6 @@ _SHORT_FLAGS: Final = tuple(
         (("sqlcmd", "bcp "), "", "-P"),
     )
 )
-_FLAG: Final = re.compile(
-    r"(?<=\s)(?:-u|--user|--creds|-p|-w|-a)[ =]{0,2}[\"']?(?:[^\s\"':]{1,64}:)?([^\s\"':-][^\s\"':]{5,255})"
-)
 _FLAG: Final = re.compile(r"(?<!\S)--?([A-Za-z][A-Za-z0-9-]{1,40})(?:=|[ \t]{1,4})[\"']?([^\s\"']{6,1024})")
 _FORM: Final = re.compile(
     r"[A-Za-z][A-Za-z0-9+]{1,20}://[^\s'\"<>`]{4,2048}|(?:Basic|Bearer)[ \t]{1,4}[A-Za-z0-9._~+/=-]{8,2048}"
