@@ -116,7 +116,7 @@ def test_an_archive_is_not_read_by_the_audit_of_credentials_which_says_so(
     (tmp_path / "data").write_bytes(b"\0\1")
     (tmp_path / "dump.sql.gz").write_bytes(gzip.compress(b"text"))
     assert main(["audit", "credentials", str(tmp_path)]) == 0
-    assert "Not read: 1 archives: unpack them; 3 binary" in capsys.readouterr().out
+    assert "Not read: archives: unpack them (1); binary (3)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

@@ -32,7 +32,7 @@ def told() -> dict[str, Any]:
     hops = [
         hop(0, "front", "planner", scope=["crm.read", "crm.write", "docs.write"]),
         hop(1, "planner", "writer", scope=["crm.read", "docs.write"]),
-        hop(2, "writer", "crm", scope=["crm.read"], decision="deny", reason="scope_missing", status=403),
+        hop(2, "writer", "crm", scope=["crm.read"], decision="deny", reason="insufficient_scope", status=403),
         hop(
             2,
             "writer",
@@ -46,7 +46,7 @@ def told() -> dict[str, Any]:
     findings = [
         finding("impersonation", "planner presented alice's own token to https://crm.acme.example", "t1", "r1/3"),
         finding("missing_hop", "mailer to erp: neither side has a record", "t1", "s1/9"),
-        finding("refused_hop", "crm refused writer: scope_missing", "t1", "r2/3"),
+        finding("refused_hop", "crm refused writer: insufficient_scope", "t1", "r2/3"),
         finding("unreadable", "line 7 is no record", None),
     ]
     return document(*findings, hops=hops)
@@ -220,4 +220,4 @@ async def test_a_screen_reader_hears_the_answer_first_and_the_map_as_text(browse
         strict=True,
     ):  # fmt: skip
         assert f"{AGENT}{actor} calls {AGENT}{audience}" in " ".join(row.split())
-    assert [re.sub(r"\s+", " ", row) for row in rows][2].count("refused 403 scope_missing") == 1
+    assert [re.sub(r"\s+", " ", row) for row in rows][2].count("refused 403 insufficient_scope") == 1

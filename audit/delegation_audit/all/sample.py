@@ -223,7 +223,7 @@ def _call(streams: dict[str, _Stream], number: int, user: str) -> None:
         chain = [actor, *chain]
         jti, call = f"jti-{number}-{depth}", f"call-{number}-{depth}"
         denied = number == 2 and callee == "crm"
-        said = {"decision": "deny", "reason": "scope_missing", "status": 403} if denied else {}
+        said = {"decision": "deny", "reason": "insufficient_scope", "status": 403} if denied else {}
         facts = {
             "subject": user, "subject_iss": _STS, "actor": actor, "chain": chain, "chain_depth": len(chain),
             "client_id": actor, "audience": target, "scope": _SCOPES[callee], "parent_jti": parent, "txn": txn,

@@ -149,7 +149,7 @@ def _show(result: Result) -> None:
         print_line(f"Not counted: {unsure} random; --json lists all as unsure.", style="dim")
     if result.skipped:
         print_line(
-            "Not read: " + "; ".join(f"{count} {reason}" for reason, count in result.skipped.items()), style="dim"
+            "Not read: " + "; ".join(f"{reason} ({count})" for reason, count in result.skipped.items()), style="dim"
         )
 
 

@@ -36,7 +36,7 @@ def document(*findings: dict[str, Any], hops: Sequence[dict[str, Any]] | None = 
     lawful = [
         hop(0, "front", "planner"),
         hop(1, "planner", "writer"),
-        hop(2, "writer", "crm", decision="deny", reason="scope_missing", status=403),
+        hop(2, "writer", "crm", decision="deny", reason="insufficient_scope", status=403),
     ]
     chain = {
         "chain": "t1",

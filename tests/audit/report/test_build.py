@@ -15,7 +15,9 @@ def test_a_chain_is_told_by_person_agents_deeds_and_refusals() -> None:
     assert story.subjects == (("https://login.acme.example", "alice"),)
     assert story.agents == tuple(AGENT + name for name in ("front", "planner", "writer", "crm"))
     assert [step.operation for step in story.done] == ["POST /planner", "POST /writer"]
-    assert [(step.operation, step.outcome) for step in story.refused] == [("POST /crm", "refused 403 scope_missing")]
+    assert [(step.operation, step.outcome) for step in story.refused] == [
+        ("POST /crm", "refused 403 insufficient_scope")
+    ]
     assert (story.began, story.ended) == ("2026-11-24T21:04:00.000000Z", "2026-11-24T21:04:02.000000Z")
 
 

@@ -62,7 +62,7 @@ def test_the_answer_is_the_first_section_and_complete() -> None:
         AGENT + "writer",
         "POST /planner",
         "POST /crm",
-        "scope_missing",
+        "insufficient_scope",
     ):
         assert part in answer
 

@@ -32,7 +32,7 @@ def test_the_page_answers_who_for_whom_what_and_what_was_refused(
     words = Read(output.read_text()).words
     assert words.index("bob") < words.index("carol") < words.index("alice")  # the worst evidence comes first
     assert "the callee has no record of it" in words
-    assert "refused 403 scope_missing" in words
+    assert "refused 403 insufficient_scope" in words
     assert "signature not checked (no --keys)" in words
     assert main(["audit", "report", "-o", str(output), "--keys", f"{records.parent}/jwks.json", str(records)]) == 1
     words = Read(output.read_text()).words
