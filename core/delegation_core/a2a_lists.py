@@ -9,7 +9,8 @@ from typing import Final
 from delegation_core.a2a_tasks import MAX_ID
 from delegation_core.errors import Denied, Reason
 from delegation_core.json_rpc import one_spelling, without_marks
-from delegation_core.strict_json import StrictJsonError, parse_message_object
+from delegation_core.message_json import parse_message_object
+from delegation_core.strict_json import StrictJsonError
 
 _OF_ANSWER: Final = frozenset({"error", "id", "jsonrpc", "result"})
 _TOTAL: Final = ("totalSize", "total_size")

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from delegation_core.json_rpc import MessageRefused, RpcMessage, one_spelling, without_marks
-from delegation_core.strict_json import StrictJsonError, parse_message_object
+from delegation_core.message_json import parse_message_object
+from delegation_core.strict_json import StrictJsonError
 
 MAX_ID: Final = 1024  # characters, of a task or a context
 MAX_READ_BYTES: Final = 1024 * 1024  # of an answer, or of one event

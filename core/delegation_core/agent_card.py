@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from delegation_core.a2a import VERSIONS
 from delegation_core.errors import Denied, Reason
 from delegation_core.json_rpc import MessageRefused, one_spelling, without_marks
-from delegation_core.strict_json import StrictJsonError, parse_message_object
+from delegation_core.message_json import parse_message_object
+from delegation_core.strict_json import StrictJsonError
 from delegation_core.target import canonical_target
 
 MAX_CARD_BYTES: Final = 256 * 1024

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from delegation_core.errors import Denied, Reason
-from delegation_core.strict_json import StrictJsonError, parse_message_object
+from delegation_core.message_json import parse_message_object
+from delegation_core.strict_json import StrictJsonError
 
 _OF_REQUEST: Final = frozenset({"jsonrpc", "id", "method", "params"})
 _OF_RESPONSE: Final = frozenset({"jsonrpc", "id", "result", "error"})

@@ -11,7 +11,8 @@ from typing import Final
 
 from delegation_core.errors import Denied, Reason
 from delegation_core.json_rpc import one_spelling
-from delegation_core.strict_json import StrictJsonError, parse_message_object
+from delegation_core.message_json import parse_message_object
+from delegation_core.strict_json import StrictJsonError
 
 FILTERED: Final = frozenset({"tools/list", "prompts/list", "resources/list"})
 

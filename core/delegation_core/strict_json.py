@@ -8,17 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable
 from typing import Final, NoReturn
 
-import orjson
-
 MAX_DEPTH: Final = 16
 MAX_INTEGER_DIGITS: Final = 16
-# An escaped colon in a string: the escape follows an even number of backslashes.
-_ESCAPED_COLON: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u003[aA]")
-_MOST_CONTAINERS: Final = 100_000  # each takes about 100 bytes, and garbage collection time
 _MAX_FLOAT_CHARACTERS: Final = 40
 
 
@@ -57,37 +51,6 @@ def _constant(_name: str) -> NoReturn:
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=members_once, parse_int=_integer, parse_float=_float, parse_constant=_constant
 )
-
-
-def parse_message_object(document: bytes, *, max_bytes: int) -> dict[str, object]:
-    """Parse one object of an unsigned, forwarded message: as ``parse_object``, but any finite number and more depth.
-
-    Uses orjson, since the event loop waits: at most 0.1 s for a MiB. orjson accepts duplicate members (the last
-    counts); they are detected because the value, serialized again, has fewer colons than the document.
-
-    Raises:
-        StrictJsonError: as ``parse_object``; objects and arrays nested more than 254 deep, or more than 100 000 of them
-            (brackets in strings count too).
-    """
-    if len(document) > max_bytes:
-        raise StrictJsonError("the document is too large")
-    if may_nest(document, _MOST_CONTAINERS):
-        raise StrictJsonError("the document has too many objects and arrays")
-    try:
-        value = orjson.loads(document)
-        written = orjson.dumps(value)
-    except orjson.JSONDecodeError:
-        raise StrictJsonError("the document is not JSON") from None
-    except orjson.JSONEncodeError:
-        raise StrictJsonError("the document is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise StrictJsonError("the document is not an object")
-    colons = document.count(b":")
-    if b"\\u003" in document:
-        colons += len(_ESCAPED_COLON.findall(document))
-    if written.count(b":") != colons:
-        raise StrictJsonError("an object has two members with one name", duplicate=True)
-    return value
 
 
 def parse_object(document: bytes, *, max_bytes: int = 65536, max_depth: int = MAX_DEPTH) -> dict[str, object]:

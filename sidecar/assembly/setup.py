@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from delegation_core.route import Upstream
@@ -29,6 +30,8 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
     metrics.declare_issuers(one.issuer for one in settings.keys)
     metrics.declare_routes("inbound", (route.name for route in settings.inbound_routes.routes))
     metrics.declare_routes("outbound", settings.outbound_routes.names)
+    if any(route.linger_s for route in settings.inbound_routes.routes):
+        import_module("sidecar.proxy.journeys.linger_cache")  # now, so that no request waits for it
     inbound = settings.inbound
     agent_grpc = None if inbound is None else inbound.agent_grpc
     plain = None if inbound is None else inbound.plain

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from cryptography import x509
 
 from delegation_core.errors import Denied
-from delegation_core.keyset import KeySet, KeySetError, parse_jwt_bundle
-from delegation_core.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
-from delegation_core.strict_json import StrictJsonError, parse_object
+from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.bundle import BundleError, X509Bundle
-from sidecar.identity.file_reader import MAX_FILE_BYTES
 from sidecar.identity.generation import IdentityError, parse_x509_svid
 from sidecar.identity.pem import PemError, certificates_of, private_key_of
 from sidecar.identity.svid import parse_leaf
-from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, last_good, reuse_or_parse
+from sidecar.identity.update import UpdateError, X509Update, choose, last_good, reuse_or_parse
 
 
 def read_file_update(
@@ -60,38 +56,6 @@ def read_file_update(
     return X509Update(svid=svid, bundles=MappingProxyType(bundles), broken=broken)
 
 
-def read_jwt_bundle_file(
-    document: bytes, *, known: Mapping[TrustDomain, KeySet] = MappingProxyType({})
-) -> tuple[Mapping[TrustDomain, KeySet], int]:
-    """Read spiffe-helper's file: a JSON object of trust domains, each with its JWK set in base64.
-
-    Returns the keys by trust domain, and the number of malformed bundles. Their ``known`` keys stay.
-
-    Raises:
-        UpdateError: the document has another form.
-    """
-    try:
-        members = parse_object(document, max_bytes=MAX_FILE_BYTES)
-    except StrictJsonError as error:
-        raise UpdateError(f"the JWT bundles: {error}") from error
-    if len(members) > MAX_TRUST_DOMAINS:
-        raise UpdateError("too many trust domains")
-    key_sets: dict[TrustDomain, KeySet] = {}
-    broken = 0
-    for name, encoded in members.items():
-        try:
-            trust_domain = TrustDomain(name)
-        except SpiffeIdError:
-            broken += 1
-            continue
-        try:
-            key_sets[trust_domain] = parse_jwt_bundle(_decode(encoded))
-        except KeySetError:
-            broken += 1
-            key_sets |= last_good(trust_domain, known)
-    return MappingProxyType(key_sets), broken
-
-
 def _bundle(trust_domain: TrustDomain, text: bytes, known: Mapping[TrustDomain, X509Bundle]) -> X509Bundle:
     bundle = reuse_or_parse(trust_domain, b"".join(certificates_of(text)), known)
     if any(_speaks_for_another(authority, trust_domain) for authority in bundle.authorities):
@@ -109,12 +73,3 @@ def _speaks_for_another(authority: x509.Certificate, trust_domain: TrustDomain) 
             uris = extension.value.get_values_for_type(x509.UniformResourceIdentifier)
             return any(uri.startswith("spiffe:") and uri != f"spiffe://{trust_domain}" for uri in uris)
     return False
-
-
-def _decode(encoded: object) -> bytes:
-    if not isinstance(encoded, str):
-        raise KeySetError("the bundle is not text")
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except ValueError as error:  # binascii.Error is one; text beyond ASCII raises another
-        raise KeySetError("the bundle is not base64") from error

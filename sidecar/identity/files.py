@@ -27,7 +27,7 @@ from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.base_source import BaseSource, Pause
 from sidecar.identity.bundle import X509Bundle
 from sidecar.identity.file_reader import Absent, Present, Seen, Unreadable, Watched, look_at, look_at_all
-from sidecar.identity.file_update import read_file_update, read_jwt_bundle_file
+from sidecar.identity.file_update import read_file_update
 from sidecar.identity.handshake import Clock
 from sidecar.identity.pem import may_be_unfinished
 from sidecar.identity.update import UpdateError, X509Update
@@ -156,6 +156,8 @@ class FileSource(BaseSource):
         if document is None:
             self._jwt_bundles = MappingProxyType({})
             return
+        from sidecar.identity.jwt_bundle_file import read_jwt_bundle_file
+
         try:
             self._jwt_bundles, broken = read_jwt_bundle_file(document, known=self._jwt_bundles)
         except UpdateError as error:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delegation_core.strict_json import StrictJsonError, may_nest, nesting_of, parse_message_object, parse_object
+from delegation_core.message_json import parse_message_object
+from delegation_core.strict_json import StrictJsonError, may_nest, nesting_of, parse_object
 from tests.counting import MOST_AT_ONCE, bytecodes
 
 DUPLICATES = {

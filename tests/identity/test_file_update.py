@@ -8,7 +8,8 @@ import pytest
 
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import file_update
-from sidecar.identity.file_update import read_file_update, read_jwt_bundle_file
+from sidecar.identity.file_update import read_file_update
+from sidecar.identity.jwt_bundle_file import read_jwt_bundle_file
 from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.identity.shapes import Extension, authority, leaf, uris

@@ -433,7 +433,7 @@ def test_at_the_limit_a_new_certificate_makes_room_for_its_proof_too(calls_of_a_
         request = served(linger_s=20.0)
         request.guard = FakeGuard(fingerprint=f"{number // calls_of_a_certificate}")
         made.end(made.open(request))
-        assert len(made) == len(made._lingering)
+        assert len(made) == len(made._lingering or ())
         assert made.bytes <= most
     assert made.evicted
     clock.now += 20

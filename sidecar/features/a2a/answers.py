@@ -16,7 +16,8 @@ from delegation_core.agent_card import MAX_CARD_BYTES, AgentCard, card_of
 from delegation_core.agent_card_grpc import Rewrite
 from delegation_core.agent_card_grpc import rewritten as rewritten_by_grpc
 from delegation_core.errors import Denied, Reason, SidecarError
-from delegation_core.strict_json import StrictJsonError, parse_message_object
+from delegation_core.message_json import parse_message_object
+from delegation_core.strict_json import StrictJsonError
 from sidecar.features.a2a.agent_cards import note_signature
 from sidecar.features.a2a.held_forwarding import GRPC_CODING, HeldForwarding
 from sidecar.features.a2a.operation import A2aOperation

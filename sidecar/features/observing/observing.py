@@ -8,6 +8,7 @@ a live handle stays refused: the recipient could act for the request behind the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from delegation_core.bearer import Bearer, bearer_of
 from delegation_core.decide import decide_observed, decide_observed_call, decide_plain, trusted_issuer
@@ -36,7 +37,7 @@ class Feature:
     """Factory of ``Observing``, one for each side."""
 
     def __init__(self, _features: object) -> None:
-        pass
+        import_module("sidecar.proxy.journeys.revalidation_exceptions")  # now, so that no re-evaluation waits for it
 
     def inbound(self, side: Inbound) -> Observing:
         """Return the observer of requests to the agent."""

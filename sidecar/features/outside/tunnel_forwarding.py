@@ -10,7 +10,8 @@ from delegation_core.records.record import Direction
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.journeys.forward import Forwarder
 from sidecar.proxy.journeys.journey import Waiter
-from sidecar.proxy.journeys.revalidation import Served, judge_outside
+from sidecar.proxy.journeys.revalidation import Served
+from sidecar.proxy.journeys.revalidation_exceptions import judge_outside
 from sidecar.wire.raw_tunnel import RawEnd, RawTunnel
 from sidecar.wire.stream import Stream
 

@@ -13,14 +13,7 @@ from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.journeys.journey import Waiter
-from sidecar.proxy.journeys.revalidation import (
-    Served,
-    judge_call,
-    judge_observed,
-    judge_observed_call,
-    judge_outside,
-    judge_request,
-)
+from sidecar.proxy.journeys.revalidation import Served, judge_call, judge_request
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.proxy.journeys.watch import Watch
 from sidecar.wire.dialer import Origin
@@ -294,8 +287,12 @@ class Forwarding(Pump):
         if isinstance(permit, IssuedPermit):
             judge_call(permit, self._served, self._next_hop_guard(), snapshot, now, operation=operation)
         elif isinstance(permit, OwnPermit):
+            from sidecar.proxy.journeys.revalidation_exceptions import judge_outside  # loaded with the feature
+
             judge_outside(permit, self._served, snapshot, now)
         elif isinstance(permit, ObservedPermit) and self._entry.direction == "outbound":
+            from sidecar.proxy.journeys.revalidation_exceptions import judge_observed_call
+
             judge_observed_call(permit, self._next_hop_guard(), snapshot, now)
         else:
             entry = self._entry
@@ -311,6 +308,8 @@ class Forwarding(Pump):
         self._entry.withdraw(error, begun=begun)
 
     def _judge_observed(self, permit: ObservedPermit, snapshot: Snapshot, method: str, path: str, now: int) -> None:
+        from sidecar.proxy.journeys.revalidation_exceptions import judge_observed
+
         watch = self._forwarder.watch
         under_way = self._connecting is not None or self.upstream is not None
         finishes = under_way and not self.endless

@@ -27,12 +27,12 @@ from delegation_core.errors import Denied, Reason, Unavailable
 from delegation_core.plan import Delegation
 from delegation_core.records.record import RecordFields
 from sidecar.observe.attribution import facts_of_token
-from sidecar.proxy.journeys.linger_cache import Chain, LingerCache, Renewal, chain_of
 from sidecar.proxy.journeys.random_text import random_258
 from sidecar.proxy.journeys.revalidation import Guard
 
 if TYPE_CHECKING:
     from delegation_core.txn_token import TxnToken
+    from sidecar.proxy.journeys.linger_cache import Chain, LingerCache, Renewal
     from sidecar.proxy.journeys.workload_handle import WorkloadHandle
 
 MAX_BYTES: Final = 64 * 1024 * 1024
@@ -158,7 +158,7 @@ class Handles:
         self._max_per_subject = max_per_subject
         self.mark = mark
         self.alive: dict[str, ServedRequest] = {}
-        self._lingering = LingerCache(max_bytes)
+        self._lingering: LingerCache | None = None  # until a handle lingers
         self.on_request_of: Callable[[Chain], None] = lambda _chain: None  # called by ``let_in``
         self.chains: WeakValueDictionary[Chain, Renewal] = WeakValueDictionary()  # of lingering handles
         self._logins: BoundedCache[str, _Login] = BoundedCache(max_bytes // _LOGINS_PART)  # by token
@@ -170,15 +170,17 @@ class Handles:
     @property
     def bytes(self) -> int:
         """The accounted bytes of all handles; tokens count for lingering and login handles only."""
-        opened = len(self.alive) - len(self._logins) - len(self._lingering)
-        return opened * OPEN_BYTES + self._logins.bytes + self._lingering.bytes
+        opened, lingering = len(self.alive) - len(self._logins), self._lingering
+        if lingering is None:
+            return opened * OPEN_BYTES + self._logins.bytes
+        return (opened - len(lingering)) * OPEN_BYTES + self._logins.bytes + lingering.bytes
 
     hits = misses = 0  # not a cache: an unknown handle is refused
 
     @property
     def evicted(self) -> int:
         """The number of lingering handles that were evicted, or dropped at once for lack of memory."""
-        return self._lingering.evicted
+        return 0 if self._lingering is None else self._lingering.evicted
 
     def open(self, served: ServedRequest) -> str:
         """Make and store a new handle for ``served``; return it."""
@@ -189,6 +191,8 @@ class Handles:
 
     def let_in(self, served: ServedRequest, linger_s: float) -> None:
         """Set ``linger_s`` of a permitted request; renew its chain's lingering handles, also at other workers."""
+        from sidecar.proxy.journeys.linger_cache import chain_of  # loaded with the route
+
         served.linger_s = linger_s
         chain = chain_of(served.delegation)
         if chain is not None:
@@ -300,21 +304,27 @@ class Handles:
         served = self.alive.pop(handle, None)
         if served is None or served.linger_s <= 0:
             return
+        from sidecar.proxy.journeys.linger_cache import Renewal, chain_of  # loaded with the route
+
         chain = chain_of(served.delegation)
         renewal = Renewal() if chain is None else self.chains.setdefault(chain, Renewal())
         self._linger(handle, served, self._monotonic(), renewal)
 
     def _linger(self, handle: str, served: ServedRequest, ended_at: float, renewal: Renewal) -> None:
         """Keep the handle of an ended request if memory allows; else count an eviction."""
-        peer = _peer_of(served)
-        cost = served.delegation.held_bytes + HELD_BYTES + self._lingering.cost_of(peer, served.guard)
+        lingering, peer = self._lingering, _peer_of(served)
+        if lingering is None:
+            from sidecar.proxy.journeys.linger_cache import LingerCache
+
+            lingering = self._lingering = LingerCache(self._max_bytes)
+        cost = served.delegation.held_bytes + HELD_BYTES + lingering.cost_of(peer, served.guard)
         self._make_room(cost)
         if self.bytes + cost + ENTRY_BYTES > self._max_bytes:  # requests in progress and logins use the rest
-            self._lingering.evicted += 1
+            lingering.evicted += 1
             return
         served.ended_at, served.renewal = ended_at, renewal
         ends_at = min(_lingers_until(served), self._monotonic() + served.delegation.ends_at - self._clock())
-        served.guard = self._lingering.add(handle, peer, served.guard, cost=cost, ends_at=ends_at)
+        served.guard = lingering.add(handle, peer, served.guard, cost=cost, ends_at=ends_at)
         self.alive[handle] = served
 
     def renew(self, chain: Chain) -> None:
@@ -332,7 +342,7 @@ class Handles:
 
     def _sweep_lingering(self) -> bool:
         """Free handles whose linger is over; put renewed ones back. Return True if any was due."""
-        found = self._lingering.sweep(self._monotonic())
+        found = [] if self._lingering is None else self._lingering.sweep(self._monotonic())
         for handle in found:
             served = self.alive.pop(handle)
             if served.ended_at is not None and not self.is_over(served):
@@ -341,7 +351,8 @@ class Handles:
 
     def shed(self, to_bytes: int) -> None:
         """Evict lingering handles until all handles use at most ``to_bytes``, or none lingers."""
-        self._kill(self._lingering.shed(to_bytes - self.bytes + self._lingering.bytes))
+        if self._lingering is not None:
+            self._kill(self._lingering.shed(to_bytes - self.bytes + self._lingering.bytes))
 
     def _make_room(self, cost: int) -> None:
         if self.bytes + cost + ENTRY_BYTES > self._max_bytes:
@@ -356,7 +367,7 @@ class Handles:
 
     def _forget(self, handle: str, served: ServedRequest) -> None:
         del self.alive[handle]
-        if served.ended_at is not None:
+        if served.ended_at is not None and self._lingering is not None:
             self._lingering.drop(handle, _peer_of(served))
 
     def _kill(self, handles: Iterable[str]) -> None:

@@ -41,4 +41,4 @@ class OneSubject(Handles):
 
     def _any_lingers(self) -> bool:
         self.sweep()
-        return len(self._lingering) > 0
+        return bool(self._lingering)

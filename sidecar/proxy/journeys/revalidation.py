@@ -10,7 +10,7 @@ from typing import Protocol
 
 from delegation_core.decide import delegate
 from delegation_core.errors import Denied
-from delegation_core.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
+from delegation_core.permit import IssuedPermit, Permit
 from delegation_core.plan import Delegation
 from delegation_core.reevaluate import inbound_again, outbound_again
 from sidecar.identity.svid import VerifiedPeer
@@ -60,53 +60,6 @@ def judge_request(
     )
 
 
-def judge_observed(
-    permit: ObservedPermit,
-    guard: Guard | None,
-    snapshot: Snapshot,
-    *,
-    method: str,
-    path: str,
-    operation: str | None,
-    now: int,
-    plain_until: int,
-) -> None:
-    """Re-evaluate a request that passes only because its route observes: return if it would still pass.
-
-    ``guard`` None: the caller has no TLS; its request passes until ``plain_until``, in wall seconds.
-
-    Raises:
-        SidecarError: as the inbound journey.
-    """
-    from delegation_core.reevaluate_exceptions import observed_again
-
-    if guard is not None:
-        judge_peer(guard, now)
-    policy = snapshot.policy
-    observed_again(
-        permit,
-        route=policy.inbound.find(method, path).for_operation(operation),
-        keys=snapshot.keys,
-        policy=policy,
-        now=now,
-        peer_certificate_sha256=None if guard is None else guard.peer.fingerprint,
-        plain_until=plain_until,
-    )
-
-
-def judge_observed_call(permit: ObservedPermit, next_hop: Guard | None, snapshot: Snapshot, now: int) -> None:
-    """Re-evaluate a call that passes only because its route observes. ``next_hop`` as for ``judge_call``.
-
-    Raises:
-        SidecarError: as the outbound journey.
-    """
-    if next_hop is not None:
-        judge_peer(next_hop, now)
-    from delegation_core.reevaluate_exceptions import observed_call_again
-
-    observed_call_again(permit, policy=snapshot.policy, now=now)
-
-
 def judge_served(served: Served, snapshot: Snapshot, now: int) -> None:
     """Re-evaluate the request behind a handle, and trust in its peer: return if it would still be permitted.
 
@@ -154,22 +107,6 @@ def judge_call(
     if served is not None:
         judge_served(served, snapshot, now)
     outbound_again(permit, operation=operation, keys=snapshot.keys, policy=snapshot.policy, now=now)
-
-
-def judge_outside(permit: OwnPermit | TunnelPermit, served: Served | None, snapshot: Snapshot, now: int) -> None:
-    """Re-evaluate a call or a tunnel to a host outside the mesh: return if it would still be permitted.
-
-    Raises:
-        SidecarError: as the outbound journey, or as ``judge_served``.
-    """
-    if served is not None:
-        judge_served(served, snapshot, now)
-    from delegation_core.reevaluate_exceptions import own_again, tunnel_again
-
-    if isinstance(permit, TunnelPermit):
-        tunnel_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
-    else:
-        own_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
 
 
 def judge_peer(guard: Guard, now: int) -> None:
