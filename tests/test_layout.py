@@ -38,6 +38,7 @@ ELSEWHERE: Final = {
     "core/steps.py": "test_steps.py",
     "audit/__main__.py": "interop/test_dist.py",
     "core/door_url.py": "core/test_door.py",
+    "core/route_checks.py": "core/test_route.py",
     "core/message_json.py": "core/test_strict_json.py",
     "identity/jwt_bundle_file.py": "identity/test_file_update.py",
     "core/token_endpoint.py": "core/test_token_request.py",

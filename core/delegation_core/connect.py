@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import ClassVar, Final, Literal
 
-from delegation_core.route import require_name
+from delegation_core.route_checks import require_name
 
 _HOST: Final = re.compile(r"(?:([a-z0-9_][a-z0-9._-]{0,254})|\[([0-9a-f:.]{2,45})\]):([1-9][0-9]{0,4})")
 # True: a name may resolve to these addresses. From IANA's special-purpose registries (RFC 6890), multicast, and cloud

@@ -15,7 +15,7 @@ _MOST_CONTAINERS: Final = 100_000  # each takes about 100 bytes, and garbage col
 
 
 def parse_message_object(document: bytes, *, max_bytes: int) -> dict[str, object]:
-    """Parse one object of an unsigned, forwarded message: as ``strict_json.parse_object``, but any finite number and more depth.
+    """Parse one object of an unsigned, forwarded message: as ``parse_object``, but any finite number and more depth.
 
     Uses orjson, since the event loop waits: at most 0.1 s for a MiB. orjson accepts duplicate members (the last
     counts); they are detected because the value, serialized again, has fewer colons than the document.

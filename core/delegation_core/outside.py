@@ -14,7 +14,8 @@ from typing import ClassVar, Final, Literal
 
 from delegation_core.errors import Denied, Reason
 from delegation_core.prefixes import Prefixes
-from delegation_core.route import Upstream, require_match, require_method, require_path
+from delegation_core.route import Upstream
+from delegation_core.route_checks import require_match, require_method, require_path
 
 OutsideKind = Literal["inject", "federate", "passthrough"]
 Provider = Literal["openai", "anthropic", "google", "azure", "aws"]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
@@ -14,7 +13,6 @@ from delegation_core.a2a_rules import PLAIN_RULES, A2aRules
 from delegation_core.errors import Denied, Reason
 from delegation_core.scope import ScopeSet
 from delegation_core.spiffe_id import SpiffeId
-from delegation_core.target import canonical_target
 
 if TYPE_CHECKING:
     from delegation_core.crossing import Crossing
@@ -25,10 +23,6 @@ if TYPE_CHECKING:
 MAX_MESSAGE_BYTES: Final = 1024 * 1024  # default limit of an MCP or A2A message
 
 _AnyRoute = TypeVar("_AnyRoute")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
-_NEVER_SERVED: Final = frozenset({"CONNECT", "TRACE"})
-_AUTHORITY: Final = re.compile(r"(?:[a-z0-9._-]{1,255}|\[[0-9a-f:.]{2,45}\])(?::[1-9][0-9]{0,4})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +87,8 @@ class InboundRoute:
         object.__setattr__(self, "mark", RouteMark(self.name, (self.path, self.prefix, self.methods), self.operation))
         if self.operations is not None and (self.protocol == "http" or self.operation is not None):
             raise ValueError("only a route of a protocol has operations, and an operation has none")
+        from delegation_core.route_checks import require_method, require_name, require_path
+
         require_name(self.name)
         require_path(self.path, prefix=self.prefix)
         if not self.methods:
@@ -196,6 +192,8 @@ class OutboundRoute:
         object.__setattr__(self, "key", self.name if self.operation is None else f"{self.name} {self.operation}")
         if self.operations is not None and (self.protocol == "http" or self.operation is not None):
             raise ValueError("only a route of a protocol has operations, and an operation has none")
+        from delegation_core.route_checks import require_match
+
         require_match(self.name, self.host, self.prefix)
         if self.observe_until and self.peer is None:
             raise ValueError("observe_until: only a route with a peer observes; name the peer")
@@ -220,54 +218,3 @@ class Overlap:
     first: str
     second: str
     what: str
-
-
-def require_name(name: str) -> None:
-    """Check the syntax of a route's name.
-
-    Raises:
-        ValueError: not 1 to 64 letters, digits, dots, dashes and underscores, with a letter or digit first.
-    """
-    if not _NAME.fullmatch(name):
-        raise ValueError("a route's name must be 1 to 64 letters, digits, dots, dashes and underscores")
-
-
-def require_match(name: str, host: str | None, prefix: str | None) -> None:
-    """Check the name and the match of an outbound route.
-
-    Raises:
-        ValueError: an invalid name, not exactly one of ``host`` and ``prefix``, or an invalid one.
-    """
-    require_name(name)
-    if (host is None) == (prefix is None):
-        raise ValueError("an outbound route needs exactly one of host and prefix")
-    if host is not None and not _AUTHORITY.fullmatch(host):
-        raise ValueError("a host must be a lower-case name or address, with or without a port")
-    if prefix is not None:
-        require_path(prefix, prefix=True)
-
-
-def require_method(method: str) -> None:
-    """Check a method of a route.
-
-    Raises:
-        ValueError: not an upper-case token, or CONNECT or TRACE.
-    """
-    if not _METHOD.fullmatch(method) or method in _NEVER_SERVED:
-        raise ValueError("a method must be an upper-case token other than CONNECT and TRACE")
-
-
-def require_path(path: str, *, prefix: bool) -> None:
-    """Check that a route's path is canonical, so that requests can match it.
-
-    Raises:
-        ValueError: the path is refused by or differs from ``canonical_target``, or a ``prefix`` ends with a slash.
-    """
-    try:
-        canonical = canonical_target(path.encode())
-    except Denied as error:
-        raise ValueError(f"the path cannot be served: {error.detail}") from error
-    if canonical.path != path:
-        raise ValueError("the path is not in canonical form, or has a query")
-    if prefix and path != "/" and path.endswith("/"):
-        raise ValueError("a prefix must not end with a slash")

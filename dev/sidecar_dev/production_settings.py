@@ -14,7 +14,7 @@ import yaml
 from delegation_core.errors import Reason
 from delegation_core.mcp import LIFECYCLE
 from delegation_core.operation import ANY_NAME, OTHER, RouteProtocol
-from delegation_core.route import require_method, require_path
+from delegation_core.route_checks import require_method, require_path
 from sidecar.features.operations.settings import protocol_settings
 from sidecar_dev.mesh_settings import Settings
 

@@ -17,7 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 from delegation_core.connect import parse_tunnel
 from delegation_core.human import require_acr
 from delegation_core.push_urls import parse_push_url
-from delegation_core.route import require_method, require_path
+from delegation_core.route_checks import require_method, require_path
 from delegation_core.scope import ScopeError, parse_scope
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
 from sidecar.config.addresses import parse_address, parse_origin, parse_url

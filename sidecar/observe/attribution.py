@@ -14,7 +14,7 @@ from delegation_core.scope import ScopeSet, sorted_scope
 
 if TYPE_CHECKING:
     from delegation_core.bearer import Bearer
-    from delegation_core.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
+    from delegation_core.permit import IssuedPermit, Permit
     from delegation_core.verify import VerifiedToken
 
 
@@ -51,53 +51,6 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
     if plan.crossing is not None:
         facts["crossed_from"] = plan.crossing.issuer
     return masked(facts)
-
-
-def facts_of_own(permit: OwnPermit, of_token: RecordFields | None, credential: str) -> RecordFields:
-    """Return the facts of a permitted call with a static key: the inbound request's token, and the credential.
-
-    ``of_token``: the ``facts_of_token`` of the request's token; None if the workload acts for itself.
-    """
-    return {
-        **(of_token or {}),
-        "decision": "allow",
-        "reason": OK,
-        "route": permit.route.name,
-        "credential": credential,
-    }
-
-
-def facts_of_observed(
-    permit: ObservedPermit, credential: str | None, *, peer: str | None, scopes: ScopeSet | None = None
-) -> RecordFields:
-    """Return the facts of an observed call, allowed despite a refusal: the reason, and the claims its token proves.
-
-    ``peer``: the other end, as in any record; ``scopes``: required by an inbound route. ``credential``: kind and
-    fingerprint of a credential sent instead of a verifiable token.
-    """
-    return {
-        **({} if permit.token is None else facts_of_token(permit.token)),
-        "decision": "observed_deny",
-        "reason": permit.reason,
-        "peer": peer,
-        "route": permit.route.name,
-        "scope_needed": None if scopes is None else sorted_scope(scopes),
-        "credential": None if credential is None else f"observed:{credential}",
-    }
-
-
-def facts_of_tunnel(permit: TunnelPermit, of_token: RecordFields | None) -> RecordFields:
-    """Return the facts of a permitted tunnel: its host and port, and the inbound request's token, if known.
-
-    ``of_token``: the ``facts_of_token`` of the request's token; None if unknown.
-    """
-    return {
-        **(of_token or {}),
-        "decision": "allow",
-        "reason": OK,
-        "route": permit.route.name,
-        "host": permit.route.host,
-    }
 
 
 def facts_of_token(token: VerifiedToken) -> RecordFields:

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from delegation_core.records.paths import first_id
 from delegation_core.records.reading import Record, is_login
 from delegation_core.records.record_text import mask_tokens
-from delegation_core.route import require_method, require_path
+from delegation_core.route_checks import require_method, require_path
 from delegation_core.scope import ScopeError, ScopeSet, parse_scope
 from delegation_core.spiffe_id import SpiffeId
 

@@ -16,12 +16,14 @@ from delegation_core.errors import Denied, Reason
 from delegation_core.observed import is_jwt, jwt_of, observed_bearer
 from delegation_core.outside import OutsideRoute
 from delegation_core.permit import ObservedPermit
+from delegation_core.records.record import RecordFields
 from delegation_core.route import InboundRoute, OutboundRoute
+from delegation_core.scope import ScopeSet, sorted_scope
 from delegation_core.verify import ANY_AUDIENCE, VerifiedToken, verify_token
 from sidecar.features.observing.shown_credentials import ShownCredentials
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.access_log import Entry
-from sidecar.observe.attribution import facts_of_observed
+from sidecar.observe.attribution import facts_of_token
 from sidecar.proxy.journeys.call_authority import any_alive
 from sidecar.proxy.journeys.handles import Handles
 from sidecar.proxy.journeys.inbound import Inbound
@@ -114,7 +116,7 @@ class Observing:
         self, permit: ObservedPermit, head: Request, route: InboundRoute, entry: Entry
     ) -> Journey[ObservedPermit]:
         credential = (yield from self.credentials.of(head)) if permit.token is None else None
-        entry.permitted(facts_of_observed(permit, credential, peer=permit.peer, scopes=route.scopes))
+        entry.permitted(_facts_of_observed(permit, credential, peer=permit.peer, scopes=route.scopes))
         return permit
 
     def call(
@@ -136,7 +138,7 @@ class Observing:
         yield from self._refuse_handles(denied, head)
         peer = route.peer if isinstance(route, OutboundRoute) else None
         credential = yield from self.credentials.of(head)
-        entry.permitted(facts_of_observed(permit, credential or "none", peer=peer))
+        entry.permitted(_facts_of_observed(permit, credential or "none", peer=peer))
         return permit
 
     def _refuse_handles(self, denied: Denied, head: Request) -> Journey[None]:
@@ -163,3 +165,22 @@ class Observing:
             peer_certificate_sha256=None if peer is None else peer.fingerprint,
             slim=True,
         )
+
+
+def _facts_of_observed(
+    permit: ObservedPermit, credential: str | None, *, peer: str | None, scopes: ScopeSet | None = None
+) -> RecordFields:
+    """Return the facts of an observed call, allowed despite a refusal: the reason, and the claims its token proves.
+
+    ``peer``: the other end, as in any record; ``scopes``: required by an inbound route. ``credential``: kind and
+    fingerprint of a credential sent instead of a verifiable token.
+    """
+    return {
+        **({} if permit.token is None else facts_of_token(permit.token)),
+        "decision": "observed_deny",
+        "reason": permit.reason,
+        "peer": peer,
+        "route": permit.route.name,
+        "scope_needed": None if scopes is None else sorted_scope(scopes),
+        "credential": None if credential is None else f"observed:{credential}",
+    }

@@ -11,7 +11,8 @@ from delegation_core.connect import ConnectRoute
 from delegation_core.decide import decide_connect, decide_own
 from delegation_core.errors import Denied, Reason
 from delegation_core.outside import FederatedKey, InjectedKey, OutsideRoute
-from delegation_core.records.record import MAX_ITEMS
+from delegation_core.permit import OwnPermit, TunnelPermit
+from delegation_core.records.record import MAX_ITEMS, OK, RecordFields
 from delegation_core.target import CanonicalTarget
 from sidecar.exchange.federation.tokens import FederatedToken
 from sidecar.features.outside.fields import to_outside, to_outside_as_is
@@ -19,7 +20,6 @@ from sidecar.features.outside.keyed_forwarding import KeyedForwarding
 from sidecar.features.outside.static_keys import StaticKey, StaticKeys
 from sidecar.features.outside.tunnel_forwarding import TunnelForwarding
 from sidecar.observe.access_log import Entry
-from sidecar.observe.attribution import facts_of_own, facts_of_tunnel
 from sidecar.observe.entry import OWN
 from sidecar.proxy.journeys.call_authority import Authority, any_alive
 from sidecar.proxy.journeys.forward import Forwarding, Way
@@ -98,7 +98,7 @@ class OutsideCalls:
         if route.key is None:
             credential = yield from self._observing.credentials.of(head)
             edits = to_outside_as_is(host=route.authority)
-            entry.permitted(facts_of_own(permit, of_token, f"passthrough:{credential or 'none'}"))
+            entry.permitted(_facts_of_own(permit, of_token, f"passthrough:{credential or 'none'}"))
             key = None
             forwarding = Forwarding(
                 self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
@@ -113,7 +113,7 @@ class OutsideCalls:
                 also=[(name.encode("ascii"), value.encode("ascii")) for name, value in route.key.also],
                 fields=route.fields,
             )
-            entry.permitted(facts_of_own(permit, of_token, f"{route.key.kind}:{key.fingerprint}"))
+            entry.permitted(_facts_of_own(permit, of_token, f"{route.key.kind}:{key.fingerprint}"))
             way = Way(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served)
             forwarding = KeyedForwarding(way, key.value)
         if served is None:
@@ -136,7 +136,7 @@ class OutsideCalls:
         permit = decide_connect(delegation, route, own=own, policy=policy, now=int(self._clock()))
         if served is not None and (counting := served.count_call()) is not None:
             yield Async(self._tasks, counting)
-        entry.permitted(facts_of_tunnel(permit, None if served is None else served.facts))
+        entry.permitted(_facts_of_tunnel(permit, None if served is None else served.facts))
         self._metrics.own_calls += own
         far = yield Async(self._tasks, partial(self._forwarder.pool.dial_raw, self._origins.tunnel(route)))
         yield TunnelForwarding(self._forwarder, permit, stream, entry, far, served)
@@ -212,3 +212,31 @@ class OutsideCalls:
         permit = yield from self._observing.call(denied, head, route, snapshot, entry)
         origin, edits = self._origins.outside(route), to_outside_as_is(host=route.authority)
         yield Forwarding(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits)
+
+
+def _facts_of_own(permit: OwnPermit, of_token: RecordFields | None, credential: str) -> RecordFields:
+    """Return the facts of a permitted call with a static key: the inbound request's token, and the credential.
+
+    ``of_token``: the ``facts_of_token`` of the request's token; None if the workload acts for itself.
+    """
+    return {
+        **(of_token or {}),
+        "decision": "allow",
+        "reason": OK,
+        "route": permit.route.name,
+        "credential": credential,
+    }
+
+
+def _facts_of_tunnel(permit: TunnelPermit, of_token: RecordFields | None) -> RecordFields:
+    """Return the facts of a permitted tunnel: its host and port, and the inbound request's token, if known.
+
+    ``of_token``: the ``facts_of_token`` of the request's token; None if unknown.
+    """
+    return {
+        **(of_token or {}),
+        "decision": "allow",
+        "reason": OK,
+        "route": permit.route.name,
+        "host": permit.route.host,
+    }
