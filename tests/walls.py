@@ -78,7 +78,7 @@ _JUDGING: Final = (  # settings of sidecars and token services are loaded in the
 
 WALLS: Final[Mapping[str, Wall]] = {
     "sidecar, HTTP/1.1 alone": _wall(32_000, _SIDECAR + "assembly one_process reload"),
-    "sidecar, HTTP/1.1 alone, native engine": _wall(32_400, _SIDECAR + "assembly one_process reload"),
+    "sidecar, HTTP/1.1 alone, native engine": _wall(32_000, _SIDECAR + "assembly one_process reload"),
     "sidecar, HTTP/2": _wall(36_500, _SIDECAR + "assembly one_process reload"),
     "parent of workers": _wall(27_500, _SIDECAR + "workers"),
     "token service": _wall(24_000, _STS),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from delegation_core.spiffe_id import SpiffeId, TrustDomain
-from sidecar.identity import file_update
+from sidecar.identity import jwt_bundle_file
 from sidecar.identity.file_update import read_file_update
 from sidecar.identity.jwt_bundle_file import read_jwt_bundle_file
 from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
@@ -152,7 +152,7 @@ def test_a_document_of_another_kind_has_no_jwt_bundles(document: bytes) -> None:
 
 
 def test_the_number_of_trust_domains_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_update, "MAX_TRUST_DOMAINS", 1)
+    monkeypatch.setattr(jwt_bundle_file, "MAX_TRUST_DOMAINS", 1)
     assert len(read_jwt_bundle_file(json.dumps({"a.test": BUNDLE}).encode())[0]) == 1
     with pytest.raises(UpdateError, match="too many"):
         read_jwt_bundle_file(json.dumps({"a.test": BUNDLE, "b.test": BUNDLE}).encode())
