@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
 from delegation_audit.credentials.fields import Exposure, Field, Read, Reference
+from delegation_audit.credentials.plain import folder_of
 from delegation_audit.credentials.tree import Node
 from delegation_audit.credentials.values import values
 
@@ -89,10 +91,13 @@ def read_compose(path: str, document: Node) -> Read:
         template = Field(
             name="", value="", line=service.line, object=owner, owner=owner, exposure=Exposure.CONFIGURATION
         )
+        built = service.text_of("build") or service.text_of("build", "context")
+        if built is not None and "://" not in built:
+            references.append(Reference(target=_target(path, built), owner=owner, weak=True))
         for key, member in service.members:
             if key == "env_file":
                 entries = [member, *member.items, *filter(None, (item.get("path") for item in member.items))]
-                targets = [str(PurePath(path).parent / entry.text) for entry in entries if entry.text]
+                targets = [_target(path, entry.text) for entry in entries if entry.text]
                 references += [Reference(target=target, owner=owner) for target in targets]
             elif key not in ("image", "depends_on", "networks", "volumes", "ports", "secrets", "configs"):
                 fields += values(member, replace(template, name=key), path=key)
@@ -101,6 +106,10 @@ def read_compose(path: str, document: Node) -> Read:
         if node is not None:
             fields += values(node, Field(name=key, value="", line=node.line, exposure=Exposure.CONFIGURATION), path=key)
     return Read(tuple(fields), tuple(references))
+
+
+def _target(path: str, name: str) -> str:
+    return os.path.normpath(PurePath(path).parent / name)
 
 
 def read_pipeline(documents: list[Node]) -> Read:
@@ -126,12 +135,11 @@ def _make_template(node: Node, owner: str) -> Field:
 
 def read_settings(path: str, documents: list[Node]) -> Read:
     """Read a tree of settings, such as Helm values. The owner is the file's folder."""
-    folder = PurePath(path).parent.name
     template = Field(
         name="",
         value="",
         line=1,
-        owner=f"folder {folder}" if folder else None,
+        owner=folder_of(path),
         strict=True,
         exposure=Exposure.CONFIGURATION,
     )

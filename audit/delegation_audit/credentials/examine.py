@@ -7,8 +7,10 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
+from delegation_audit.credentials.codeowners import NAME, CodeOwners
 from delegation_audit.credentials.detector import Detector, DetectorError, Kingfisher
 from delegation_audit.credentials.fields import MAX_FIELDS, Exposure, Read, Reference
 from delegation_audit.credentials.forms import date_of
@@ -167,6 +169,8 @@ class _Search:
         self._now, self._today = now, date_of(now)
         self._sightings: list[Sighting] = []
         self._owners: defaultdict[str, set[str]] = defaultdict(set)
+        self._weak_owners: defaultdict[str, set[str]] = defaultdict(set)
+        self._code_owners = CodeOwners()
         self._known: set[tuple[str, str]] = set()  # file and fingerprint
         self._written: defaultdict[str, list[str]] = defaultdict(list)  # dates of commits, by fingerprint
         self._names = NameMasker()
@@ -182,6 +186,8 @@ class _Search:
                 return
         else:
             read = read_file(file.name, file.text, today=self._today)
+            if Path(file.name).name == NAME:
+                self._code_owners.add(Path(os.path.normpath(file.name)), file.text)
         self._take(file.name, read, skipped)
 
     def version(self, version: Version, skipped: Counter[str]) -> None:
@@ -213,7 +219,8 @@ class _Search:
             seen.update(keys)
             self._known.add((file, sighting.fingerprint))
         for reference in read.references:
-            self._owners[reference.target].add(_mask_owner(reference, masker))
+            owners = self._weak_owners if reference.weak else self._owners
+            owners[reference.target].add(_mask_owner(reference, masker))
 
     def _sighting(self, name: str, one: Judged, masker: Masker, version: Version | None) -> Sighting:
         parts = one.field.identity or (one.secret,)
@@ -280,8 +287,13 @@ class _Search:
         )
 
     def _owners_of(self, one: Sighting) -> set[str]:
-        """Return the workloads that use the sighting's object or file, or else the sighting's own owner."""
-        used = self._owners.get(one.owner or "", set()) | self._owners.get(one.place.file, set())
+        """Return the workloads that use the sighting's object or file, else a team, else the sighting's own owner."""
+        path = Path(os.path.normpath(one.place.file))
+        used = self._owners.get(one.owner or "", set()) | self._owners.get(str(path), set())
+        used = used or self._weak_owners.get(one.owner or "", set())
+        if not used and (one.owner is None or one.owner.startswith("folder ")):
+            built = (self._weak_owners.get(str(folder)) for folder in path.parents)
+            used = next(filter(None, built), set[str]()) or set(self._code_owners.find(path))
         return used or ({one.owner} if one.owner else set())
 
 

@@ -55,10 +55,15 @@ class Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A workload that uses a credential of another file: a Secret by its name, or an env file by its path."""
+    """A workload that uses a credential of another file: a Secret by its name, or an env file by its path.
+
+    ``weak``: an owner only where no workload is known: the team of an object's label, or the service built from a
+    folder, by its path.
+    """
 
     target: str
     owner: str
+    weak: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,10 @@ def _references(one: Node) -> Iterator[Reference]:
     """Yield references to the Secrets and ConfigMaps that a workload uses, which make it an owner of credentials."""
     kind = one.text_of("kind") or ""
     if kind in ("Secret", "ConfigMap"):
+        labels = _members(one.get("metadata") or one, "labels")
+        teams = [node.text for name, node in labels if name.rpartition("/")[2] in ("team", "owner") and node.text]
+        for team in teams:
+            yield Reference(target=f"{kind} {_name(one)}", owner=f"team {team}", weak=True)
         return
     namespace = one.text_of("metadata", "namespace") or ""
     owner = f"{kind} {_name(one)}"

@@ -118,8 +118,8 @@ def _suffix(name: str) -> str:
 
 
 def folder_of(path: str) -> str | None:
-    """Return the folder of a file as the owner of plain text, which names none; None without a folder."""
-    parent = PurePath(path).parent.name
+    """Return the nearest visible folder of a file as the owner of text that names none; None without a folder."""
+    parent = next((one.name for one in PurePath(path).parents if one.name and not one.name.startswith(".")), None)
     return f"folder {parent}" if parent else None
 
 

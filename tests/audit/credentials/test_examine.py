@@ -221,3 +221,50 @@ def test_a_password_of_a_services_command_belongs_to_the_service(command: str, t
     assert (found.owners, [place.line for place in found.places]) == (("service cache",), [4])
     (tmp_path / "compose.yaml").write_text(text.format("${REDIS_PASSWORD}"))
     assert run(tmp_path).credentials == ()
+
+
+def test_a_services_env_file_is_its_own_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, crm__a_env=f"TOKEN={GITHUB}\n", compose_yaml="services: {crm: {image: a, env_file: ./crm/a.env}}")
+    monkeypatch.chdir(tmp_path)
+    assert run(Path()).credentials[0].owners == ("service crm",)
+
+
+@pytest.mark.parametrize(
+    ("files", "owners"),
+    [
+        ({}, ("folder crm",)),
+        ({"CODEOWNERS": "/crm/ @acme/crm\n"}, ("@acme/crm",)),
+        ({"CODEOWNERS": "/other/ @acme/crm\n"}, ("folder crm",)),
+        ({"CODEOWNERS": "/crm/\n"}, ("folder crm",)),
+        ({"CODEOWNERS": "/crm/ @acme/crm\n", "compose.yaml": "services: {a: {build: ./crm}}"}, ("service a",)),
+        ({"compose.yaml": "services: {a: {build: {context: crm}}, b: {build: ./crm}}"}, ("service a", "service b")),
+        ({"compose.yaml": "services: {a: {build: ./other}}"}, ("folder crm",)),
+        ({"compose.yaml": "services: {a: {build: 'https://crm.internal/crm'}}"}, ("folder crm",)),
+    ],
+)
+def test_an_agent_or_a_team_owns_a_key_before_its_folder(
+    files: dict[str, str], owners: tuple[str, ...], tmp_path: Path
+) -> None:
+    write(tmp_path, crm__a_env=f"TOKEN={GITHUB}\n")
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert run(tmp_path).credentials[0].owners == owners
+
+
+@pytest.mark.parametrize(
+    ("label", "owner"), [("acme.example/team", "team crm"), ("owner", "team crm"), ("tier", "Secret keys")]
+)
+def test_a_label_names_the_team_of_a_secret_that_no_workload_uses(label: str, owner: str, tmp_path: Path) -> None:
+    meta = {"name": "keys", "labels": {label: "crm"}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"TOKEN": GITHUB}}
+    write(tmp_path, a_json=json.dumps(secret))
+    assert run(tmp_path).credentials[0].owners == (owner,)
+    spec = {"containers": [{"envFrom": [{"secretRef": {"name": "keys"}}]}]}
+    write(tmp_path, b_json=json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "crm"}, "spec": spec}))
+    assert run(tmp_path).credentials[0].owners == ("Pod crm",)
+
+
+def test_an_owner_that_repeats_a_secret_is_masked(tmp_path: Path) -> None:
+    write(tmp_path, crm__a_env=f"TOKEN={GITHUB}\n")
+    (tmp_path / "CODEOWNERS").write_text(f"* @{GITHUB}\n")
+    assert run(tmp_path).credentials[0].owners == (MASK,)
