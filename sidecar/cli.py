@@ -158,8 +158,13 @@ def _development(commands: _Commands, words: Sequence[str] | None) -> None:
 def _add_installed(name: str, command: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     from importlib.metadata import entry_points  # here: the import takes a quarter of the time of --version
 
-    for found in entry_points(group=ENTRY_POINTS, name=name):
-        found.load()(command, words)
+    found = list(entry_points(group=ENTRY_POINTS, name=name))
+    if len(found) > 1:
+        from delegation_core.console.extras import only_one
+
+        command.error(f"`sidecar {name}` {only_one(one.value for one in found)}")
+    for one in found:
+        one.load()(command, words)
         return
     if words is None:
         return

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import EntryPoint
 
 import pytest
 
 from sidecar import __version__
-from sidecar.cli import main
+from sidecar.cli import ENTRY_POINTS, main
 
 COMMANDS = ["run", "check", "sts", "injector", "demo", "explain", "healthcheck", "audit", "dev"]
 
@@ -49,6 +50,19 @@ def test_without_the_tools_a_command_says_how_to_get_them(
         main(words)
     assert ended.value.code == 2
     assert "pip install ./core ./audit . ./dev" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["audit", "verify", "a.jsonl"], ["demo"]])
+def test_a_command_that_two_distributions_register_is_not_loaded(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [EntryPoint(words[0], f"{module}.none:add", ENTRY_POINTS) for module in ("foreign", "ours")]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: found)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "registered by several distributions ('foreign.none:add', 'ours.none:add')" in error
 
 
 @pytest.mark.parametrize("name", ["attribution", "chains", "selectors"])

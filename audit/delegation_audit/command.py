@@ -14,7 +14,7 @@ from typing import Final
 
 from delegation_audit import __version__
 from delegation_core.console.examples import add_examples
-from delegation_core.console.extras import needs
+from delegation_core.console.extras import needs, only_one
 from delegation_core.console.run import run_target
 
 # Each is a package with a module `command`, which has `run` and `add_arguments`.
@@ -64,6 +64,8 @@ def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
         found = [one.value for one in entry_points(group=ENTRY_POINTS, name=name)]
         if not found:
             command.error(f"this {needs('sidecar')}")
+        if len(found) > 1:
+            command.error(f"this {only_one(found)}")
         module = found[0]
     importlib.import_module(module).add_arguments(command)
     command.set_defaults(target=f"{module}:run")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from importlib import import_module
+from importlib.metadata import EntryPoint
 
 import pytest
 
 from delegation_audit import __version__, command
-from delegation_audit.command import AUDITS, REPLAY, add_commands, main
+from delegation_audit.command import AUDITS, ENTRY_POINTS, REPLAY, add_commands, main
 
 
 def test_the_command_lists_every_audit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +55,16 @@ def test_replay_without_a_sidecar_names_the_way_to_one(
     with pytest.raises(SystemExit, match="2"):
         main([REPLAY, "records/"])
     assert "needs the distribution delegation-sidecar" in capsys.readouterr().err
+
+
+def test_replay_that_two_distributions_register_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [EntryPoint(REPLAY, value, ENTRY_POINTS) for value in ("foreign.none", "ours.none")]
+    monkeypatch.setattr(command, "entry_points", lambda **_: found)
+    with pytest.raises(SystemExit, match="2"):
+        main([REPLAY, "records/"])
+    assert "registered by several distributions ('foreign.none', 'ours.none')" in capsys.readouterr().err
 
 
 def test_only_the_audit_that_is_called_gets_its_arguments() -> None:

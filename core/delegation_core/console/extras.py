@@ -5,7 +5,7 @@ A name on an index belongs to whoever registers it first, so a command with a na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 from delegation_core import __version__
@@ -34,3 +34,12 @@ def install_command(missing: Missing) -> str:
 def needs(missing: Missing) -> str:
     """Return the end of a message about a command or option that cannot run without a distribution or an extra."""
     return f"needs {_NEEDED[missing][0]}: {install_command(missing)}"
+
+
+def only_one(values: Iterable[str]) -> str:
+    """Return the end of an error: several distributions register a command, with these values of their entry points.
+
+    Python lists them in no fixed order, so the first could be a foreign one.
+    """
+    named = ", ".join(sorted(map(ascii, values)))
+    return f"is registered by several distributions ({named}); uninstall all but ours"

@@ -258,6 +258,8 @@ def _own_listeners(file: SidecarFile) -> Iterator[str]:
             yield file.inbound.plain.listen
     if file.outbound is not None:
         yield file.outbound.listen
+    if file.entry is not None and file.entry.door is not None:
+        yield file.entry.door.listen
     yield file.probe.listen
 
 

@@ -53,6 +53,14 @@ def test_issuers_at_a_door_are_asked_for_unknown_keys_more_often(tmp_path: Path)
     assert cooldowns(("entry.issuers.0.cooldown_s", 60))[ISSUER] == 60.0
 
 
+def test_no_tunnel_reaches_the_door(tmp_path: Path) -> None:
+    tunnel = {"name": "loop", "match": {"host": "127.0.0.1:8443"}, "token": "connect"}
+    routes = [*ENTRY["outbound"]["routes"], tunnel]
+    told = check(written(tmp_path, changed(ENTRY, ("outbound.routes", routes))), {}).problems
+    at = f"outbound.routes[{len(routes) - 1}].match.host"
+    assert [one.wrong for one in told if one.field == at] == ["is a listener of this sidecar"]
+
+
 def test_the_pages_token_service_takes_tokens_for_the_door(tmp_path: Path) -> None:
     document = example("sts")
     (theirs,) = STS["entries"]
