@@ -126,7 +126,7 @@ class TokenService:
         ``confirm`` checks the client again once the key is found. ``certificate`` is the client's on this connection.
 
         Raises:
-            SidecarError: the request is refused; the caller records it and answers by ``rfc8693.build_error``.
+            SidecarError: the request is refused; the caller records it and answers by ``token_endpoint.build_error``.
         """
         if self.actor_rate is not None:
             self.actor_rate.take(client)
