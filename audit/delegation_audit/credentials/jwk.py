@@ -38,12 +38,13 @@ class PrivateJwk(NamedTuple):
 
 def find_jwks(text: str) -> Iterator[PrivateJwk]:
     """Yield each private JWK in a text, such as a JSON file, a program or the value of a variable."""
-    at = line = 0
+    at, line, last = 0, 0, -1
     for kind in _TYPE.finditer(text) if "kty" in text else ():
         begin = text.rfind("{", max(0, kind.start() - _MAX_JWK), kind.start())
         end = text.find("}", kind.end(), kind.end() + _MAX_JWK)
-        if begin < 0 or end < 0 or "}" in text[begin : kind.start()]:
+        if begin in (-1, last) or end < 0 or text.find("}", begin, kind.start()) >= 0:
             continue
+        last = begin  # an object has one type: more of them cost no more
         members = {one[1]: one for one in _MEMBER.finditer(text, begin, end)}
         found = [members[name] for name in _PRIVATE[kind[1]] if name in members and not is_decoy(members[name][2])]
         if found:
