@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 
 from delegation_audit.credentials import fields, plain
 from delegation_audit.credentials.detector import DetectorError
-from delegation_audit.credentials.examine import UNJUDGED, Result, examine
+from delegation_audit.credentials.examine import NOT_TO_ITS_END, UNJUDGED, Result, examine
 from delegation_audit.credentials.fields import Exposure
 from delegation_audit.credentials.kinds import Kind
 from delegation_audit.credentials.secrecy import MASK, Fingerprints
 from delegation_audit.rules import Severity
+from delegation_core.records import unpacking
 from tests.audit.credentials.drawn import GITHUB, HUGGING_FACE, KEY, PASSWORD, PEM
 from tests.audit.credentials.test_recorded import RECORD
 from tests.fakes.detector import FakeDetector
@@ -268,3 +270,15 @@ def test_an_owner_that_repeats_a_secret_is_masked(tmp_path: Path) -> None:
     write(tmp_path, crm__a_env=f"TOKEN={GITHUB}\n")
     (tmp_path / "CODEOWNERS").write_text(f"* @{GITHUB}\n")
     assert run(tmp_path).credentials[0].owners == (MASK,)
+
+
+def test_a_stream_beyond_the_limit_of_its_ratio_is_counted_and_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, a_env=f"TOKEN={GITHUB}\n")
+    record = json.dumps(RECORD).encode() + b"\n"
+    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(record + b"\n" * (1 << 20)))
+    assert (run(tmp_path).unread, len(run(tmp_path).credentials)) == (0, 2)  # the record names a client
+    monkeypatch.setattr(unpacking, "FREE_BYTES", 1 << 16)
+    found = run(tmp_path)
+    assert (found.unread, found.skipped, len(found.credentials)) == (1, {NOT_TO_ITS_END: 1}, 1)
