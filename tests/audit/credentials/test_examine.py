@@ -277,8 +277,8 @@ def test_a_stream_beyond_the_limit_of_its_ratio_is_counted_and_others_are_read(
 ) -> None:
     write(tmp_path, a_env=f"TOKEN={GITHUB}\n")
     record = json.dumps(RECORD).encode() + b"\n"
-    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(record + b"\n" * (1 << 20)))
+    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(record + b"\n" * (4 << 20)))
     assert (run(tmp_path).unread, len(run(tmp_path).credentials)) == (0, 2)  # the record names a client
-    monkeypatch.setattr(unpacking, "FREE_BYTES", 1 << 16)
+    monkeypatch.setattr(unpacking, "FREE_BYTES", 2 << 20)
     found = run(tmp_path)
     assert (found.unread, found.skipped, len(found.credentials)) == (1, {NOT_TO_ITS_END: 1}, 1)
