@@ -43,10 +43,15 @@ def decode(answer: bytes) -> Any:
         ConfigError: the answer holds problems instead of settings.
         HandoverError: the answer is malformed, or holds an object that settings never contain.
     """
+    reader = _Settings(io.BytesIO(answer))
     try:
-        settings, problems = _Settings(io.BytesIO(answer)).load()
+        settings, problems = reader.load()
     except Exception as error:  # of the format, of an import, of a class that is given anything
         raise HandoverError("the loader's answer cannot be read") from error
+    finally:
+        changed = reader.restore()
+    if changed:
+        raise HandoverError("the loader's answer cannot be read")
     if not isinstance(problems, tuple) or not all(isinstance(problem, Problem) for problem in problems):
         raise HandoverError("the loader's answer cannot be read")
     if problems:
@@ -61,12 +66,45 @@ class _Answer(pickle.Pickler):
 
 
 class _Settings(pickle.Unpickler):
+    """Reads an answer. The format can set attributes of a class or a member too: call ``restore`` afterwards."""
+
+    def __init__(self, answer: io.BytesIO) -> None:
+        super().__init__(answer)
+        self._before: dict[Any, dict[str, Any]] = {}
+
     def find_class(self, module: str, name: str) -> Any:
         """Return a class by name. Raise UnpicklingError for functions and for names that a module imports."""
         if module.partition(".")[0] == "pathlib" and name in _PATHS:
-            return super().find_class("pathlib", name)
-        if module.startswith(_OURS) and "." not in name:
+            return self._remember(super().find_class("pathlib", name))
+        if module.startswith(_OURS) and module != __name__ and "." not in name:
             found = super().find_class(module, name)
             if isinstance(found, type) and found.__module__ == module:
-                return found
+                return self._remember(found)
         raise pickle.UnpicklingError("the answer names what is not part of settings")
+
+    def _remember(self, found: type) -> type:
+        for one in (found, *(found if issubclass(found, Enum) else ())):
+            if one not in self._before:
+                self._before[one] = _attributes(one)
+        return found
+
+    def restore(self) -> bool:
+        """Give the classes and members of the answer their own attributes again. Return True if any had others."""
+        changed = False
+        for one, before in self._before.items():
+            base = type if isinstance(one, type) else object  # an enumeration refuses to set its own
+            now = _attributes(one)
+            for name in now.keys() - before.keys():
+                base.__delattr__(one, name)
+                changed = True
+            for name, value in before.items():
+                if name not in now or now[name] is not value:
+                    base.__setattr__(one, name, value)
+                    changed = True
+        return changed
+
+
+def _attributes(one: Any) -> dict[str, Any]:
+    """Return the attributes of a class or a member, and those that its dictionary lacks."""
+    beside = ("__class__", "__bases__", "__name__", "__qualname__") if isinstance(one, type) else ("__class__",)
+    return {name: getattr(one, name) for name in beside} | dict(vars(one))

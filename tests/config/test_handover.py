@@ -11,6 +11,7 @@ from delegation_core.errors import ConfigError, Problem, Reason
 from delegation_core.spiffe_id import SpiffeId
 from sidecar.config import load_sidecar, load_sts
 from sidecar.config.handover import HandoverError, decode, encode
+from sidecar.config.loader import SettingsFiles
 from tests.config.documents import EXAMPLES
 
 _SIDECARS = [path for path in sorted(EXAMPLES.rglob("*.yaml")) if path.stem not in {"sts", "platform"}]
@@ -71,6 +72,7 @@ def test_problems_arrive_in_place_of_settings() -> None:
         b"csidecar.config.loader\nSettingsFiles.load\n.",
         b"csidecar.config.handover\nio\n.",  # a module that one of ours has imported
         b"csidecar.config.loader\nPath\n.",  # a class from another module
+        b"\x80\x04(csidecar.config.handover\n_Settings\n)t.",  # the reader itself
         b"csidecar.none\nNone\n.",  # a module that there is not
         pickle.dumps((_Calls(SpiffeId, 7), ())),  # a class that raises an error of its own
         pickle.dumps((None, ("a problem",))),
@@ -109,3 +111,27 @@ def test_only_our_own_classes_and_paths_are_found(module: str, name: str, lawful
     else:
         with pytest.raises(HandoverError):
             decode(answer)
+
+
+_SETS: tuple[tuple[type, str, bytes], ...] = (
+    (SettingsFiles, "load", b"csidecar.config.loader\nSettingsFiles\n"),
+    (Path, "read_bytes", b"cpathlib\nPath\n"),
+    (Reason, "shown", b"cdelegation_core.errors\nReason\n"),
+)
+
+
+@pytest.mark.parametrize(("kind", "name", "named"), _SETS, ids=lambda one: getattr(one, "__name__", None))
+def test_an_answer_that_changes_a_class_is_refused_and_undone(kind: type, name: str, named: bytes) -> None:
+    before = vars(kind).get(name)
+    state = b"N}X" + len(name).to_bytes(4, "little") + name.encode() + b"cdelegation_core.errors\nProblem\ns\x86b"
+    with pytest.raises(HandoverError):
+        decode(b"\x80\x04(" + named + state + b")t.")
+    assert vars(kind).get(name) is before
+
+
+def test_an_answer_that_changes_a_member_is_refused_and_undone() -> None:
+    state = b"}X\x07\x00\x00\x00_value_X\x01\x00\x00\x00xsb"
+    made = b"cdelegation_core.errors\nReason\nX\x0d\x00\x00\x00token_expired\x85R"
+    with pytest.raises(HandoverError):
+        decode(b"\x80\x04(" + made + state + b")t.")
+    assert Reason.TOKEN_EXPIRED.value == "token_expired"
