@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
+from contextlib import redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, get_args
@@ -29,6 +31,7 @@ _PAGES: Final = (
 )
 _COMMAND: Final = re.compile(r"(?:sidecar audit|delegation-audit) ([a-z]+)([^\n`|]*)")
 _NOT_COMMANDS: Final = {"describes"}  # "the command `delegation-audit` …" in prose
+_OPTION: Final = re.compile(r"^ +-.*?(?=  |$)", re.MULTILINE)  # in the text of --help
 _FLAG: Final = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 _CODE: Final = re.compile(r"`([a-z][a-z_-]+)`")
 
@@ -84,8 +87,9 @@ def test_each_command_of_a_page_exists_with_its_options(name: str) -> None:
 def options(audit: str) -> set[str]:
     parser = argparse.ArgumentParser()
     add_commands(parser, [audit])
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return {flag for action in commands.choices[audit]._actions for flag in action.option_strings}
+    with redirect_stdout(io.StringIO()) as text, pytest.raises(SystemExit):
+        parser.parse_args([audit, "--help"])
+    return {flag for option in _OPTION.findall(text.getvalue()) for flag in _FLAG.findall(option)}
 
 
 def codes(name: str, heading: str) -> set[str]:

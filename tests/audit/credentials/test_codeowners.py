@@ -53,7 +53,8 @@ def test_hostile_rules_are_bounded() -> None:
     owners = CodeOwners()
     owners.add(
         PurePath("CODEOWNERS"),
-        "*a" * 200 + "b @x\n" + "x" * 600 + " @x\n" + "/**" * 100 + "/q @x\n" + "y @x\n" * MAX_RULES,
+        "*a" * 200 + "b @x\n" + "x" * 600 + " @x\n" + "/**" * 100 + "/q @x\n" + "y @y\n" * MAX_RULES + "z @z\n",
     )
     assert owners.find(PurePath("/".join(["a" * 200] * 30))) == set()
-    assert len(owners._rules[PurePath()]) == MAX_RULES
+    assert owners.find(PurePath("y")) == {"@y"}
+    assert owners.find(PurePath("z")) == set()
