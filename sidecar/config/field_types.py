@@ -71,10 +71,10 @@ def _file(text: str) -> None:
 
 def _day(text: str) -> None:
     try:
-        found = date.fromisoformat(text).isoformat()
+        is_day = date.fromisoformat(text).isoformat() == text
     except ValueError:
-        found = ""
-    if found != text:
+        is_day = False
+    if not is_day:
         raise ValueError("is not a date; write it as YYYY-MM-DD")
 
 

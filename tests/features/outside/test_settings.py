@@ -51,6 +51,7 @@ def test_the_example_makes_routes_of_each_kind() -> None:
         pytest.param([(f"{MODEL}.inject.owner", ABSENT)], "inject.owner", "is missing", id="no-owner"),
         pytest.param([(f"{MODEL}.inject.until", ABSENT)], "inject.until", "is missing", id="no-end"),
         pytest.param([(f"{MODEL}.inject.until", "soon")], "inject.until", "is not a date", id="no-day"),
+        pytest.param([(f"{MODEL}.inject.until", "")], "inject.until", "is not a date", id="empty-day"),
         pytest.param([(f"{MODEL}.inject.file", "key")], "inject.file", "absolute", id="relative-file"),
         pytest.param([(f"{MODEL}.inject.preset", ABSENT)], "inject.field", "no preset", id="no-field"),
         pytest.param([(f"{MODEL}.inject.field", "cookie")], "inject.field", "has an unknown value", id="cookie"),
