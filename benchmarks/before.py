@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -31,8 +30,8 @@ def prepare(ref: str, folder: Path) -> dict[str, str]:
     done = _run("git", "archive", "--output", str(archive), ref)
     if done.returncode != 0:
         raise BuildError(f"--before {ref}: {done.stderr.strip()}")
-    with tarfile.open(archive) as files:
-        files.extractall(checkout, filter="data")
+    checkout.mkdir()
+    subprocess.run(["tar", "--extract", "--no-same-owner", "--file", archive, "--directory", checkout], check=True)
     paths = python_path(checkout)
     programs = {BEFORE["sidecar"]: _program(folder / "python", paths)}
     if _run("git", "diff", "--quiet", ref, "--", *_NATIVE).returncode == 0:

@@ -22,7 +22,7 @@ from delegation_core.spiffe_id import SpiffeId
 from sidecar.identity import tls
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.generation import bare_context
-from sidecar.identity.handshake import HandshakeRefused
+from sidecar.identity.handshake import PEER_LEFT, HandshakeRefused
 from sidecar.identity.record_gate import BATCH, MAX_WITHOUT_DATA, TooManyRecordsError
 from sidecar.identity.records import Opener
 from sidecar.identity.secrets_log import SecretsLog, file_of_thread
@@ -35,6 +35,7 @@ from tests.identity.hostile import (
     authority_with,
     extension,
     name_constraints,
+    offer_group,
     own_curve_spki,
     presenting,
     rsa_spki,
@@ -127,7 +128,7 @@ def test_openssl_is_given_what_is_within_the_limits(given: Given) -> None:
 @pytest.mark.parametrize("group", ["ffdhe2048", "ffdhe8192"])
 def test_a_key_share_of_a_finite_field_is_refused_before_anything_is_computed(given: Given, group: str) -> None:
     client = plain(server=False, chain=[PEER])
-    client.set_ecdh_curve(group)
+    offer_group(client, group)
     with pytest.raises(HandshakeRefused, match="ffdhe") as refused:
         shake(tls.server_context(source_of()), client)
     assert refused.value.refusal is Reason.TLS_VERSION
@@ -137,7 +138,7 @@ def test_a_key_share_of_a_finite_field_is_refused_before_anything_is_computed(gi
 @pytest.mark.parametrize("group", ["ffdhe2048", "ffdhe8192"])
 def test_a_server_that_chooses_a_finite_field_is_refused_before_anything_is_computed(given: Given, group: str) -> None:
     server = plain(server=True, chain=[PEER])
-    server.set_ecdh_curve(group)
+    offer_group(server, group)
     with pytest.raises(HandshakeRefused, match="ffdhe"):
         shake(server, tls.client_context(source_of(), expected=SpiffeId("spiffe://a.test/x")))
     assert given.released == b""
@@ -146,11 +147,11 @@ def test_a_server_that_chooses_a_finite_field_is_refused_before_anything_is_comp
 @pytest.mark.parametrize("group", ["X25519", "prime256v1", "secp384r1", "secp521r1"])
 def test_other_groups_are_agreed_on_after_a_retry_too(group: str) -> None:
     client = plain(server=False, chain=[PEER])
-    client.set_ecdh_curve(group)
+    offer_group(client, group)
     ours, _ = shake(tls.server_context(source_of()), client)
     assert isinstance(ours, ScreenedSSLObject)
     server = plain(server=True, chain=[PEER])
-    server.set_ecdh_curve(group)
+    offer_group(server, group)
     shake(server, tls.client_context(source_of(), expected=SpiffeId("spiffe://a.test/x")))
 
 
@@ -522,7 +523,7 @@ def test_before_a_hello_there_is_no_key_to_log(monkeypatch: pytest.MonkeyPatch) 
 def test_a_peer_that_leaves_before_its_hello_is_not_waited_for() -> None:
     server = tls.server_context(source_of()).wrap_bio(incoming := ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
     incoming.write_eof()
-    with pytest.raises(ssl.SSLEOFError):
+    with pytest.raises(PEER_LEFT):
         server.do_handshake()
 
 

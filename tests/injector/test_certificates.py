@@ -8,6 +8,7 @@ import pytest
 
 from delegation_core.errors import ConfigError
 from sidecar.injector.certificates import ServingCertificate
+from tests.identity.hostile import offer_group
 from tests.injector.serving import write_pair
 
 
@@ -51,7 +52,7 @@ def shake(server: ssl.SSLContext, group: str | None) -> None:
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
     if group is not None:
-        client.set_ecdh_curve(group)
+        offer_group(client, group)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     waiting = [client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True)]
     for _ in range(4):

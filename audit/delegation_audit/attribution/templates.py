@@ -65,7 +65,8 @@ def _value(before: str, after: str) -> str:
     """Return the regular expression of a value: all text before ``after``; inside quotes, escaped quotes too."""
     escaped = r"\\." if before.endswith('"') and after.startswith('"') else ""
     stop = f"[^{re.escape(after)}\\n]" if len(after) == 1 else f"(?!{re.escape(after)}){_ANY}" if after else _ANY
-    return f"(?:{escaped}|{stop})*+" if escaped else f"(?:{stop})*+"
+    # An atomic group, not ``*+``: Python 3.11.2 refuses a line whose possessive repetition ends at a lookahead.
+    return f"(?>(?:{escaped}|{stop})*)" if escaped else f"(?>(?:{stop})*)"
 
 
 def _pieces(text: str) -> list[tuple[str | None, str]]:
