@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Final
 
 NAME: Final = "CODEOWNERS"
-MAX_RULES: Final = 2_000  # of one file; later ones are not read
+MAX_RULES: Final = 2_000  # a file with more names nobody: its last rule would decide
 _MAX_PATTERN: Final = 512  # characters
 _FOLDERS: Final = frozenset((".github", ".gitlab", "docs"))  # of a repository that may hold the file
 _OWNER: Final = re.compile(r"@[\w.-]{1,64}(?:/[\w.-]{1,64}){0,8}|[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64}){1,8}")
@@ -24,14 +24,14 @@ class CodeOwners:
         self._found: dict[PurePath, frozenset[str]] = {}
 
     def add(self, path: PurePath, text: str) -> None:
-        """Read a CODEOWNERS file. Skips sections, negations and lines that are too long."""
+        """Read a CODEOWNERS file. Skips sections, negations and patterns that are too long."""
         root = path.parent.parent if path.parent.name in _FOLDERS else path.parent
         rules: list[_Rule] = []
         for line in text.split("\n"):
             pattern, *owners = line.partition("#")[0].split() or [""]
-            if pattern and len(pattern) <= _MAX_PATTERN and pattern[0] not in "[^!" and len(rules) < MAX_RULES:
+            if pattern and len(pattern) <= _MAX_PATTERN and pattern[0] not in "[^!" and len(rules) <= MAX_RULES:
                 rules.append((_split(pattern), frozenset(filter(_OWNER.fullmatch, owners))))
-        self._rules[root] = rules[::-1]
+        self._rules[root] = rules[::-1] if len(rules) <= MAX_RULES else []
         self._found.clear()
 
     def find(self, path: PurePath) -> frozenset[str]:

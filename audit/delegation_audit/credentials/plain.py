@@ -44,21 +44,8 @@ _JSON_ENCODED: Final = ("ewog", "eyJ0eXBlIjo", "eyAidHlwZSI6", "ewogICJ0eXBl", "
 _SIGNS: Final = (
     *("pass", "pwd", "pw", "secret", "token", "key", "auth", "cred", "pat", "bearer", "basic", "identified", "sk-"),
     *("://", "eyj", "curl", "docker", "podman", "helm", "oras", "mysql", "redis-cli", "ldap", "skopeo", "buildah"),
-    *(
-        "server=",
-        "endpoint",
-        "host=",
-        "source=",
-        "az ",
-        "mongo",
-        "mariadb",
-        "cqlsh",
-        "cypher",
-        "sqlcmd",
-        "bcp ",
-        "valkey",
-    ),
-    *("add_user", "kty"),
+    *("server=", "endpoint", "host=", "source=", "az ", "mongo", "mariadb", "cqlsh", "cypher", "sqlcmd", "bcp "),
+    *("valkey", "add_user", "kty"),
 )
 _WORD: Final = r"[ =]{0,2}[\"']?(?:[^\s\"':]{1,64}:)?([^\s\"':-][^\s\"':]{5,255})"
 # Programs that accept a password, or user and password, by a short flag: a word of the line besides, and the flags.
